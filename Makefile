@@ -1,0 +1,50 @@
+# Two commands on a fresh machine (Python 3.11+ and make): `make demo`, `make test`.
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := $(VENV)/bin
+OUT ?= demo_out
+
+.PHONY: demo test check lint types imports unit ray clean help
+.DEFAULT_GOAL := help
+
+help: ## What there is to run
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.product: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.product
+
+demo: $(VENV)/.product ## Compose a small manifest on the embedded world, offline; pictures in demo_out/
+	$(BIN)/clora demo --out $(OUT)
+
+test: check unit ray ## Every check and test, as CI runs them
+
+check: lint types imports ## Format, lint, spelling, dependencies, types, import layers
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/typos
+	$(BIN)/deptry .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev ## Tests that need no cluster
+	$(BIN)/pytest -q -m "not ray and not e2e" --jaxtyping-packages=clora_core,beartype.beartype
+
+ray: $(VENV)/.dev ## Tests on a local Ray cluster and of the whole product
+	$(BIN)/pytest -q -m "ray or e2e"
+
+clean: ## Remove the virtual environment and the demo's output
+	rm -rf $(VENV) $(OUT)
