@@ -1,0 +1,5 @@
+"""Composition of several LoRAs in one image: rows in, images and diagnostics out.
+
+The package knows nothing of Ray, Parquet or storage. ``config`` and ``rows`` are plain values that
+load without torch; ``composer`` is what an actor calls.
+"""

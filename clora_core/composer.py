@@ -1,0 +1,118 @@
+"""The composer: rows in, images and diagnostics out. What an actor calls.
+
+Any mix of rows may be given: they are grouped into batches that one sampler call can make together
+(same method, settings, size and number of variants). A row's own fault comes back as a value in its
+place and its neighbours are made; the machine's faults are raised.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from clora_core.batch import Batch, run_batch
+from clora_core.diffusion.model import BaseModel
+from clora_core.errors import CompositionError, PromptError
+from clora_core.lanes import RowLanes, row_lanes
+from clora_core.lora.cache import LoraCache
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.files import lora_targets, read_lora
+from clora_core.memory import default_budget_bytes
+from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
+
+
+class Composer:
+    """Makes images with one base model.
+
+    Args:
+        model: Base model; never changed beyond a call.
+        loras: Cache of LoRA factors, shared by all calls.
+        max_lanes: Most lanes in one UNet call; None for no limit. Out of memory halves it and
+            tries again.
+        graph_budget_bytes: Memory that the gradient's graphs may take; None for a share of what
+            is free when a batch starts.
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        loras: LoraCache,
+        *,
+        max_lanes: int | None = None,
+        graph_budget_bytes: int | None = None,
+    ) -> None:
+        self._model = model
+        self._loras = loras
+        self._max_lanes = max_lanes
+        self._graph_budget_bytes = graph_budget_bytes
+        self._targets = lora_targets(model.components)
+
+    @torch.inference_mode(mode=False)  # which a caller may be in, and where nothing has a gradient
+    def compose(
+        self, rows: Sequence[ComposeRow], *, keep_maps: bool = False
+    ) -> list[ComposedImage | RowFailure]:
+        """Return one result per row, in order; with maps and masks of every step if asked for."""
+        results: dict[int, ComposedImage | RowFailure] = {}
+        groups: dict[tuple[object, ...], list[tuple[int, RowLanes]]] = {}
+        factors: dict[str, LoraFactors] = {}
+        for index, row in enumerate(rows):
+            try:
+                self._check_size(row)
+                lanes = row_lanes(self._model, row)
+                factors |= {lora.digest: self._factors(lora) for lora in row.loras}
+            except CompositionError as error:
+                results[index] = RowFailure.of(error)
+                continue
+            key = (row.method, row.sampler, row.width, row.height, len(lanes.variants))
+            groups.setdefault(key, []).append((index, lanes))
+        for members in groups.values():
+            made = self._compose_group([lanes for _, lanes in members], factors, keep_maps)
+            results |= dict(zip((index for index, _ in members), made, strict=True))
+        return [results[index] for index in range(len(rows))]
+
+    def _check_size(self, row: ComposeRow) -> None:
+        try:
+            layers = self._model.map_layers(row.sampler.map_size)
+        except ValueError as error:
+            raise PromptError(str(error)) from error
+        multiple = self._model.image_scale * layers.downsampling
+        if row.width % multiple or row.height % multiple:
+            raise PromptError(
+                f"size {row.width}x{row.height} px: both sides must be multiples of {multiple} "
+                f"for this base model, so that attention maps lie on whole positions"
+            )
+
+    def _factors(self, lora: LoraUse) -> LoraFactors:
+        components = self._model.components
+        return self._loras.get(lora.digest, lambda: read_lora(lora.path, components, self._targets))
+
+    def _compose_group(
+        self, group: Sequence[RowLanes], factors: dict[str, LoraFactors], keep_maps: bool
+    ) -> list[ComposedImage | RowFailure]:
+        made = self._within_memory(Batch(tuple(group), factors, keep_maps))
+        if self._model.dtype in (torch.float32, torch.float64):
+            return made
+        # Half precision overflows on some rows; in full precision most of them come out.
+        again = [index for index, result in enumerate(made) if isinstance(result, RowFailure)]
+        if again:
+            rows = tuple(group[index] for index in again)
+            with self._model.in_dtype(torch.float32):
+                second = self._within_memory(Batch(rows, factors, keep_maps, retried=True))
+            for index, result in zip(again, second, strict=True):
+                made[index] = result
+        return made
+
+    def _within_memory(self, batch: Batch) -> list[ComposedImage | RowFailure]:
+        num_lanes = 2 * sum(len(lanes.variants) for lanes in batch.rows)
+        while True:
+            budget = self._graph_budget_bytes or default_budget_bytes(self._model.device)
+            try:
+                return run_batch(
+                    self._model, batch, max_lanes=self._max_lanes, graph_budget_bytes=budget
+                )
+            except torch.OutOfMemoryError:
+                halved = min(self._max_lanes or num_lanes, num_lanes) // 2
+                if halved == 0:
+                    raise
+            # Behind the handler: the traceback held the failed pass's tensors until here.
+            torch.cuda.empty_cache()
+            self._max_lanes = halved

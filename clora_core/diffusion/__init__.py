@@ -1,0 +1,1 @@
+"""Base models in diffusers' format: the only place that knows diffusers and transformers."""

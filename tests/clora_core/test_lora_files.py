@@ -1,0 +1,258 @@
+"""LoRA files: every format is read whole, and whatever is wrong is refused by the file's name."""
+
+import json
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from oracles.tiny_loras import read_weights
+from safetensors.torch import save_file
+
+from clora_core.diffusion.model import load_base_model
+from clora_core.errors import LoraFileError
+from clora_core.lora.files import lora_targets, read_lora
+
+
+@pytest.fixture(scope="module")
+def model(tiny_sd_dir):
+    return load_base_model(tiny_sd_dir)
+
+
+@pytest.fixture(scope="module")
+def read(model):
+    targets = lora_targets(model.components)
+    return lambda path: read_lora(path, model.components, targets)
+
+
+@pytest.fixture
+def changed(tiny_loras, tmp_path):
+    """Write a copy of a LoRA file after ``change`` has had its tensors."""
+
+    def write(change, name="peft_attention", metadata=None):
+        weights = read_weights(tiny_loras[name])
+        change(weights)
+        path = tmp_path / "broken.safetensors"
+        save_file(weights, path, metadata=metadata)
+        return path
+
+    return write
+
+
+FORMATS = [
+    "peft_attention",
+    "peft_text",
+    "kohya_linear",
+    "kohya_locon",
+    "kohya_text",
+    "kohya_text_only",
+    "diffusers_old",
+    "style",
+    "bare_peft",
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_tensor_of_every_format_finds_its_layer(read, tiny_loras, name):
+    factors = read(tiny_loras[name])
+    keys = [key for key in read_weights(tiny_loras[name]) if not key.endswith(".alpha")]
+    assert 2 * sum(map(len, factors.components.values())) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "components"),
+    [
+        ("peft_attention", {"unet"}),
+        ("bare_peft", {"unet"}),
+        ("peft_text", {"unet", "text_encoder"}),
+        ("kohya_text", {"unet", "text_encoder"}),
+        ("kohya_text_only", {"text_encoder"}),
+    ],
+)
+def test_a_lora_changes_the_components_it_names(read, tiny_loras, name, components):
+    factors = read(tiny_loras[name])
+    assert factors.components.keys() == components
+    assert all(factors.of(component) for component in components)
+    assert factors.of("vae") == {}
+
+
+def test_sdxl_files_reach_both_text_encoders(tiny_sdxl_dir, tiny_sdxl_loras):
+    model = load_base_model(tiny_sdxl_dir)
+    targets = lora_targets(model.components)
+    for name in ("kohya_text", "peft_text"):
+        factors = read_lora(tiny_sdxl_loras[name], model.components, targets)
+        assert factors.components.keys() == {"unet", "text_encoder", "text_encoder_2"}
+
+
+def test_scale_is_alpha_over_rank_and_one_without_alpha(read, tiny_loras):
+    def scales(name):
+        components = read(tiny_loras[name]).components
+        return {component: {f.scale for f in of.values()} for component, of in components.items()}
+
+    assert scales("peft_attention") == {"unet": {1.0}}
+    assert scales("kohya_linear") == {"unet": {0.5}}
+    assert scales("kohya_text") == {"unet": {2.0}, "text_encoder": {0.5}}
+
+
+def test_alpha_may_stand_in_diffusers_metadata(read, changed):
+    told = json.dumps({"unet.lora_alpha": 2, "unet.r": 4})
+    path = changed(dict.copy, metadata={"lora_adapter_metadata": told})
+    assert {factor.scale for factor in read(path).of("unet").values()} == {0.5}
+
+
+@pytest.mark.parametrize("told", ["{not json", "[]", "null", '{"unet.lora_alpha": null}'])
+def test_metadata_of_another_kind_is_no_alpha(read, changed, told):
+    path = changed(dict.copy, metadata={"lora_adapter_metadata": told})
+    assert {factor.scale for factor in read(path).of("unet").values()} == {1.0}
+
+
+def test_bytes_are_those_of_all_factors(read, tiny_loras):
+    weights = read_weights(tiny_loras["kohya_text"])
+    expected = sum(w.nbytes for key, w in weights.items() if not key.endswith(".alpha"))
+    assert read(tiny_loras["kohya_text"]).num_bytes == expected
+
+
+# -------------------------------------------------------------------------------- what is refused
+
+
+def test_a_missing_file(read, tmp_path):
+    with pytest.raises(LoraFileError, match=r"nowhere.safetensors does not exist; correct"):
+        read(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 5, 100, 0.5, -1])
+def test_a_truncated_file(read, tiny_loras, tmp_path, kept):
+    content = tiny_loras["peft_attention"].read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
+    with pytest.raises(LoraFileError, match=r"cut.safetensors cannot be read .*truncated"):
+        read(path)
+
+
+def test_a_file_of_another_format(read, tmp_path):
+    path = tmp_path / "old.safetensors"
+    torch.save({"a": torch.zeros(3)}, path)
+    with pytest.raises(LoraFileError, match=r"old.safetensors cannot be read as safetensors"):
+        read(path)
+
+
+def test_a_folder(read, tmp_path):
+    with pytest.raises(LoraFileError, match="cannot be read as safetensors"):
+        read(tmp_path)
+
+
+def test_a_file_without_tensors(read, tmp_path):
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(LoraFileError, match=r"empty.safetensors holds no tensors"):
+        read(tmp_path / "empty.safetensors")
+
+
+LAYER = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+DOWN, UP = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
+
+
+@pytest.mark.parametrize(("key", "part"), [(DOWN, "down"), (UP, "up")])
+def test_a_factor_without_its_partner(read, changed, key, part):
+    path = changed(lambda weights: weights.pop(key))
+    with pytest.raises(
+        LoraFileError, match=rf"broken.safetensors has no {part} factor for {LAYER}"
+    ):
+        read(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("key", [DOWN, UP])
+def test_values_that_are_not_finite(read, changed, key, value):
+    path = changed(lambda weights: weights[key].view(-1)[3:4].fill_(value))
+    with pytest.raises(LoraFileError, match=rf"broken.safetensors .* not finite in {LAYER}"):
+        read(path)
+
+
+def test_an_alpha_that_is_not_finite(read, changed):
+    def spoil(weights):
+        weights[next(key for key in weights if key.endswith(".alpha"))].fill_(float("nan"))
+
+    with pytest.raises(LoraFileError, match="not finite"):
+        read(changed(spoil, name="kohya_linear"))
+
+
+def test_an_alpha_that_is_no_single_number(read, changed):
+    def spoil(weights):
+        weights[next(key for key in weights if key.endswith(".alpha"))] = torch.ones(2)
+
+    with pytest.raises(LoraFileError, match=r"broken.safetensors has an alpha of shape \(2,\) for"):
+        read(changed(spoil, name="kohya_linear"))
+
+
+def test_tensors_that_fit_no_layer_are_counted_and_the_first_is_named(read, changed):
+    def misspell(weights):
+        weights["unet.down_block.lora_A.weight"] = torch.zeros(4, 16)
+
+    path = changed(misspell)
+    total = len(read_weights(path))
+    with pytest.raises(
+        LoraFileError,
+        match=rf"matches this base model in {total - 1} of {total} tensors; .*'unet.down_block",
+    ):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", ["hada_w1_a", "lokr_w1", "dora_scale", "diff_b"])
+def test_other_kinds_of_adapters_are_not_taken_for_loras(read, changed, kind):
+    path = changed(lambda weights: weights.update({f"{LAYER}.{kind}": torch.zeros(4, 4)}))
+    with pytest.raises(LoraFileError, match=f"{kind}'. It was trained for another base model, or"):
+        read(path)
+
+
+def test_a_lora_of_another_base_model_is_refused_with_how_little_fits(read, tiny_sdxl_loras):
+    with pytest.raises(LoraFileError, match=r"matches this base model in \d+ of \d+ tensors"):
+        read(tiny_sdxl_loras["kohya_text"])
+
+
+@pytest.mark.parametrize(
+    ("key", "shape"),
+    [(DOWN, (4, 24)), (DOWN, (5, 16)), (UP, (24, 4)), (UP, (16, 5))],
+)
+def test_a_wrong_shape_is_refused_with_both_shapes(read, changed, key, shape):
+    path = changed(lambda weights: weights.update({key: torch.ones(shape)}))
+    with pytest.raises(
+        LoraFileError, match=rf"broken.safetensors: factors of {LAYER} have shapes .*\(16, 16\)"
+    ):
+        read(path)
+
+
+@pytest.mark.parametrize("shape", [(4,), (), (4, 16, 1), (4, 16, 3, 3)])
+def test_a_factor_with_the_wrong_number_of_axes_is_refused(read, changed, shape):
+    path = changed(lambda weights: weights.update({DOWN: torch.ones(shape)}))
+    with pytest.raises(LoraFileError, match=r"broken.safetensors: factors of"):
+        read(path)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_kernel_of_another_size_is_refused(read, changed, size):
+    def widen(weights):
+        key = next(k for k, w in weights.items() if w.ndim == 4 and w.shape[-1] == 3)
+        weights[key] = torch.ones(*weights[key].shape[:2], size, size)
+
+    with pytest.raises(LoraFileError, match="factors of unet"):
+        read(changed(widen, name="kohya_locon"))
+
+
+def test_an_sd_unet_lora_does_not_pass_for_one_of_a_wider_model(tiny_loras):
+    components = {
+        "unet": UNet2DConditionModel(
+            sample_size=32,
+            block_out_channels=(32, 32, 32),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            attention_head_dim=2,
+            norm_num_groups=8,
+            cross_attention_dim=32,
+        )
+    }
+    with pytest.raises(LoraFileError, match="trained for another base model"):
+        read_lora(tiny_loras["peft_attention"], components, lora_targets(components))
+
+
+def test_the_error_belongs_to_the_stage_lora():
+    assert LoraFileError("").stage == "lora"

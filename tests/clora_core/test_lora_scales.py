@@ -1,0 +1,45 @@
+"""Scales from metadata, against what peft makes of the same settings."""
+
+import json
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+
+from clora_core.lora.scales import MetadataScales
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lora_alpha": 2.0},
+        {"lora_alpha": 2.0, "use_rslora": True},
+        {"lora_alpha": 2.0, "alpha_pattern": {"block1.1.to_q": 7.0}},
+        {"lora_alpha": 2.0, "alpha_pattern": {r"\d+.to_k": 5.0}, "use_rslora": True},
+    ],
+)
+def test_a_layers_scale_is_the_one_that_peft_would_use(settings):
+    def pair() -> torch.nn.ModuleDict:
+        return torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in ("to_q", "to_k")})
+
+    model = torch.nn.ModuleDict(
+        {f"block{i}": torch.nn.ModuleList([pair(), pair()]) for i in range(2)}
+    )
+    config = LoraConfig(r=3, target_modules=["to_q", "to_k"], **{"lora_alpha": 3.0, **settings})
+    inject_adapter_in_model(config, model)
+    told = {f"unet.{key}": value for key, value in settings.items()}
+    scales = MetadataScales.read({"lora_adapter_metadata": json.dumps(told)})
+    for name, module in model.named_modules():
+        if name.endswith(("to_q", "to_k")):
+            assert scales.scale("unet", name, 3, None) == pytest.approx(module.scaling["default"])
+
+
+def test_an_alpha_tensor_comes_before_metadata():
+    scales = MetadataScales.read({"lora_adapter_metadata": '{"unet.lora_alpha": 8}'})
+    assert scales.scale("unet", "to_q", 4, 2.0) == 0.5
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"unet.lora_alpha": "much"}', "null"])
+def test_damaged_metadata_say_nothing(text):
+    assert MetadataScales.read({"lora_adapter_metadata": text}).scale("unet", "q", 4, None) == 1.0

@@ -1,0 +1,40 @@
+"""Fixtures that every test may use: a quiet machine and one Ray cluster for the whole session."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+
+@pytest.fixture(scope="session")
+def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private token file, so that no test cluster shares the user's own."""
+    path = tmp_path_factory.mktemp("ray-auth") / "token"
+    path.write_text(secrets.token_hex(16))
+    path.chmod(0o600)
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(ray_token: Path) -> Iterator[None]:  # noqa: ARG001 - set before Ray starts
+    """One local Ray for all tests marked ``ray``; loopback only."""
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        configure_logging=True,
+        logging_level="warning",
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,165 @@
+"""Definitions written as loops, and the simple methods as loops over steps and LoRAs.
+
+Slow enough that no test needs large inputs, plain enough to be read against the paper.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from oracles.peft_pipeline import (
+    activate,
+    encode,
+    guide,
+    initial_latents,
+    loaded_loras,
+    make_solver,
+    predict,
+)
+from oracles.prompts import all_triggers
+from torch import Tensor
+
+from clora_core.rows import ComposeRow, LoraUse
+
+# ---------------------------------------------------------------------------------- definitions
+
+
+def loop_loss(
+    maps: Sequence[Sequence[float]], labels: Sequence[int], *, temperature: float
+) -> float:
+    """Return the NT-Xent loss of flat maps, straight from its definition.
+
+    Args:
+        maps: A map each, any positive scale.
+        labels: Which concept each belongs to.
+        temperature: Of the softmax.
+    """
+    shifted = [[value - min(row) for value in row] for row in maps]
+    terms: list[float] = []
+    for anchor, anchor_label in enumerate(labels):
+        for partner, partner_label in enumerate(labels):
+            if partner == anchor or partner_label != anchor_label:
+                continue
+            pull = math.exp(_cosine(shifted[anchor], shifted[partner]) / temperature)
+            push = sum(
+                math.exp(_cosine(shifted[anchor], shifted[other]) / temperature)
+                for other, other_label in enumerate(labels)
+                if other_label != anchor_label
+            )
+            terms.append(-math.log(pull / (pull + push)))
+    return sum(terms) / len(terms)
+
+
+def _cosine(left: Sequence[float], right: Sequence[float]) -> float:
+    product = sum(a * b for a, b in zip(left, right, strict=True))
+    return product / (math.hypot(*left) * math.hypot(*right))
+
+
+def loop_masks(maps: Tensor, words: Sequence[Sequence[int]], *, threshold: float) -> Tensor:
+    """Return where each variant counts, bool [variant, height, width], pixel by pixel.
+
+    Args:
+        maps: [variant, height, width, token].
+        words: For each variant the tokens of its own concept; none for the base variant.
+        threshold: Share of a map's peak that a pixel must exceed.
+    """
+    num_variants, height, width, _ = maps.shape
+    masks = torch.zeros(num_variants, height, width, dtype=torch.bool)
+    for y in range(height):
+        for x in range(width):
+            for variant in range(num_variants):
+                for token in words[variant]:
+                    peak = maps[variant, :, :, token].max()
+                    if maps[variant, y, x, token] > threshold * peak:
+                        masks[variant, y, x] = True
+            if not masks[:, y, x].any():
+                masks[0, y, x] = True
+    return masks
+
+
+def loop_blend(predictions: Tensor, masks: Tensor) -> Tensor:
+    """Return the blended prediction [channel, height, width], pixel by pixel.
+
+    Args:
+        predictions: [variant, channel, height, width].
+        masks: bool [variant, map height, map width]; each pixel in one at least.
+    """
+    _, num_channels, height, width = predictions.shape
+    _, map_height, map_width = masks.shape
+    blended = torch.zeros(num_channels, height, width, dtype=predictions.dtype)
+    for y in range(height):
+        for x in range(width):
+            holds = masks[:, y * map_height // height, x * map_width // width]
+            blended[:, y, x] = predictions[holds, :, y, x].mean(dim=0)
+    return blended
+
+
+# -------------------------------------------------------------------------------------- methods
+
+
+def loop_sample(pipeline: Any, row: ComposeRow) -> Tensor:
+    """Return the final latents of a row of method base, single, merge, composite or switch.
+
+    Args:
+        pipeline: From ``load_pipeline``, in the dtype to sample in; left as it was.
+        row: What to make.
+    """
+    config = row.sampler
+    guided = config.guidance_scale != 1
+    is_base = row.method == "base"
+    loras = () if is_base else row.loras
+    prompt = row.prompt if is_base else all_triggers(row.prompt, row.concepts)
+    solver = make_solver(pipeline, row)
+    z = initial_latents(pipeline, row, solver)
+
+    with loaded_loras(pipeline, loras) as names, torch.no_grad():
+        everything = [(name, _weight(lora, row)) for name, lora in zip(names, loras, strict=True)]
+        styles = [
+            pair for pair, lora in zip(everything, loras, strict=True) if lora.kind == "style"
+        ]
+        activate(pipeline, everything, in_text=None if config.text_encoder_lora else styles)
+        text = encode(pipeline, row, prompt, guided=guided)
+        for step, timestep in enumerate(solver.timesteps):
+            predictions: list[Tensor] = []
+            for adapters in _turns(row, everything, step):
+                activate(pipeline, adapters)
+                predictions.append(predict(pipeline, solver, z, timestep, text))
+            mean = torch.stack(predictions).mean(dim=0)
+            noise = guide(mean, config.guidance_scale)
+            z = solver.step(noise, timestep, z, return_dict=False)[0]
+    return z
+
+
+def _turns(
+    row: ComposeRow, everything: list[tuple[str, float]], step: int
+) -> list[list[tuple[str, float]]]:
+    """Return the adapter sets whose predictions are averaged on this step."""
+    if row.method in {"base", "single", "merge"} or not row.concepts:
+        return [everything]
+    pairs = list(zip(everything, row.loras, strict=True))
+    styles = [pair for pair, lora in pairs if lora.kind == "style"]
+    alone = [[pair, *styles] for pair, lora in pairs if lora.kind == "concept"]
+    if row.method == "composite":
+        return alone
+    if row.method == "switch":
+        return [alone[_switch_index(row, step)]]
+    raise ValueError(f"no loop for method {row.method!r}")
+
+
+def _switch_index(row: ComposeRow, step: int) -> int:
+    num, period = len(row.concepts), row.sampler.switch_every
+    if not row.sampler.switch_as_published:
+        return (step % (num * period)) // period
+    active = 0
+    for finished in range(step):  # the published callback runs at the end of each step
+        if finished > 0 and finished % period == 0:
+            active = (active + 1) % num
+    return active
+
+
+def _weight(lora: LoraUse, row: ComposeRow) -> float:
+    shared = row.method == "merge" and row.sampler.merge_weights == "mean"
+    if shared and lora.kind == "concept":
+        return lora.weight / len(row.concepts)
+    return lora.weight
