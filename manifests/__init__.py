@@ -1,0 +1,14 @@
+"""Manifests: what the user asks for, read, checked and named by its content.
+
+Reads rows (Parquet, CSV, JSONL), the LoRA catalog and LoRA file headers; reports every problem
+at once; gives each row a key that is the hash of everything that changes its pixels. Loads in a
+moment: neither torch nor Ray nor any model library is imported here.
+
+    rows         readers > row_schema, row_loras, regions > row_check > check, resolved, keys
+    LoRAs        catalog > lora_files > lora_file > safetensors_header, lora_layers, lora_family
+    base model   base_model, digests
+    places       locations (paths and URIs), file_cache (local copies)
+    text         text_rules, wording, problems, json_text, yaml_text
+
+A row and a LoRA pass through the modules from left to right; each begins with its rule.
+"""

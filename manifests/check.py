@@ -1,0 +1,76 @@
+"""From rows as written to rows as they will be made; every mistake of every row is reported.
+
+One pass over the rows, one row at a time: validate, look up, apply defaults, key. What many rows
+share (LoRA lists, sampler settings) is worked out once. Knows no sampler: whoever does passes in
+how settings are resolved, so that manifests are checked on machines without one.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from manifests.problems import Problem
+from manifests.readers import RawRow
+from manifests.resolved import ResolvedRow
+from manifests.row_check import ResolveSampler, RowChecker, RowDefaults, RowRules
+
+__all__ = [
+    "CheckedManifest",
+    "ResolveSampler",
+    "RowDefaults",
+    "RowRules",
+    "check_rows",
+    "checked_rows",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedManifest:
+    """All good rows, and all problems, each in the order of the input."""
+
+    rows: tuple[ResolvedRow, ...]
+    problems: tuple[Problem, ...]
+
+
+def check_rows(
+    raw_rows: Iterable[RawRow | Problem], rules: RowRules, *, place: str = "(manifest)"
+) -> CheckedManifest:
+    """Return the rows and problems of a whole manifest.
+
+    Args:
+        raw_rows: From ``readers.read_rows``.
+        rules: What they are checked against.
+        place: The manifest's name, for the problem that it is empty.
+    """
+    rows: list[ResolvedRow] = []
+    problems: list[Problem] = []
+    for item in checked_rows(raw_rows, rules):
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            rows.append(item)
+    if not rows and not problems:
+        text = "holds no rows; write at least one with prompt, loras and seed"
+        problems.append(Problem(place=place, field="(file)", problem=text))
+    return CheckedManifest(rows=tuple(rows), problems=tuple(problems))
+
+
+def checked_rows(
+    raw_rows: Iterable[RawRow | Problem], rules: RowRules
+) -> Iterator[ResolvedRow | Problem]:
+    """Return a resolved row for every good row, and every problem of every other one.
+
+    Holds one row at a time; what grows with the manifest is the memory of row ids alone.
+
+    Args:
+        raw_rows: From ``readers.read_rows``; its problems are passed on in place.
+        rules: What they are checked against.
+    """
+    checker = RowChecker(rules)
+    for raw in raw_rows:
+        if isinstance(raw, Problem):
+            yield raw
+            continue
+        row, problems = checker.check(raw)
+        yield from problems
+        if row is not None:
+            yield row

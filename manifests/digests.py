@@ -1,0 +1,115 @@
+"""What a file is, as a hash: the identity that keys and caches rely on.
+
+A LoRA is its tensors: names, dtypes, shapes and bytes, in whatever order the file keeps them and
+whatever its metadata says. A base model is every file of its folder that can change a pixel.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from manifests.safetensors_header import Header, LoraFileProblem, TensorEntry
+
+__all__ = ["TensorHashes", "broken_digest", "file_sha256", "folder_digest", "tensor_hashes"]
+
+CHUNK_BYTES = 8 * 1024**2
+
+_MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".bin", ".pt", ".spm")
+_EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+    "F32": (np.uint32, 0x7F800000),
+}
+"""Bits that are all ones exactly in infinities and NaNs."""
+
+TensorHashes = tuple[str, str, str]
+"""(identity of the tensors, sha256 of the file, sha256 of its data section), all hex."""
+
+
+def tensor_hashes(path: Path, header: Header) -> TensorHashes:
+    """Read the file once; return its hashes, and refuse values that are not finite.
+
+    The identity is the sha256 over name, dtype, shape and sha256 of the bytes of every tensor,
+    sorted by name. The third hash is the one that A1111 and Civitai (AutoV3) abbreviate.
+
+    Raises:
+        LoraFileProblem: A NaN or infinity, or a file that changed while it was read.
+    """
+    whole, data = hashlib.sha256(), hashlib.sha256()
+    each: dict[str, str] = {}
+    with path.open("rb") as file:
+        whole.update(_read(path, file.read(header.data_start), header.data_start))
+        for name, entry in header.tensors.items():
+            own = hashlib.sha256()
+            left = entry.end - entry.start
+            while left:
+                chunk = _read(path, file.read(min(left, CHUNK_BYTES)), min(left, CHUNK_BYTES))
+                if not _is_finite(chunk, entry):
+                    raise LoraFileProblem(
+                        f"{path}, tensor {name[:200]!r} holds values that are not finite (NaN or "
+                        "infinity): the training diverged; use an earlier checkpoint"
+                    )
+                for digest in (own, data, whole):
+                    digest.update(chunk)
+                left -= len(chunk)
+            each[name] = own.hexdigest()
+    identity = hashlib.sha256()
+    for name in sorted(each):
+        entry = header.tensors[name]
+        identity.update(f"{name}\0{entry.dtype}\0{list(entry.shape)}\0{each[name]}\n".encode())
+    return identity.hexdigest(), whole.hexdigest(), data.hexdigest()
+
+
+def broken_digest(path: Path) -> str:
+    """Return the identity of a file that cannot be used: of its bytes, or that it is missing."""
+    try:
+        if not path.is_file():
+            return "broken:missing"
+        return f"broken:{file_sha256(path)}"
+    except OSError:
+        return "broken:unreadable"
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_digest(path: str | Path) -> str:
+    """Return the identity (sha256, hex) of a model folder: names and bytes of its model files.
+
+    Pictures, READMEs and hidden files don't count: they change no pixel.
+
+    Raises:
+        FileNotFoundError: The folder holds no model file.
+    """
+    root = Path(path)
+    files = sorted(
+        file.relative_to(root).as_posix()
+        for file in root.rglob("*")
+        if file.suffix in _MODEL_SUFFIXES and file.is_file()
+    )
+    files = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
+    if not files:
+        raise FileNotFoundError(f"{root} holds no model files ({', '.join(_MODEL_SUFFIXES)})")
+    digest = hashlib.sha256()
+    for name in files:
+        digest.update(f"{name}\0{file_sha256(root / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def _read(path: Path, chunk: bytes, num_expected: int) -> bytes:
+    if len(chunk) != num_expected:
+        raise LoraFileProblem(f"{path} became shorter while it was read; try again")
+    return chunk
+
+
+def _is_finite(chunk: bytes, entry: TensorEntry) -> bool:
+    if entry.dtype not in _EXPONENTS:
+        return True
+    kind, mask = _EXPONENTS[entry.dtype]
+    bits = np.frombuffer(chunk, dtype=kind)
+    return not bool(((bits & kind(mask)) == kind(mask)).any())

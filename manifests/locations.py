@@ -1,0 +1,268 @@
+"""Where files are: a local path, or a URI of a store that Arrow can read (s3, gs, ...).
+
+Every place that takes a path comes through here, so that a manifest in a bucket and one on disk
+differ in nothing but their names. Credentials come from the environment, never from a URI: URIs
+are printed, logged and stored.
+"""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from pyarrow import ArrowException, NativeFile, fs
+
+__all__ = [
+    "LocationError",
+    "absolute",
+    "expand",
+    "is_uri",
+    "open_file",
+    "open_raw",
+    "open_stream",
+    "parent",
+    "read_bytes",
+    "stat",
+]
+
+_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
+_GLOB = re.compile(r"[*?\[]")
+_READABLE = "a local path, s3:// or gs://"
+
+
+class LocationError(Exception):
+    """A place cannot be read; the message is a sentence that names it and the way out."""
+
+
+def is_uri(text: str) -> bool:
+    """Return whether ``text`` names a store by scheme (``s3://bucket/key``)."""
+    return _URI.match(text) is not None
+
+
+def absolute(text: str, *, beside: str) -> str:
+    """Return ``text`` as an absolute local path or a URI.
+
+    Args:
+        text: A path (``~`` is the home folder), relative or absolute, or a URI. ``file://``
+            becomes a path.
+        beside: The folder, path or URI, that relative paths start from.
+    """
+    if text.startswith("file://"):
+        return unquote(urlsplit(text).path)
+    if is_uri(text):
+        return text
+    if text.startswith("~"):
+        return str(Path(text).expanduser())
+    if text.startswith("/"):
+        return text
+    if is_uri(beside):
+        head, query = _split_query(beside)
+        scheme, rest = head.split("://", 1)
+        return f"{scheme}://{_normal(f'{rest}/{text}')}{query}"
+    return _normal(str(Path(beside).absolute() / text))
+
+
+def parent(text: str) -> str:
+    """Return the folder that the file ``text`` is in."""
+    head, query = _split_query(text) if is_uri(text) else (text, "")
+    folder, _, _ = head.rpartition("/")
+    return (folder or "/") + query
+
+
+def stat(text: str) -> fs.FileInfo:
+    """Return Arrow's file information (type, size, time of change).
+
+    Raises:
+        LocationError: The place cannot be asked. A missing file is an answer, not an error.
+    """
+    with _sentences(text):
+        filesystem, path = _filesystem_and_path(text)
+        return filesystem.get_file_info(path)
+
+
+def expand(text: str, *, suffixes: tuple[str, ...]) -> list[str]:
+    """Return the files that ``text`` stands for, sorted by name.
+
+    Args:
+        text: A file, a folder (all files below it with one of ``suffixes``; names that start
+            with ``.`` or ``_`` are skipped) or a glob (``*``, ``?``, ``[..]``, ``**``).
+        suffixes: File name endings that count in a folder.
+
+    Raises:
+        LocationError: Nothing there, or nothing that matches.
+    """
+    with _sentences(text):
+        filesystem, path = _filesystem_and_path(text)
+        info = filesystem.get_file_info(path)
+        if info.type == fs.FileType.Directory:
+            found = [
+                name
+                for name in _files_below(filesystem, path)
+                if name.endswith(suffixes) and not _is_hidden(name.removeprefix(path))
+            ]
+            if not found:
+                raise LocationError(
+                    f"the folder {text} holds no file that ends in {', '.join(suffixes)}"
+                )
+        elif info.type != fs.FileType.NotFound:
+            found = [path]
+        elif _GLOB.search(path):
+            fixed = path[: _GLOB.search(path).start()].rpartition("/")[0]  # pyright: ignore[reportOptionalMemberAccess]
+            pattern = _glob_pattern(path)
+            found = [name for name in _files_below(filesystem, fixed) if pattern.fullmatch(name)]
+            if not found:
+                raise LocationError(f"no file matches {text}")
+        else:
+            raise LocationError(f"{text} does not exist; check the path")
+    return [_as_text(text, name) for name in sorted(found)]
+
+
+@contextmanager
+def open_stream(text: str) -> Generator[NativeFile]:
+    """Open a file for reading from start to end; ``.gz``, ``.bz2``, ``.zst`` are unpacked.
+
+    Raises:
+        LocationError: It cannot be opened, or reading breaks off.
+    """
+    with _sentences(text):
+        filesystem, path = _filesystem_and_path(text)
+        with filesystem.open_input_stream(path, compression="detect") as stream:
+            yield stream
+
+
+@contextmanager
+def open_raw(text: str) -> Generator[NativeFile]:
+    """Open a file for reading from start to end, byte for byte; errors as in ``open_stream``."""
+    with _sentences(text):
+        filesystem, path = _filesystem_and_path(text)
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            yield stream
+
+
+@contextmanager
+def open_file(text: str) -> Generator[NativeFile]:
+    """Open a file for reading at any position; LocationError as in ``open_stream``."""
+    with _sentences(text):
+        filesystem, path = _filesystem_and_path(text)
+        with filesystem.open_input_file(path) as file:
+            yield file
+
+
+def read_bytes(text: str, *, max_bytes: int) -> bytes:
+    """Return the content of a small file; LocationError if there are more than ``max_bytes``."""
+    with open_stream(text) as stream:
+        content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise LocationError(f"{text} is larger than {max_bytes:,} bytes; is it the right file?")
+    return content
+
+
+@contextmanager
+def _sentences(text: str) -> Generator[None]:
+    """Turn the errors of file systems into sentences."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise LocationError(f"{text} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise LocationError(f"{text} is a folder; name a file") from None
+    except PermissionError:
+        raise LocationError(f"{text} may not be read by this user; check its permissions") from None
+    except (OSError, ArrowException) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise LocationError(f"{text} cannot be read: {reason}") from error
+
+
+def _filesystem_and_path(text: str) -> tuple[fs.FileSystem, str]:
+    if "\0" in text:
+        raise LocationError(f"{text!r} holds a NUL character; no file is called that")
+    if not is_uri(text):
+        return _local(), str(Path(text).expanduser().absolute())
+    parts = urlsplit(text)
+    if "@" in parts.netloc:
+        raise LocationError(
+            f"a {parts.scheme}:// location holds credentials; take them out of the name and set "
+            "them in the environment"
+        )
+    query = f"?{parts.query}" if parts.query else ""
+    filesystem = _remote(f"{parts.scheme}://{parts.netloc}{query}")
+    if parts.scheme == "file":
+        return filesystem, unquote(parts.path)
+    return filesystem, f"{parts.netloc}{unquote(parts.path)}".rstrip("/")
+
+
+@lru_cache(maxsize=1)
+def _local() -> fs.FileSystem:
+    return fs.LocalFileSystem()
+
+
+@lru_cache(maxsize=32)
+def _remote(root: str) -> fs.FileSystem:
+    """Return the store's client; kept, because making one may ask the network."""
+    scheme = root.partition("://")[0]
+    try:
+        filesystem, _ = fs.FileSystem.from_uri(root)
+    except (ArrowException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise LocationError(f"{scheme}:// cannot be read ({reason}); use {_READABLE}") from error
+    return filesystem
+
+
+def _split_query(uri: str) -> tuple[str, str]:
+    head, mark, query = uri.partition("?")
+    return head, mark + query
+
+
+def _normal(path: str) -> str:
+    """Return ``path`` without ``.`` and ``..``, and without asking the disk about links."""
+    kept: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            if len(kept) > 1:
+                kept.pop()
+        elif part != "." and (part or not kept):
+            kept.append(part)
+    return "/".join(kept)
+
+
+def _as_text(text: str, path: str) -> str:
+    if not is_uri(text):
+        return path
+    parts = urlsplit(text)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{path}{query}"
+
+
+def _files_below(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    return [info.path for info in filesystem.get_file_info(selector) if info.is_file]
+
+
+def _is_hidden(path: str) -> bool:
+    return any(part.startswith((".", "_")) for part in PurePosixPath(path).parts)
+
+
+def _glob_pattern(glob: str) -> re.Pattern[str]:
+    """Return the pattern of a glob in which only ``**`` crosses folders."""
+    token = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]")
+    pieces: list[str] = []
+    end = 0
+    for match in token.finditer(glob):
+        pieces.append(re.escape(glob[end : match.start()]))
+        end = match.end()
+        wild = match.group()
+        if wild == "**/":
+            pieces.append("(?:[^/]+/)*")
+        elif wild == "**":
+            pieces.append(".*")
+        elif wild == "*":
+            pieces.append("[^/]*")
+        elif wild == "?":
+            pieces.append("[^/]")
+        else:
+            inner = wild[1:-1].replace("\\", r"\\").replace("[", r"\[")
+            pieces.append(f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]")
+    pieces.append(re.escape(glob[end:]))
+    return re.compile("".join(pieces))

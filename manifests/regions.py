@@ -1,0 +1,123 @@
+"""Where in the image a row lets a LoRA act: a box in shares of the image, or a drawn mask.
+
+As written: ``[left, top, right, bottom]``, ``{box, mode}`` or ``{mask, mode}``. As resolved: one
+canonical JSON text with the digest of the mask's bytes, so that a redrawn mask is another row and
+a moved one is not. Whether the mask is a picture is for whoever paints with it to see.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from manifests.file_cache import local_copy
+from manifests.keys import canonical_json
+from manifests.locations import absolute, read_bytes
+from manifests.text_rules import ShortText
+
+__all__ = [
+    "RegionArguments",
+    "RegionRequest",
+    "region_arguments",
+    "resolved_region",
+]
+
+MAX_MASK_BYTES = 64 * 1024**2
+
+Mode = Literal["restrict", "replace"]
+Box = tuple[float, float, float, float]
+
+
+def _inside_the_image(box: Box) -> Box:
+    left, top, right, bottom = box
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(
+            "should be [left, top, right, bottom] in shares of the image (not pixels), with "
+            "0 <= left < right <= 1 and 0 <= top < bottom <= 1"
+        )
+    return box
+
+
+_Share = Annotated[float, Field(strict=True)]
+
+
+class RegionRequest(BaseModel):
+    """A region as a row's author wrote it; exactly one of box and mask.
+
+    Attributes:
+        box: Left, top, right, bottom as shares of width and height.
+        mask: Image file, light where the LoRA may act; relative paths start at the manifest.
+        mode: ``restrict`` keeps the LoRA's attention mask inside; ``replace`` makes the region
+            the mask.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    box: (
+        Annotated[tuple[_Share, _Share, _Share, _Share], AfterValidator(_inside_the_image)] | None
+    ) = None
+    mask: ShortText | None = None
+    mode: Mode = "restrict"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        """Take a bare list as the box, and drop the nulls that a table's struct has."""
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+            return {"box": cast("Sequence[object]", value)}
+        if isinstance(value, Mapping):
+            fields = cast("Mapping[str, object]", value)
+            return {name: item for name, item in fields.items() if item is not None}
+        raise ValueError(
+            "should be a box [left, top, right, bottom] or a mapping with box or mask, and mode"
+        )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "RegionRequest":
+        if (self.box is None) == (self.mask is None):
+            raise ValueError("should have one of box and mask")
+        return self
+
+
+class RegionArguments(TypedDict):
+    """What the sampler's region is built from: ``mode`` and one of ``box`` and ``mask_path``."""
+
+    mode: Mode
+    box: NotRequired[Box]
+    mask_path: NotRequired[str]
+
+
+def resolved_region(request: RegionRequest, *, folder: str, cache: Path | None = None) -> str:
+    """Return the region as canonical JSON: ``box`` or ``mask`` (uri and sha256), and ``mode``.
+
+    Args:
+        request: What the row says.
+        folder: Where relative mask files start, as a path or URI.
+        cache: Folder for fetched files; the user's cache if None.
+
+    Raises:
+        LocationError: The mask cannot be read; the sentence names it.
+    """
+    if request.mask is None:
+        return canonical_json({"box": request.box, "mode": request.mode})
+    uri = absolute(request.mask, beside=folder)
+    path = local_copy(uri, max_bytes=MAX_MASK_BYTES, cache=cache)
+    digest = sha256(read_bytes(str(path), max_bytes=MAX_MASK_BYTES)).hexdigest()
+    return canonical_json({"mask": {"sha256": digest, "uri": uri}, "mode": request.mode})
+
+
+def region_arguments(region_json: str, *, local_path: Callable[[str], str]) -> RegionArguments:
+    """Return a resolved region as keyword arguments of ``clora_core.rows.Region``.
+
+    Args:
+        region_json: From ``resolved_region``.
+        local_path: Brings the mask's URI to this machine.
+    """
+    region: dict[str, Any] = json.loads(region_json)
+    if "mask" in region:
+        return {"mask_path": local_path(region["mask"]["uri"]), "mode": region["mode"]}
+    left, top, right, bottom = map(float, region["box"])
+    return {"box": (left, top, right, bottom), "mode": region["mode"]}

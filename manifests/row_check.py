@@ -1,0 +1,223 @@
+"""One row as written becomes one row as it will be made, or the list of all that is wrong with it.
+
+Each part of a row is checked on its own, so that a wrong seed does not hide a wrong LoRA; what
+concerns several parts (subjects in the prompt, LoRAs for the method) is checked when they are
+right by themselves.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from manifests.catalog import LoraEntry
+from manifests.json_text import load_json
+from manifests.keys import canonical_json, row_key
+from manifests.locations import parent
+from manifests.lora_files import LoraFiles
+from manifests.problems import Problem
+from manifests.readers import RawRow
+from manifests.resolved import ResolvedLora, ResolvedRow
+from manifests.row_loras import requested_loras, resolved_loras
+from manifests.row_schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
+from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
+
+__all__ = ["ResolveSampler", "RowChecker", "RowDefaults", "RowRules"]
+
+ResolveSampler = Callable[[Mapping[str, object]], Mapping[str, object]]
+"""Takes a row's overrides, returns the complete settings; raises ``SettingsError``."""
+
+FindComposition = Callable[[str, str, Sequence[ResolvedLora]], Sequence[tuple[str, str]]]
+"""Takes method, prompt and LoRAs; returns (column, sentence) of why they cannot be composed."""
+
+MAX_REMEMBERED = 65_536
+GENERATED_ID_CHARACTERS = 16
+
+_Findings = list[tuple[str, str]]
+T = TypeVar("T")
+_Loras = tuple[tuple[ResolvedLora, ...], _Findings]
+_Sampler = tuple[str, _Findings]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowDefaults:
+    """What a row that doesn't say gets. Sizes are in pixels."""
+
+    method: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowRules:
+    """What the rows of one manifest are checked against and completed from.
+
+    Attributes:
+        catalog: LoRAs by name.
+        lora_files: Looks at the files of the LoRAs that rows name.
+        defaults: For rows that don't say.
+        methods: The known ones.
+        resolve_sampler: How a row's sampler overrides become complete settings.
+        composition_findings: Why method, prompt and LoRAs of a row don't go together.
+        base_model_digest: Part of every key.
+        dtype: Part of every key.
+        engine_version: Part of every key.
+    """
+
+    catalog: Mapping[str, LoraEntry]
+    lora_files: LoraFiles
+    defaults: RowDefaults
+    methods: Sequence[str]
+    resolve_sampler: ResolveSampler
+    composition_findings: FindComposition
+    base_model_digest: str
+    dtype: str
+    engine_version: int | str
+
+
+class RowChecker:
+    """Checks the rows of one manifest; what many of them share is worked out once."""
+
+    def __init__(self, rules: RowRules) -> None:
+        self._rules = rules
+        self._lora_lists: dict[str, _Loras] = {}
+        self._samplers: dict[str, _Sampler] = {}
+        self._first_use: dict[str, tuple[str, int, bytes]] = {}
+
+    def check(self, raw: RawRow) -> tuple[ResolvedRow | None, list[Problem]]:
+        """Return the resolved row, or None and every problem it has."""
+        try:
+            resolved, findings = self._check(raw)
+        except RecursionError:
+            resolved, findings = None, [("(row)", "is nested too deeply; flatten its values")]
+        row_id = raw.values.get("row_id")
+        problems = [
+            Problem(
+                place=raw.place,
+                line=raw.line,
+                row_id=None if row_id is None else str(row_id)[:200],
+                field=field,
+                problem=text,
+            )
+            for field, text in findings
+        ]
+        return (None if problems else resolved), problems
+
+    def _check(self, raw: RawRow) -> tuple[ResolvedRow | None, _Findings]:
+        values = from_text(raw.values) if raw.is_text else raw.values
+        findings: _Findings = []
+        row = None
+        try:
+            row = ManifestRow.model_validate(values)
+        except ValidationError as error:
+            findings.extend(sentences(error, known=KNOWN_COLUMNS, given=values))
+        method = values.get("method") or self._rules.defaults.method
+        if isinstance(method, str) and method not in self._rules.methods:
+            hint = did_you_mean(method, self._rules.methods)
+            findings.append(("method", f"is not a known method, got {shown(method)}; {hint}"))
+        loras, lora_findings = self._loras(values.get("loras"), folder=parent(raw.place))
+        sampler_json, sampler_findings = self._sampler(values.get("sampler"))
+        findings.extend((*lora_findings, *sampler_findings))
+        resolved = None
+        if row is not None and not findings:
+            findings.extend(self._rules.composition_findings(str(method), row.prompt, loras))
+            resolved = self._resolved(row, loras, sampler_json)
+            findings.extend(self._id_findings(raw, row, resolved))
+        return resolved, findings
+
+    def _resolved(
+        self, row: ManifestRow, loras: tuple[ResolvedLora, ...], sampler_json: str
+    ) -> ResolvedRow:
+        rules = self._rules
+        method = row.method or rules.defaults.method
+        width = row.width or rules.defaults.width
+        height = row.height or rules.defaults.height
+        key = row_key(
+            prompt=row.prompt,
+            negative_prompt=row.negative_prompt,
+            loras=loras,
+            seed=row.seed,
+            method=method,
+            width=width,
+            height=height,
+            sampler=sampler_json,
+            base_model_digest=rules.base_model_digest,
+            dtype=rules.dtype,
+            engine_version=rules.engine_version,
+        )
+        return ResolvedRow(
+            key=key,
+            row_id=row.row_id or key[:GENERATED_ID_CHARACTERS],
+            prompt=row.prompt,
+            negative_prompt=row.negative_prompt,
+            loras=loras,
+            seed=row.seed,
+            method=method,
+            width=width,
+            height=height,
+            sampler_json=sampler_json,
+            carried_json=canonical_json(carried_values(row)),
+        )
+
+    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: ResolvedRow) -> _Findings:
+        """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
+        if row.row_id is None:
+            return []
+        content = sha256(f"{resolved.key}\0{resolved.carried_json}".encode()).digest()[:16]
+        place, line, first = self._first_use.setdefault(row.row_id, (raw.place, raw.line, content))
+        if first == content:
+            return []
+        where = f"line {line}" if place == raw.place else f"{place}, line {line}"
+        text = f"is also the id of {where}, which says something else, got {shown(row.row_id)}; "
+        return [("row_id", text + "ids are unique")]
+
+    def _loras(self, value: object, *, folder: str) -> _Loras:
+        name = f"{folder}\0{value!r}"
+        if name not in self._lora_lists:
+            requests, findings = requested_loras(value)
+            loras, more = resolved_loras(
+                requests, catalog=self._rules.catalog, files=self._rules.lora_files, folder=folder
+            )
+            _remember(self._lora_lists, name, (loras, [*findings, *more]))
+            return loras, [*findings, *more]
+        return self._lora_lists[name]
+
+    def _sampler(self, value: object) -> _Sampler:
+        name = repr(value)
+        if name not in self._samplers:
+            answer = self._sampler_anew(value)
+            _remember(self._samplers, name, answer)
+            return answer
+        return self._samplers[name]
+
+    def _sampler_anew(self, value: object) -> _Sampler:
+        if isinstance(value, str):
+            try:
+                value = load_json(value)
+            except (ValueError, RecursionError) as error:
+                return "", [("sampler", f"is not valid JSON ({error}), got {shown(value)}")]
+        if isinstance(value, list):  # how Arrow gives a map column
+            pairs = cast("list[object]", value)
+            if all(isinstance(pair, tuple) and len(cast("Any", pair)) == 2 for pair in pairs):
+                value = dict(cast("list[tuple[object, object]]", pairs))
+        if value is not None and not isinstance(value, Mapping):
+            return "", [("sampler", f"should be a mapping of settings, got {shown(value)}")]
+        given = cast("Mapping[str, object]", value or {})
+        overrides = {name: item for name, item in given.items() if item is not None}
+        try:
+            return canonical_json(self._rules.resolve_sampler(overrides)), []
+        except SettingsError as error:
+            return "", [
+                ("sampler" if field == WHOLE else f"sampler.{field}", text)
+                for field, text in error.findings
+            ]
+        except (ValueError, TypeError) as error:
+            return "", [("sampler", f"{error}, got {shown(dict(overrides))}")]
+
+
+def _remember(memory: dict[str, T], name: str, value: T) -> None:
+    if len(memory) >= MAX_REMEMBERED:
+        memory.clear()
+    memory[name] = value

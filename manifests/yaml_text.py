@@ -1,0 +1,82 @@
+"""YAML as configuration: plain values, and no key that is silently taken twice.
+
+YAML lets a mapping name a key twice and keeps the last. In a job or a catalog that is a mistake
+someone would like to hear of, so it is refused here with its line.
+"""
+
+from typing import Any
+
+import yaml
+
+__all__ = ["YamlError", "load_yaml", "numbered_items"]
+
+
+class YamlError(Exception):
+    """The text is not the YAML we read; ``line`` is 1-based or None."""
+
+    def __init__(self, message: str, line: int | None) -> None:
+        self.line = line
+        super().__init__(message)
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with keys that must differ."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode) and key_node.value != "<<":
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key_node.value!r} is given twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def load_yaml(text: str) -> Any:
+    """Return the value of one YAML document.
+
+    Raises:
+        YamlError: Not YAML, more than one document, or a key given twice.
+    """
+    return _build(text, _compose(text))
+
+
+def numbered_items(text: str, field: str) -> list[int]:
+    """Return the 1-based lines of the items of the list ``field`` of the top mapping."""
+    root = _compose(text)
+    if isinstance(root, yaml.MappingNode):
+        for key, value in root.value:
+            if getattr(key, "value", None) == field and isinstance(value, yaml.SequenceNode):
+                return [item.start_mark.line + 1 for item in value.value]
+    return []
+
+
+def _compose(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise _as_yaml_error(error) from error
+
+
+def _build(text: str, node: yaml.Node | None) -> Any:
+    if node is None:
+        return None
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise _as_yaml_error(error) from error
+
+
+def _as_yaml_error(error: Exception) -> YamlError:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark
+        return YamlError(error.problem or "is not YAML", mark.line + 1 if mark else None)
+    if isinstance(error, RecursionError):
+        return YamlError("is nested too deeply", None)
+    return YamlError((str(error).splitlines() or ["is not YAML"])[0], None)
