@@ -1,0 +1,1 @@
+"""What the committed weights can do, measured: one family of figures a module."""

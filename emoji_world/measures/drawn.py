@@ -1,0 +1,158 @@
+"""Figures on drawn scenes: autoencoder, judge, DINO retrieval, and where attention points."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clora_core.dino import DinoScorer
+from emoji_world.bestiary import INSTANCES
+from emoji_world.measures.table import Figure, of_mean, of_share
+from emoji_world.presence import PresenceNet, judge
+from emoji_world.scenes import Subject, of_instance
+from emoji_world.training.attention import AttentionRecorder
+from emoji_world.training.loop import to_pixels
+from emoji_world.training.parts import new_scheduler
+from emoji_world.training.pools import LABELS, Pool, any_subjects, base_subjects, draw_pool
+
+__all__ = ["drawn_figures"]
+
+_SEED = 777
+_CELL_PX = 4
+
+
+def drawn_figures(
+    pipeline: Any, net: PresenceNet, dino: DinoScorer, *, cache: Path, tokenizer: Path, scenes: int
+) -> list[Figure]:
+    """Measure on ``scenes`` fresh drawn scenes.
+
+    Args:
+        pipeline: A diffusers ``StableDiffusionPipeline`` of the base model.
+        net: The judge.
+        dino: The scoring model.
+        cache: Folder of the artwork.
+        tokenizer: Folder of the tokenizer.
+        scenes: Scenes a figure.
+    """
+    mixed = draw_pool(any_subjects, scenes, seed=_SEED, cache=cache)
+    plain = draw_pool(
+        base_subjects,
+        scenes,
+        seed=_SEED + 1,
+        cache=cache,
+        tokenizer=tokenizer,
+        captions=1,
+        strange=0.0,
+    )
+    return [
+        _psnr(pipeline.vae, mixed),
+        *_judge_figures(net, mixed),
+        _retrieval(dino, draw_pool(lone_rival, scenes, seed=_SEED + 2, cache=cache)),
+        *(
+            figure
+            for level, aim in ((200, "≥ 0.95"), (600, "≥ 0.90"), (800, "≥ 0.75"))
+            for figure in _pointing(pipeline, plain, level, aim)
+        ),
+    ]
+
+
+@torch.no_grad()
+def _psnr(vae: Any, pool: Pool) -> Figure:
+    decibels: list[float] = []
+    for part in torch.from_numpy(pool.images).split(32):
+        pixels = to_pixels(part)
+        decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
+        errors = (decoded - pixels).square().mean((1, 2, 3))
+        decibels += (10 * torch.log10(4 / errors)).tolist()
+    return of_mean("autoencoder PSNR, dB, mean over scenes", decibels, "≥ 28")
+
+
+def lone_rival(random: np.random.Generator) -> list[Subject]:
+    """Return one instance of a class that has several."""
+    nouns = [instance.noun for instance in INSTANCES]
+    rivals = [instance for instance in INSTANCES if nouns.count(instance.noun) > 1]
+    return [of_instance(rivals[random.integers(len(rivals))])]
+
+
+def _judge_figures(net: PresenceNet, pool: Pool) -> list[Figure]:
+    seen = np.array(
+        [
+            [verdict.present[label] > 0.5 for label in LABELS]
+            for start in range(0, len(pool.images), 64)
+            for verdict in judge(net, list(pool.images[start : start + 64]))
+        ]
+    )
+    truth = np.zeros_like(seen)
+    for row, labels in enumerate(pool.labels.reshape(len(truth), -1)):
+        truth[row, labels[labels >= 0]] = True
+    recalls = [seen[truth[:, k], k].mean() for k in range(len(LABELS)) if truth[:, k].any()]
+    alarms = [seen[~truth[:, k], k].mean() for k in range(len(LABELS))]
+    return [
+        of_mean("judge: recall on drawn scenes, mean over labels", recalls, "≥ 0.97"),
+        of_mean("judge: false alarms, mean over labels", alarms, "≤ 0.02"),
+    ]
+
+
+def _retrieval(dino: DinoScorer, pool: Pool) -> Figure:
+    """Nearest centroid among all instances of the class, scenes with one subject."""
+    alone = np.arange(len(pool.labels))
+    features = np.concatenate(
+        [
+            dino.features(list(pool.images[part]))
+            for part in np.array_split(alone, len(alone) // 64 + 1)
+        ]
+    )
+    names = [LABELS[k] for k in pool.labels[alone, 0, 1]]
+    nouns = {instance.name: instance.noun for instance in INSTANCES}
+    held_out = np.arange(len(names)) % 2 == 1
+    centroids: dict[str, NDArray[np.float32]] = {
+        name: features[[n == name and not h for n, h in zip(names, held_out, strict=True)]].mean(0)
+        for name in set(names)
+    }
+    hits: list[bool] = []
+    for feature, name in zip(features[held_out], np.array(names)[held_out], strict=True):
+        rivals = [n for n in centroids if nouns[n] == nouns[name]]
+        hits.append(max(rivals, key=lambda n: float(feature @ centroids[n])) == name)
+    return of_share("DINO: own instance before others of its class", hits, "≥ 0.90")
+
+
+@torch.no_grad()
+def _pointing(pipeline: Any, pool: Pool, level: int, aim: str) -> list[Figure]:
+    """Whether the peak of a noun's map lies in its subject's box, scenes with two subjects.
+
+    Taken twice: strictly, and with the tolerance of one cell of the map (4 px) that the masks
+    attention was taught with have.
+    """
+    two = np.flatnonzero((pool.labels[:, 1, 0] >= 0) & (pool.labels[:, 2, 0] < 0))[:256]
+    alpha = new_scheduler().alphas_cumprod[level]
+    generator = torch.Generator().manual_seed(level)
+    recorder = AttentionRecorder(pipeline.unet)
+    strict: list[bool] = []
+    near: list[bool] = []
+    try:
+        for part in np.array_split(two, len(two) // 32 + 1):
+            clean = pipeline.vae.encode(
+                to_pixels(torch.from_numpy(pool.images[part]))
+            ).latent_dist.mean
+            noise = torch.randn(clean.shape, generator=generator)
+            tokens = torch.from_numpy(pool.tokens[part, 0]).long()
+            text = pipeline.text_encoder(tokens).last_hidden_state
+            recorder.maps.clear()
+            pipeline.unet(alpha.sqrt() * clean + (1 - alpha).sqrt() * noise, level, text)
+            maps = torch.stack(recorder.maps).mean(0)
+            for row, scene in enumerate(part):
+                for token in np.flatnonzero(pool.token_subjects[scene, 0]):
+                    box = pool.boxes[scene, pool.token_subjects[scene, 0, token] - 1]
+                    peak = int(maps[row, :, token].argmax())
+                    x, y = (peak % 16 + 0.5) * 4, (peak // 16 + 0.5) * 4
+                    outside = max(box[0] - x, x - box[2], box[1] - y, y - box[3])
+                    strict.append(bool(outside <= 0))
+                    near.append(bool(outside <= _CELL_PX))
+    finally:
+        recorder.close()
+    return [
+        of_share(f"attention peak in its subject's box, noise {level} of 1000", strict, aim),
+        of_share(f"the same, within one cell of the map, noise {level}", near),
+    ]

@@ -1,0 +1,74 @@
+"""Renders rows with the product's own Composer and keeps the pictures."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from clora_core.composer import Composer
+from clora_core.config import SamplerConfig
+from clora_core.diffusion.model import load_base_model
+from clora_core.lora.cache import LoraCache
+from clora_core.rows import ComposedImage, ComposeRow, LoraUse
+from emoji_world import base_model_dir, lora_catalog
+from emoji_world.scenes import SIDE_PX
+
+__all__ = ["Renderer"]
+
+_BATCH_ROWS = 16
+
+
+class Renderer:
+    """The committed base model and catalog behind one method."""
+
+    def __init__(self, device: str, catalog: Path | None = None, **settings: Any) -> None:
+        """Load the model; ``settings`` change the preset ``emoji``."""
+        self._composer = Composer(
+            load_base_model(base_model_dir(), device=device), LoraCache(2**28)
+        )
+        catalog = catalog or lora_catalog()
+        entries = yaml.safe_load(catalog.read_text())["loras"]
+        self._uses = {entry["name"]: _use(entry, catalog.parent) for entry in entries}
+        self._sampler = SamplerConfig.resolve({"preset": "emoji", **settings})
+        self.seconds: list[float] = []
+
+    def row(self, prompt: str, loras: Sequence[str], seed: int, method: str) -> ComposeRow:
+        """Return a row of the world's own picture size."""
+        return ComposeRow(
+            prompt=prompt,
+            loras=tuple(self._uses[name] for name in loras),
+            seed=seed,
+            method=method,
+            sampler=self._sampler,
+            width=SIDE_PX,
+            height=SIDE_PX,
+        )
+
+    def render(self, rows: Sequence[ComposeRow]) -> list[NDArray[np.uint8]]:
+        """Return one picture a row; a row that fails ends the measurement."""
+        images: list[NDArray[np.uint8]] = []
+        for start in range(0, len(rows), _BATCH_ROWS):
+            for made in self._composer.compose(rows[start : start + _BATCH_ROWS]):
+                if not isinstance(made, ComposedImage):
+                    raise RuntimeError(  # noqa: TRY004 - a failed row, not a wrong type
+                        f"{made.stage}: {made.error}: {made.message}"
+                    )
+                images.append(made.image)
+                self.seconds.append(made.diagnostics.seconds)
+        return images
+
+
+def _use(entry: dict[str, Any], folder: Path) -> LoraUse:
+    path = folder / entry["uri"]
+    return LoraUse(
+        name=entry["name"],
+        path=str(path),
+        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        kind=entry["kind"],
+        subject=entry.get("subject"),
+        trigger=entry.get("trigger"),
+    )

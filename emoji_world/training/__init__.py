@@ -1,0 +1,1 @@
+"""How the embedded world is trained: one stage a module, run by ``python -m emoji_world.train``."""

@@ -1,0 +1,64 @@
+"""Which LoRA gets which rank, layers and file format: together they cover what people have."""
+
+from dataclasses import dataclass
+
+from emoji_world.bestiary import INSTANCES, STYLES, Instance
+from emoji_world.training.lora_bank import Adapter
+
+__all__ = ["PLAN", "PlannedLora"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedLora:
+    """A LoRA to train: what it shows, what it adapts, how its file is written."""
+
+    adapter: Adapter
+    instance: Instance | None
+    file_format: str
+    alpha: float
+
+
+# name -> (rank, feed-forward too, format, alpha)
+_SHAPES: dict[str, tuple[int, bool, str, float]] = {
+    "violet-cat": (8, False, "peft", 8),
+    "tuxedo-cat": (8, True, "kohya", 4),
+    "husky-dog": (8, True, "kohya", 8),
+    "pink-poodle": (8, False, "peft", 8),
+    "chocolate-rabbit": (8, False, "diffusers", 8),
+    "blue-penguin": (4, True, "kohya", 2),
+    "polar-bear": (8, False, "peft", 8),
+    "panda-bear": (8, False, "diffusers", 8),
+    "azure-frog": (4, False, "peft", 4),
+    "indigo-flower": (8, False, "kohya", 8),
+    "mint-taxi": (8, False, "peft", 8),
+    "haunted-house": (16, False, "peft", 16),
+    "retro-robot": (8, False, "kohya", 8),
+    "lime-ball": (6, False, "peft", 6),
+    "pixel-art": (8, True, "peft", 8),
+    "line-art": (8, True, "kohya", 8),
+    "night": (4, False, "diffusers", 4),
+}
+_WITH_TEXT_ENCODER = {"mint-taxi"}
+_WITH_CONVOLUTIONS = {"retro-robot"}
+
+
+def _plan() -> tuple[PlannedLora, ...]:
+    instances: list[Instance | None] = [*INSTANCES, *(None for _ in STYLES)]
+    names = [i.name for i in INSTANCES] + [s.name for s in STYLES]
+    planned: list[PlannedLora] = []
+    for name, instance in zip(names, instances, strict=True):
+        rank, feed_forward, file_format, alpha = _SHAPES[name]
+        adapter = Adapter(
+            name=name,
+            rank=rank,
+            feed_forward=feed_forward,
+            convolutions=name in _WITH_CONVOLUTIONS,
+            text_encoder=name in _WITH_TEXT_ENCODER,
+        )
+        planned.append(
+            PlannedLora(adapter=adapter, instance=instance, file_format=file_format, alpha=alpha)
+        )
+    return tuple(planned)
+
+
+PLAN: tuple[PlannedLora, ...] = _plan()
