@@ -1,0 +1,101 @@
+"""A unit's one file: its images as rows, and in its footer the rows that gave no image.
+
+One file, because a unit must appear whole or not at all, and two files cannot appear at once. So a
+unit in which every row failed has a file as well, with no rows (and no row group, which readers of
+data sets skip). ``errors/`` holds the same failures as a table for people; it is a copy, written
+after the commit and written again if it is missing.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.schemas import ERRORS, ROWS
+
+__all__ = [
+    "ERRORS_FOLDER",
+    "ROWS_FOLDER",
+    "UnitFooter",
+    "decode_footer",
+    "encode_errors",
+    "encode_unit",
+    "errors_name",
+    "rows_name",
+    "unit_id_of",
+]
+
+ROWS_FOLDER = "rows"
+ERRORS_FOLDER = "errors"
+
+_FOOTER_KEY = b"clora.unit"
+_ROWS_PER_GROUP = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitFooter:
+    """What a unit's file says without reading its rows.
+
+    Attributes:
+        unit_id: Hash of its row keys and attempts.
+        run_id: The run that committed it.
+        errors: Failed rows, as ``schemas.ERRORS`` without ``failed_at``, which is one for all.
+        failed_at_ms: Milliseconds since 1970, UTC.
+    """
+
+    unit_id: str
+    run_id: str
+    errors: Sequence[Mapping[str, Any]]
+    failed_at_ms: int
+
+
+def rows_name(unit_id: str) -> str:
+    """Return the name of a unit's committed file."""
+    return f"{ROWS_FOLDER}/unit-{unit_id}.parquet"
+
+
+def errors_name(unit_id: str) -> str:
+    """Return the name of a unit's table of failures."""
+    return f"{ERRORS_FOLDER}/unit-{unit_id}.parquet"
+
+
+def unit_id_of(name: str) -> str:
+    """Return the unit that a file of ``rows/`` or ``errors/`` belongs to."""
+    return name.rpartition("unit-")[2].removesuffix(".parquet")
+
+
+def encode_unit(rows: pa.Table, footer: UnitFooter) -> bytes:
+    """Return the Parquet file of a unit: ``rows`` (``schemas.ROWS``) and ``footer``."""
+    sink = io.BytesIO()
+    # Images are compressed already; zstd at its fastest is for everything else.
+    with pq.ParquetWriter(sink, ROWS, compression="zstd", compression_level=1) as writer:
+        if rows.num_rows:
+            writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
+        text = json.dumps(
+            {
+                "unit_id": footer.unit_id,
+                "run_id": footer.run_id,
+                "errors": list(footer.errors),
+                "failed_at_ms": footer.failed_at_ms,
+            }
+        )
+        writer.add_key_value_metadata({_FOOTER_KEY: text.encode()})
+    return sink.getvalue()
+
+
+def decode_footer(metadata: pq.FileMetaData) -> UnitFooter:
+    """Return the footer of a unit's file; KeyError if it is not one of ours."""
+    return UnitFooter(**json.loads((metadata.metadata or {})[_FOOTER_KEY]))
+
+
+def encode_errors(footer: UnitFooter) -> bytes:
+    """Return the Parquet file of a unit's failures."""
+    failed_at = {"failed_at": footer.failed_at_ms}
+    table = pa.Table.from_pylist([{**error, **failed_at} for error in footer.errors], schema=ERRORS)
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()

@@ -1,0 +1,125 @@
+"""The data card: a README.md that tells people what the folder is and ``datasets`` how to load it.
+
+The front matter's ``configs`` keep rows and errors apart; without it ``load_dataset`` would try to
+read both as one table and fail. A README that somebody else wrote is left alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.accounting import Account
+from pipelines.storage import Storage
+
+__all__ = ["CardFacts", "data_card", "write_data_card"]
+
+CARD_NAME = "README.md"
+MARK = "<!-- written by clora; replaced by the next run -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What the card tells.
+
+    Attributes:
+        num_images: Images in the output, of all runs.
+        num_errors: Rows in ``errors/``, of all tries; 0 leaves that table out.
+        references_folder: Where references lie, relative to the output; None for none in it.
+        account: The last run's.
+        job: The job as it was resolved.
+        digests: Of the base model and the scorer's model.
+        loras: Of each LoRA in use: name, subject, kind, digest.
+    """
+
+    num_images: int
+    num_errors: int
+    references_folder: str | None
+    account: Account
+    job: Mapping[str, Any]
+    digests: Mapping[str, str | None]
+    loras: Sequence[Mapping[str, Any]]
+
+
+def write_data_card(storage: Storage, facts: CardFacts) -> bool:
+    """Write the card unless there is a README that is not ours; return whether it was written."""
+    if storage.exists(CARD_NAME) and MARK.encode() not in storage.read(CARD_NAME):
+        return False
+    storage.put(CARD_NAME, data_card(facts).encode())
+    return True
+
+
+def data_card(facts: CardFacts) -> str:
+    """Return the card as Markdown with YAML front matter."""
+    return "\n".join([*_front_matter(facts), "", MARK, "", *_body(facts), ""])
+
+
+def _front_matter(facts: CardFacts) -> list[str]:
+    tables = {"default": "rows/*.parquet"}
+    if facts.num_errors:
+        tables["errors"] = "errors/*.parquet"
+    if facts.references_folder is not None:
+        tables["references"] = f"{facts.references_folder}/rows/*.parquet"
+    lines = ["---", "tags:", "- synthetic", "- text-to-image", "- lora", "configs:"]
+    for name, files in tables.items():
+        lines += [f"- config_name: {name}", f"  data_files: {files}"]
+    return [*lines, "---"]
+
+
+def _body(facts: CardFacts) -> list[str]:
+    account = facts.account
+    lines = [
+        "# Composed images",
+        "",
+        f"{facts.num_images:,} images, each made by composing LoRAs on one base model; every image "
+        "is machine-made. Last run: "
+        f"{account.num_made:,} made, {account.num_failed:,} failed, {account.num_skipped:,} "
+        f"skipped, of {account.num_rows:,} manifest rows.",
+        "",
+        "```python",
+        "import datasets",
+        'rows = datasets.load_dataset("path/to/this/folder", split="train")',
+        'rows[0]["image"]  # a PIL image',
+        "```",
+        "",
+        "| what | where |",
+        "| --- | --- |",
+        "| images with prompt, LoRAs, seed, scores, cost and versions | `rows/` |",
+        "| the same images as PNG files, with their recipe inside | `images/` |",
+        "| rows without an image, and why | `errors/` |",
+        "| how each run went | `runs/`, `metrics.prom` |",
+        "| a look at some of them | `contact_sheet.png` |",
+        "",
+        "`dino_min`, `dino_avg` and `dino_max` compare an image with what each of its LoRAs makes "
+        "alone: the mean cosine of DINO features, over the LoRAs. They are empty where a LoRA has "
+        "no references.",
+        "",
+        "## How they were made",
+        "",
+        f"Base model `{_code(facts.job.get('base_model'))}`, digest "
+        f"`{_code(facts.digests.get('base_model'))}`. Sampler settings are in every row "
+        "(`sampler_json`).",
+        "",
+    ]
+    if facts.loras:
+        lines += ["| LoRA | kind | stands for | digest |", "| --- | --- | --- | --- |"]
+        for lora in facts.loras:
+            cells = [lora["name"], lora["kind"], lora["subject"] or "", lora["digest"][:12]]
+            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("")
+    lines += [
+        "## Limits",
+        "",
+        "The licences of the base model and of every LoRA apply to these images. A row made again "
+        "in a batch of another size may differ in the last bits.",
+    ]
+    return lines
+
+
+def _code(value: object) -> str:
+    return str(value).replace("`", "'").replace("\n", " ")
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot end a table cell or start HTML."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return escaped.replace("\n", " ")

@@ -1,0 +1,145 @@
+"""The generate stage: a unit's rows through the composer, every row to an image or a reason.
+
+A bad row is data and a broken machine is an exception, but a machine's exception does not say which
+it was: an out-of-memory may be one huge row. So a unit that fails as a whole is tried row by row,
+and what fails alone is that row's failure. A device that is lost fails everything after it, so that
+is raised and ends the run loudly, with nothing blamed on the rows.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from clora_core.rows import ComposedImage, ComposeRow, RowFailure
+from manifests.file_cache import local_copy
+from manifests.locations import LocationError
+from pipelines.engine import Engine, EngineUse, LoadEngine
+from pipelines.planned_rows import PlannedRow, compose_row
+from pipelines.schemas import GENERATED
+from pipelines.unit_message import UnitMessage, map_messages
+
+__all__ = ["GenerateImages", "generate_rows"]
+
+MAX_MESSAGE_LENGTH = 2_000
+
+_LOST_DEVICE = ("AcceleratorError", "CUDA error", "device-side assert", "ECC error")
+
+Compose = Callable[[Sequence[ComposeRow]], list[ComposedImage | RowFailure]]
+
+
+class GenerateImages:
+    """Actor of the generate stage; holds one engine for its life."""
+
+    def __init__(self, load_engine: LoadEngine) -> None:
+        self._engine = load_engine()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the units of ``batch`` with rows of ``schemas.GENERATED``."""
+        return map_messages(batch, lambda message: generate_unit(message, self._engine))
+
+
+def generate_unit(message: UnitMessage, engine: Engine) -> UnitMessage:
+    """Return the unit with its images or failures, and what making them took."""
+    before = engine.use()
+    start = time.perf_counter()
+    rows, num_alone = generate_rows(message.rows.to_pylist(), engine.compose)
+    seconds = time.perf_counter() - start
+    return message.with_facts(
+        pa.Table.from_pylist(rows, schema=GENERATED),
+        generate_seconds=seconds,
+        rows_tried_alone=num_alone,
+        device=engine.device,
+        versions_json=engine.versions_json,
+        **_changes(before, engine.use()),
+    )
+
+
+def generate_rows(rows: Sequence[PlannedRow], compose: Compose) -> tuple[list[dict[str, Any]], int]:
+    """Return rows of ``schemas.GENERATED`` in order, and how many were tried alone.
+
+    Raises:
+        Exception: The device is lost.
+    """
+    results: dict[int, ComposedImage | RowFailure] = {}
+    composable: dict[int, ComposeRow] = {}
+    for index, row in enumerate(rows):
+        prepared = _prepare(row)
+        if isinstance(prepared, RowFailure):
+            results[index] = prepared
+        else:
+            composable[index] = prepared
+    made, num_alone = _compose_each(list(composable.values()), compose)
+    results |= dict(zip(composable, made, strict=True))
+    return [_result_row(row, results[index]) for index, row in enumerate(rows)], num_alone
+
+
+def _prepare(row: PlannedRow) -> ComposeRow | RowFailure:
+    """Return what the composer takes; a row whose LoRA file cannot be used never gets there."""
+    problem = next((lora["problem"] for lora in row["loras"] if lora["problem"]), None)
+    if problem is not None:
+        return RowFailure(stage="lora", error="LoraFileProblem", message=problem)
+    try:
+        return compose_row(row, local_path=lambda uri: str(local_copy(uri)))
+    except LocationError as error:
+        return RowFailure(stage="lora", error="LocationError", message=str(error))
+
+
+def _compose_each(
+    rows: Sequence[ComposeRow], compose: Compose
+) -> tuple[list[ComposedImage | RowFailure], int]:
+    if not rows:
+        return [], 0
+    try:
+        return compose(rows), 0
+    except Exception as error:
+        if _device_is_lost(error):
+            raise
+        if len(rows) == 1:
+            return [_failure(error)], 1
+    return [_compose_each([row], compose)[0][0] for row in rows], len(rows)
+
+
+def _device_is_lost(error: Exception) -> bool:
+    text = f"{type(error).__name__}: {error}"
+    return any(sign in text for sign in _LOST_DEVICE)
+
+
+def _failure(error: Exception) -> RowFailure:
+    return RowFailure(stage="generate", error=type(error).__name__, message=str(error))
+
+
+def _result_row(row: PlannedRow, result: ComposedImage | RowFailure) -> dict[str, Any]:
+    if isinstance(result, RowFailure):
+        message = result.message[:MAX_MESSAGE_LENGTH] or result.error
+        return {
+            **row,
+            "failure": {"stage": result.stage, "error": result.error, "message": message},
+        }
+    told = result.diagnostics
+    return {
+        **row,
+        "pixels": result.image.tobytes(),
+        "mask_coverage": list(told.mask_coverage),
+        "mask_overlap": told.mask_overlap,
+        "loss_first": told.losses[0] if told.losses else None,
+        "loss_last": told.losses[-1] if told.losses else None,
+        "num_updates": len(told.losses),
+        "unet_evaluations": told.unet_evaluations,
+        "seconds": told.seconds,
+        "batch_size": told.batch_size,
+        "batch_slot": told.batch_slot,
+        "retried_in_fp32": told.retried_in_fp32,
+    }
+
+
+def _changes(before: EngineUse, after: EngineUse) -> dict[str, float]:
+    return {
+        "lora_hits": after.lora_hits - before.lora_hits,
+        "lora_misses": after.lora_misses - before.lora_misses,
+        "lora_evictions": after.lora_evictions - before.lora_evictions,
+        "lora_load_seconds": after.lora_load_seconds - before.lora_load_seconds,
+        "lora_cache_bytes": after.lora_cache_bytes,
+        "peak_memory_bytes": after.peak_memory_bytes,
+    }

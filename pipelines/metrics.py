@@ -1,0 +1,127 @@
+"""Prometheus metrics of a run, kept in the driver and fed by receipts.
+
+One process exposes them, so nothing is lost when an actor goes and nothing is counted twice. Labels
+are closed sets: never a prompt, a row, a LoRA's name or a seed.
+"""
+
+import json
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from pipelines.receipts import Receipt
+
+__all__ = ["RunMetrics"]
+
+_SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
+_SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(11))
+_STAGES = ("lora", "prompt", "sample", "decode", "generate")
+
+
+class RunMetrics:
+    """The metrics of one run. ``remaining`` starts at the rows that are planned."""
+
+    def __init__(self, num_planned: int) -> None:
+        self.registry = CollectorRegistry()
+        self._rows = Counter(
+            "clora_rows", "Rows of committed units.", ["method", "status"], registry=self.registry
+        )
+        self._failures = Counter(
+            "clora_row_failures",
+            "Rows without an image, by the stage that failed.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._stage_seconds = Histogram(
+            "clora_stage_seconds",
+            "Wall time of a unit in a stage.",
+            ["stage"],
+            buckets=_SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self._evaluations = Counter(
+            "clora_unet_evaluations", "Samples through the UNet.", registry=self.registry
+        )
+        self._cache_events = Counter(
+            "clora_lora_cache_events",
+            "LoRA cache hits, misses and evictions.",
+            ["event"],
+            registry=self.registry,
+        )
+        self._cache_bytes = Gauge(
+            "clora_lora_cache_bytes",
+            "LoRA cache of the actor whose unit came last.",
+            registry=self.registry,
+        )
+        self._peak_memory = Gauge(
+            "clora_peak_memory_bytes",
+            "Largest peak memory of a generating process.",
+            registry=self.registry,
+        )
+        self._scores = Histogram(
+            "clora_dino_score",
+            "Smallest DINO similarity of an image to its LoRAs' references.",
+            buckets=_SCORE_BUCKETS,
+            registry=self.registry,
+        )
+        self._output_bytes = Counter(
+            "clora_output_bytes", "Bytes of images and committed units.", registry=self.registry
+        )
+        self._retries = Counter(
+            "clora_retries", "Rows that were tried again alone.", ["op"], registry=self.registry
+        )
+        self._lost_races = Counter(
+            "clora_units_committed_elsewhere",
+            "Units that another writer had committed first.",
+            registry=self.registry,
+        )
+        self._remaining = Gauge(
+            "clora_rows_remaining", "Planned rows not yet committed.", registry=self.registry
+        )
+        self._build = Gauge(
+            "clora_build_info",
+            "Versions.",
+            ["version", "torch", "diffusers"],
+            registry=self.registry,
+        )
+        self._remaining.set(num_planned)
+        self._peak_bytes = 0
+
+    def observe(self, receipt: Receipt) -> None:
+        """Count a committed unit."""
+        for row in receipt.rows:
+            self._rows.labels(row.method, "made" if row.made else "failed").inc()
+            self._evaluations.inc(row.unet_evaluations)
+            if row.dino_min is not None:
+                self._scores.observe(row.dino_min)
+            if not row.made:
+                reason = row.stage if row.stage in _STAGES else "other"
+                self._failures.labels(reason).inc()
+        facts = receipt.facts
+        for stage, seconds in (
+            ("load_lora", facts.lora_load_seconds),
+            ("sample", facts.generate_seconds),
+            ("score", facts.score_seconds),
+            ("encode", facts.encode_seconds),
+            ("write", facts.write_seconds),
+        ):
+            self._stage_seconds.labels(stage).observe(seconds)
+        self._cache_events.labels("hit").inc(facts.lora_hits)
+        self._cache_events.labels("miss").inc(facts.lora_misses)
+        self._cache_events.labels("evict").inc(facts.lora_evictions)
+        self._cache_bytes.set(facts.lora_cache_bytes)
+        self._peak_bytes = max(self._peak_bytes, facts.peak_memory_bytes)
+        self._peak_memory.set(self._peak_bytes)
+        self._output_bytes.inc(facts.output_bytes)
+        self._retries.labels("row_alone").inc(facts.rows_tried_alone)
+        self._lost_races.inc(not receipt.committed)
+        self._remaining.dec(len(receipt.rows))
+        versions = json.loads(facts.versions_json)
+        self._build.labels(
+            versions.get("clora-batch", ""),
+            versions.get("torch", ""),
+            versions.get("diffusers", ""),
+        ).set(1)
+
+    def text(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,59 @@
+"""What a run leaves for people beside its data: the data card and the contact sheet."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipelines.accounting import Account
+from pipelines.committed_unit import ROWS_FOLDER
+from pipelines.contact_sheet import contact_sheet
+from pipelines.data_card import CardFacts, write_data_card
+from pipelines.ledger import Ledger
+from pipelines.output_table import read_rows
+from pipelines.storage import Storage
+from pipelines.store import image_name
+
+__all__ = ["SHEET_NAME", "publish"]
+
+SHEET_NAME = "contact_sheet.png"
+
+_SHEET_COLUMNS = [
+    "key", "prompt", "loras", "seed", "method", "width", "height", "dino_min",
+]  # fmt: skip
+
+
+def publish(
+    storage: Storage,
+    *,
+    record: Mapping[str, Any],
+    account: Account,
+    ledger: Ledger,
+    loras: Sequence[Mapping[str, Any]],
+    references_folder: str | None,
+) -> None:
+    """Write the data card and the contact sheet of an output."""
+    write_data_card(
+        storage,
+        CardFacts(
+            num_images=len(ledger.made),
+            num_errors=sum(len(footer.errors) for footer in ledger.footers),
+            references_folder=_if_filled(storage, references_folder),
+            account=account,
+            job=record["job"],
+            digests=record["digests"],
+            loras=loras,
+        ),
+    )
+    rows = read_rows(storage, _SHEET_COLUMNS).to_pylist()
+    model = PurePosixPath(str(record["job"].get("base_model", ""))).name
+    title = f"{len(ledger.made):,} images by {model}"
+    sheet = contact_sheet(rows, lambda key: storage.read(image_name(key)), title=title)
+    if sheet is not None:
+        storage.put(SHEET_NAME, sheet)
+
+
+def _if_filled(storage: Storage, folder: str | None) -> str | None:
+    """Return the folder if it holds committed units."""
+    if folder is None or not storage.list(f"{folder}/{ROWS_FOLDER}", ".parquet"):
+        return None
+    return folder

@@ -1,0 +1,165 @@
+"""References: the images each LoRA makes alone, planned and kept like all other rows.
+
+A score compares an image with what its LoRAs make on their own (arXiv 2403.19776, section 4.2):
+method ``single``, prompt "a <subject>", seeds 0, 1, 2, ..., the job's own sampler settings. They
+have keys, so they are rendered once and shared by all runs that look in the same folder. A LoRA's
+weight is 1 here and it has the whole image, whatever a row says: rows of all weights and regions
+are compared with one thing.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clora_core.config import ENGINE_VERSION
+from manifests.keys import row_key
+from manifests.resolved import ResolvedLora, ResolvedRow
+from pipelines.committed_unit import ROWS_FOLDER
+from pipelines.score import reference_id
+from pipelines.storage import Storage
+
+__all__ = [
+    "CentroidSource",
+    "ReferenceSettings",
+    "read_centroids",
+    "reference_rows",
+    "write_centroids",
+]
+
+_NUM_READERS = 16
+_CENTROID = pa.list_(pa.float32())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSettings:
+    """How references are made.
+
+    Attributes:
+        num_references: Images per LoRA.
+        sampler_json: Canonical JSON of the job's sampler settings.
+        side_px: Width and height.
+        base_model_digest: Identity of the base model.
+        dtype: Numbers that it computes with.
+    """
+
+    num_references: int
+    sampler_json: str
+    side_px: int
+    base_model_digest: str
+    dtype: str = "float32"
+
+
+def reference_rows(
+    rows: Iterable[ResolvedRow], settings: ReferenceSettings
+) -> Iterator[ResolvedRow]:
+    """Yield the reference rows of every concept LoRA that ``rows`` use and that can be used."""
+    seen: set[str] = set()
+    for row in rows:
+        for lora in row.loras:
+            identity = reference_id(asdict(lora))
+            if lora.kind == "concept" and lora.problem is None and identity not in seen:
+                seen.add(identity)
+                alone = replace(lora, weight=1.0, region_json=None)
+                for seed in range(settings.num_references):
+                    yield _reference_row(alone, seed, settings)
+
+
+def _reference_row(lora: ResolvedLora, seed: int, settings: ReferenceSettings) -> ResolvedRow:
+    prompt = f"a {lora.subject}"
+    key = row_key(
+        prompt=prompt,
+        negative_prompt="",
+        loras=(lora,),
+        seed=seed,
+        method="single",
+        width=settings.side_px,
+        height=settings.side_px,
+        sampler=settings.sampler_json,
+        base_model_digest=settings.base_model_digest,
+        dtype=settings.dtype,
+        engine_version=ENGINE_VERSION,
+    )
+    return ResolvedRow(
+        key=key,
+        row_id=f"reference-{lora.name}-{seed}",
+        prompt=prompt,
+        negative_prompt="",
+        loras=(lora,),
+        seed=seed,
+        method="single",
+        width=settings.side_px,
+        height=settings.side_px,
+        sampler_json=settings.sampler_json,
+        carried_json="{}",
+    )
+
+
+def read_centroids(storage: Storage, references: Iterable[ResolvedRow]) -> dict[str, np.ndarray]:
+    """Return the mean features of the ``references`` that are made, by ``reference_id``."""
+    wanted = {row.key: reference_id(asdict(row.loras[0])) for row in references}
+    names = storage.list(ROWS_FOLDER, ".parquet")
+    features: dict[str, np.ndarray] = {}
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        for found in pool.map(partial(_features, storage), names):
+            features |= {key: value for key, value in found.items() if key in wanted}
+    groups: dict[str, list[np.ndarray]] = {}
+    for key in sorted(features):
+        groups.setdefault(wanted[key], []).append(features[key])
+    return {identity: np.mean(group, axis=0) for identity, group in groups.items()}
+
+
+def _features(storage: Storage, name: str) -> dict[str, np.ndarray]:
+    filesystem, path = storage.arrow(name)
+    with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+        if not file.num_row_groups:
+            return {}
+        table = file.read(columns=["key", "dino_features"])
+    return {
+        key: np.asarray(value, np.float32)
+        for key, value in zip(
+            table["key"].to_pylist(), table["dino_features"].to_pylist(), strict=True
+        )
+        if value is not None
+    }
+
+
+def write_centroids(
+    storage: Storage, name: str, means: Mapping[str, np.ndarray]
+) -> "CentroidSource":
+    """Write the centroids where score actors on any machine find them; return how they do."""
+    table = pa.table(
+        {
+            "reference_id": pa.array(means.keys(), pa.string()),
+            "centroid": pa.array([mean.tolist() for mean in means.values()], _CENTROID),
+        }
+    )
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    storage.put(name, sink.getvalue())
+    return CentroidSource(storage=storage, name=name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentroidSource:
+    """Centroids as score actors get them: by the name of a file, so that a restart finds them.
+
+    Attributes:
+        storage: Where the file is; None for no centroids.
+        name: The file that ``write_centroids`` wrote.
+    """
+
+    storage: Storage | None = None
+    name: str = ""
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        """Read the centroids."""
+        if self.storage is None:
+            return {}
+        rows = pq.read_table(io.BytesIO(self.storage.read(self.name))).to_pylist()
+        return {row["reference_id"]: np.asarray(row["centroid"], np.float32) for row in rows}

@@ -1,0 +1,84 @@
+"""What a run is asked for, and who watches it: the engine's interface to jobs, as values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from manifests.resolved import ResolvedRow
+from pipelines.engine import LoadEngine
+from pipelines.receipts import Receipt
+from pipelines.references import ReferenceSettings
+from pipelines.score import LoadScorer
+from pipelines.shares import Shares
+from pipelines.storage import Storage
+
+__all__ = ["EngineFactory", "Observer", "Resources", "RunRequest"]
+
+
+class Observer(Protocol):
+    """Who watches a run; called in the driver, in order."""
+
+    def begin(self, phase: str, num_rows: int) -> None:
+        """A phase begins: ``references`` or ``images``."""
+        ...
+
+    def stored(self, receipt: Receipt) -> None:
+        """A unit of the phase is committed."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+class EngineFactory(Protocol):
+    """Makes the engine source that suits the shares of a cluster."""
+
+    def __call__(self, shares: Shares) -> LoadEngine:
+        """Return what actors load."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a run may use; changes no row's key. See the job file for the meanings."""
+
+    actors: int = 1
+    gpus_per_actor: float | None = None
+    cpus_per_actor: float = 1.0
+    score_actors: int = 1
+    rows_per_unit: int = 8
+    max_attempts: int | None = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """Everything a run needs.
+
+    Attributes:
+        rows: The whole manifest, in its order.
+        storage: The output.
+        references_storage: Where references are kept.
+        references_folder: The same, relative to the output; None if it is elsewhere.
+        references: How references are made; None for none.
+        make_engine: Where actors get their engine.
+        load_scorer: Where score actors get their scorer; None leaves images unscored.
+        base_model_digest: Identity of the base model.
+        dino_digest: Identity of the scorer's model.
+        resources: What the run may use.
+        only_failed: Make the rows that failed, however often, and nothing else.
+        job: The job, for the record.
+    """
+
+    rows: Sequence[ResolvedRow]
+    storage: Storage
+    references_storage: Storage
+    references_folder: str | None
+    references: ReferenceSettings | None
+    make_engine: EngineFactory
+    load_scorer: LoadScorer | None
+    base_model_digest: str
+    dino_digest: str | None
+    resources: Resources = Resources()
+    only_failed: bool = False
+    job: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -1,0 +1,151 @@
+"""The store stage: images under their keys, then the unit's one atomic commit.
+
+Images are encoded here and not where they are sampled: sampling holds the dearest machine, raw
+pixels cross between processes of one machine in a few milliseconds an image, and the score stage
+wants pixels. Images go first, so a committed row always has its file; a kill in between leaves
+files that the next try writes again with the same names.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.committed_unit import (
+    UnitFooter,
+    encode_errors,
+    encode_unit,
+    errors_name,
+    rows_name,
+)
+from pipelines.ledger import read_unit
+from pipelines.png import encode_png
+from pipelines.schemas import ERRORS, RECEIPTS, ROWS
+from pipelines.storage import Storage
+from pipelines.unit_message import UnitMessage, read_messages
+
+__all__ = ["StoreUnits", "image_name", "store_unit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreUnits:
+    """Function of the store stage: where units are committed, and under which run.
+
+    Attributes:
+        storage: The output.
+        run_id: Names the run in every row.
+        base_model_digest: Identity of the base model.
+        dino_digest: Identity of the scorer's model, or None.
+    """
+
+    storage: Storage
+    run_id: str
+    base_model_digest: str
+    dino_digest: str | None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Commit the units of ``batch``; return their receipts (``schemas.RECEIPTS``)."""
+        now = datetime.now(UTC)
+        return pa.concat_tables(store_unit(unit, self, now=now) for unit in read_messages(batch))
+
+
+def image_name(key: str) -> str:
+    """Return where the image of ``key`` lies: 256 folders keep each one short."""
+    return f"images/{key[:2]}/{key}.png"
+
+
+def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.Table:
+    """Write the images of a unit, commit it, and return its receipt.
+
+    A unit that another writer has committed stays as that one made it, and the receipt tells of
+    what is committed: the promise is one row a key, not one try.
+    """
+    values = message.rows.to_pylist()
+    storage = into.storage
+    name = rows_name(message.unit_id)
+    facts: dict[str, Any] = {}
+    committed = False
+    # Whoever comes second must not even touch the images that the committed rows tell of.
+    if not storage.exists(name):
+        start = time.perf_counter()
+        rows = _output_rows(message, into, now)
+        facts["encode_seconds"] = time.perf_counter() - start
+        for row in rows:
+            storage.put(row["image"]["path"], row["image"]["bytes"])
+        footer = UnitFooter(
+            unit_id=message.unit_id,
+            run_id=into.run_id,
+            errors=[
+                _error(row, message.unit_id, into.run_id)
+                for row in values
+                if row["failure"] is not None
+            ],
+            failed_at_ms=int(now.timestamp() * 1000),
+        )
+        content = encode_unit(pa.Table.from_pylist(rows, schema=ROWS), footer)
+        committed = storage.put_if_absent(name, content)
+        num_image_bytes = sum(len(row["image"]["bytes"]) for row in rows)
+        facts["output_bytes"] = len(content) + num_image_bytes
+        facts["write_seconds"] = time.perf_counter() - start - facts["encode_seconds"]
+    keys, footer = read_unit(storage, name)
+    if footer.errors:
+        storage.put(errors_name(message.unit_id), encode_errors(footer))
+    done = message.with_facts(message.rows, **facts)
+    return _receipt(done, values, committed=committed, made=set(keys), footer=footer)
+
+
+def _output_rows(message: UnitMessage, into: StoreUnits, now: datetime) -> list[dict[str, Any]]:
+    """Return the rows that have an image as values of ``schemas.ROWS``."""
+    facts = message.facts
+    rows: list[dict[str, Any]] = []
+    for row in message.rows.to_pylist():
+        if row["failure"] is None:
+            image = encode_png(
+                row, base_model_digest=into.base_model_digest, versions_json=facts.versions_json
+            )
+            rows.append(
+                {
+                    **row,
+                    "unit_id": message.unit_id,
+                    "run_id": into.run_id,
+                    "image": {"bytes": image, "path": image_name(row["key"])},
+                    "image_sha256": hashlib.sha256(image).hexdigest(),
+                    "peak_memory_bytes": facts.peak_memory_bytes,
+                    "base_model_digest": into.base_model_digest,
+                    "dino_digest": into.dino_digest,
+                    "versions_json": facts.versions_json,
+                    "device": facts.device,
+                    "made_at": now,
+                }
+            )
+    return rows
+
+
+def _error(row: Mapping[str, Any], unit_id: str, run_id: str) -> dict[str, Any]:
+    names = [lora["name"] for lora in row["loras"]]
+    values = {**row, **row["failure"], "loras": names, "unit_id": unit_id, "run_id": run_id}
+    return {name: values[name] for name in ERRORS.names if name != "failed_at"}
+
+
+def _receipt(
+    message: UnitMessage,
+    values: list[dict[str, Any]],
+    *,
+    committed: bool,
+    made: set[str],
+    footer: UnitFooter,
+) -> pa.Table:
+    stages = {error["key"]: error["stage"] for error in footer.errors}
+    receipt = {
+        "unit_id": message.unit_id,
+        "committed": committed,
+        "rows": [
+            {**row, "made": row["key"] in made, "stage": stages.get(row["key"])} for row in values
+        ],
+        "facts_json": message.facts.to_json(),
+    }
+    return pa.Table.from_pylist([receipt], schema=RECEIPTS)

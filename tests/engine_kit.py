@@ -1,0 +1,206 @@
+"""What tests of the engine share: rows of a manifest, a fake engine and scorer, a finished unit.
+
+The fakes are quick and exact: an image is random numbers from the row's seed, and a prompt that
+says so makes the engine fail in a given way.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clora_core.config import SamplerConfig
+from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
+from manifests.keys import canonical_json
+from manifests.resolved import ResolvedLora, ResolvedRow
+from pipelines.engine import EngineUse
+from pipelines.generate import generate_rows
+from pipelines.planned_rows import row_table
+from pipelines.receipts import Receipt, read_receipts
+from pipelines.references import ReferenceSettings
+from pipelines.request import Resources, RunRequest
+from pipelines.schemas import GENERATED
+from pipelines.score import score_rows
+from pipelines.storage import LocalStorage, Storage
+from pipelines.store import StoreUnits, store_unit
+from pipelines.unit_message import UnitFacts, UnitMessage
+
+SIDE_PX = 8
+SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
+POISON = "poison"
+BAD_ROW = "bad"
+NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
+    values: dict[str, Any] = {
+        "name": name,
+        "uri": f"/loras/{name}.safetensors",
+        "digest": hashlib.sha256(name.encode()).hexdigest(),
+        "kind": "concept",
+        "weight": 1.0,
+        "subject": name,
+        "trigger": f"<{name}>",
+    }
+    return ResolvedLora(**(values | changes))
+
+
+def row(index: int = 0, **changes: Any) -> ResolvedRow:
+    """Return a valid row; its key follows from its fields as far as tests care."""
+    values: dict[str, Any] = {
+        "row_id": f"row-{index}",
+        "prompt": "a cat and a dog",
+        "negative_prompt": "",
+        "loras": (lora("cat"), lora("dog")),
+        "seed": index,
+        "method": "clora",
+        "width": SIDE_PX,
+        "height": SIDE_PX,
+        "sampler_json": SAMPLER,
+        "carried_json": "{}",
+    } | changes
+    told = {name: value for name, value in values.items() if name != "row_id"}
+    key = changes.get("key", hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest())
+    return ResolvedRow(**{**values, "key": key})
+
+
+def rows(count: int, **changes: Any) -> list[ResolvedRow]:
+    return [row(index, **changes) for index in range(count)]
+
+
+class FakeEngine:
+    """Makes noise from seeds; ``log`` gets a line a call, so that tests can count them."""
+
+    device = "fake"
+    versions_json = json.dumps({"clora-batch": "0.0.0"})
+
+    def __init__(self, log: Path | None = None, seconds_a_row: float = 0.0) -> None:
+        self._log = log
+        self._seconds_a_row = seconds_a_row
+        self._seen: set[str] = set()
+        self._hits = 0
+
+    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+        if self._log is not None:
+            with self._log.open("a") as file:
+                file.write(f"{os.getpid()} {' '.join(str(row.seed) for row in rows)}\n")
+        time.sleep(self._seconds_a_row * len(rows))
+        if any(row.prompt == POISON for row in rows):
+            raise MemoryError("the machine has no room for this")
+        digests = {lora.digest for row in rows for lora in row.loras}
+        self._hits += len(digests & self._seen)
+        self._seen |= digests
+        return [self._one(row, slot, len(rows)) for slot, row in enumerate(rows)]
+
+    def use(self) -> EngineUse:
+        return EngineUse(lora_hits=self._hits, lora_misses=len(self._seen), peak_memory_bytes=7)
+
+    @staticmethod
+    def _one(row: ComposeRow, slot: int, size: int) -> ComposedImage | RowFailure:
+        if row.prompt == BAD_ROW:
+            return RowFailure(stage="prompt", error="PromptError", message="no subject in it")
+        noise = np.random.default_rng(row.seed)
+        return ComposedImage(
+            image=noise.integers(0, 255, (row.height, row.width, 3), dtype=np.uint8),
+            diagnostics=Diagnostics(
+                losses=(1.5, 0.5),
+                mask_coverage=(0.25, 0.5),
+                mask_overlap=0.1,
+                unet_evaluations=10,
+                seconds=0.01,
+                batch_size=size,
+                batch_slot=slot,
+            ),
+        )
+
+
+class FakeEngineSource:
+    """Loads a ``FakeEngine``; also the factory that a request needs."""
+
+    def __init__(self, log: Path | None = None, seconds_a_row: float = 0.0) -> None:
+        self._arguments = (log, seconds_a_row)
+
+    def __call__(self) -> FakeEngine:
+        return FakeEngine(*self._arguments)
+
+
+class FakeScorer:
+    """Features are the first pixels, of unit length."""
+
+    def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        flat = np.stack([image.reshape(-1)[:12].astype(np.float32) + 1 for image in images])
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+
+def store(storage: Storage, run_id: str = "run-1") -> StoreUnits:
+    return StoreUnits(storage=storage, run_id=run_id, base_model_digest="ab" * 32, dino_digest="d")
+
+
+def generated(unit: Sequence[ResolvedRow], *, attempt: int = 1) -> pa.Table:
+    """Return rows of ``schemas.GENERATED`` as the fake engine makes them."""
+    planned = [{**value, "attempt": attempt} for value in row_table(unit).to_pylist()]
+    values, _ = generate_rows(planned, FakeEngine().compose)
+    return pa.Table.from_pylist(values, schema=GENERATED)
+
+
+def commit(
+    storage: Storage,
+    unit_id: str,
+    unit: Sequence[ResolvedRow],
+    *,
+    attempt: int = 1,
+    run_id: str = "run-1",
+) -> Receipt:
+    """Make and commit a unit without Ray."""
+    scored = score_rows(generated(unit, attempt=attempt), FakeScorer(), {})
+    message = UnitMessage(unit_id=unit_id, rows=scored, facts=UnitFacts(device="fake"))
+    table = store_unit(message, store(storage, run_id), now=NOW)
+    return next(read_receipts(table))
+
+
+def request(
+    out: Path, manifest: Sequence[ResolvedRow], *, log: Path | None = None, **changes: Any
+) -> RunRequest:
+    """Return a request to make ``manifest`` with the fakes."""
+    slow = changes.pop("seconds_a_row", 0.0)
+    values: dict[str, Any] = {
+        "rows": manifest,
+        "storage": LocalStorage(out),
+        "references_storage": LocalStorage(out / "references"),
+        "references_folder": "references",
+        "references": ReferenceSettings(
+            num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX, base_model_digest="ab" * 32
+        ),
+        "make_engine": lambda _shares: FakeEngineSource(log, slow),
+        "load_scorer": FakeScorer,
+        "base_model_digest": "ab" * 32,
+        "dino_digest": "d",
+        "resources": Resources(rows_per_unit=4),
+        "job": {"base_model": "fake"},
+    }
+    return RunRequest(**(values | changes))
+
+
+class Watcher:
+    """Remembers what a run tells."""
+
+    def __init__(self) -> None:
+        self.phases: list[tuple[str, int]] = []
+        self.receipts: list[Receipt] = []
+        self.notes: list[str] = []
+
+    def begin(self, phase: str, num_rows: int) -> None:
+        self.phases.append((phase, num_rows))
+
+    def stored(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

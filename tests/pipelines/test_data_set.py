@@ -1,0 +1,90 @@
+"""What a run leaves is a data set that the usual tools open."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as pads
+import pytest
+from engine_kit import BAD_ROW, commit, row, rows
+
+from pipelines.accounting import take_account
+from pipelines.data_card import CardFacts, data_card, write_data_card
+from pipelines.ledger import read_ledger
+from pipelines.output_table import read_rows
+from pipelines.publish import SHEET_NAME, publish
+from pipelines.storage import LocalStorage
+
+RECORD: dict[str, Any] = {"job": {"base_model": "a|b"}, "digests": {"base_model": "ab"}}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> LocalStorage:
+    """Two units: one with a failed row, one of which all rows failed."""
+    storage = LocalStorage(tmp_path / "out")
+    commit(storage, "u1", [row(0), row(1), row(2, prompt=BAD_ROW)])
+    commit(storage, "u2", [row(3, prompt=BAD_ROW)])
+    commit(LocalStorage(tmp_path / "out" / "references"), "r1", rows(2))
+    ledger = read_ledger(storage)
+    publish(
+        storage,
+        record=RECORD,
+        account=take_account([], before=ledger, after=ledger),
+        ledger=ledger,
+        loras=[{"name": "a|<b>", "kind": "concept", "subject": None, "digest": "0" * 64}],
+        references_folder="references",
+    )
+    return storage
+
+
+def test_datasets_loads_images_errors_and_references_each_as_its_own(
+    output: LocalStorage, tmp_path: Path
+):
+    datasets = pytest.importorskip("datasets")
+    cache = str(tmp_path / "cache")
+    loaded = datasets.load_dataset(output.uri, split="train", cache_dir=cache)
+    assert len(loaded) == 2
+    assert loaded[0]["image"].size == (8, 8)
+    assert {"key", "row_id", "loras", "dino_min", "lora_scores"} <= set(loaded.column_names)
+    errors = datasets.load_dataset(output.uri, "errors", split="train", cache_dir=cache)
+    assert set(errors["message"]) == {"no subject in it"}
+    references = datasets.load_dataset(output.uri, "references", split="train", cache_dir=cache)
+    assert len(references) == 2
+
+
+def test_pyarrow_reads_the_rows_folder_as_one_table(output: LocalStorage):
+    table = pads.dataset(f"{output.uri}/rows", format="parquet").to_table()
+    assert table.num_rows == 2
+    assert read_rows(output, ["key", "seed"]).sort_by("seed")["seed"].to_pylist() == [0, 1]
+
+
+def test_an_output_without_rows_is_an_empty_table(tmp_path: Path):
+    assert read_rows(LocalStorage(tmp_path / "none"), ["key"]).num_rows == 0
+
+
+def test_the_card_names_tables_that_are_there_and_escapes_what_names_hold(output: LocalStorage):
+    card = output.read("README.md").decode()
+    assert "data_files: errors/*.parquet" in card
+    assert "data_files: references/rows/*.parquet" in card
+    assert "| a\\|&lt;b> | concept |" in card
+
+
+def test_tables_that_are_not_there_are_not_named(output: LocalStorage):
+    ledger = read_ledger(LocalStorage(Path(output.uri) / "references"))
+    facts = CardFacts(
+        num_images=2,
+        num_errors=0,
+        references_folder=None,
+        account=take_account([], before=ledger, after=ledger),
+        job={},
+        digests={},
+        loras=[],
+    )
+    assert "errors/*" not in data_card(facts)
+    assert "config_name: references" not in data_card(facts)
+    output.put("README.md", b"# Mine\n")
+    assert not write_data_card(output, facts)
+    assert output.read("README.md") == b"# Mine\n"
+
+
+def test_the_contact_sheet_lies_beside_the_card(output: LocalStorage):
+    assert output.read(SHEET_NAME).startswith(b"\x89PNG")

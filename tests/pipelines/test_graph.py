@@ -1,0 +1,94 @@
+"""The whole engine on a real Ray, with a fake sampler: what is kept when rows go wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from engine_kit import BAD_ROW, POISON, Watcher, lora, request, row, rows
+
+from pipelines.ledger import read_ledger
+from pipelines.request import Resources
+from pipelines.run import compose_rows
+from pipelines.run_record import read_run_records
+from pipelines.storage import LocalStorage
+
+
+def composed(log: Path) -> list[list[int]]:
+    """Return the seeds of each call of the sampler."""
+    return [[int(seed) for seed in line.split()[1:]] for line in log.read_text().splitlines()]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("engine_cluster")
+def test_bad_rows_keep_their_neighbours_and_the_account_adds_up(tmp_path: Path):
+    """One run with every way a row can go wrong, and what a second one does about it."""
+    log = tmp_path / "calls"
+    broken = lora("fox", problem="/loras/fox.safetensors is cut off")
+    manifest = [
+        *rows(10),
+        row(3),  # equal to another
+        row(20, prompt=BAD_ROW),
+        row(21, loras=(lora("cat"), broken)),
+        row(22, prompt=POISON),
+    ]
+    watcher = Watcher()
+    account = compose_rows(request(tmp_path / "out", manifest, log=log), watcher, address=None)
+    assert account.num_made == 10
+    assert account.num_failed == 3
+    assert account.num_duplicates == 1
+    assert account.num_missing == account.num_doubled == 0
+    ledger = read_ledger(LocalStorage(tmp_path / "out"))
+    assert {error["stage"] for error in ledger.last_errors.values()} == {
+        "prompt",
+        "lora",
+        "generate",
+    }
+    assert watcher.phases == [("references", 6), ("images", 13)]
+    assert sum(len(receipt.rows) for receipt in watcher.receipts) == 6 + 13
+    (record,) = read_run_records(LocalStorage(tmp_path / "out"))
+    assert record["state"] == "finished"
+    assert record["phases"]["images"]["num_failed"] == 3
+
+    # Every image is scored against references, which a second run finds.
+    calls = len(composed(log))
+    again = compose_rows(request(tmp_path / "out", manifest, log=log), Watcher(), address=None)
+    assert again.num_already_made == 10
+    assert again.num_made == 0
+    assert again.num_failed == 3
+    tried_again = {seed for call in composed(log)[calls:] for seed in call}
+    assert tried_again == {20, 22}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("engine_cluster")
+def test_two_actors_share_the_units_and_a_run_with_more_rows_makes_only_those(tmp_path: Path):
+    log = tmp_path / "calls"
+    resources = Resources(rows_per_unit=1, actors=2)
+    options = {"references": None, "resources": resources, "seconds_a_row": 0.3, "log": log}
+    compose_rows(request(tmp_path / "out", rows(8), **options), Watcher(), address=None)
+    actors = {line.split()[0] for line in log.read_text().splitlines()}
+    assert len(actors) == 2
+    assert sorted(composed(log)) == [[seed] for seed in range(8)]
+    account = compose_rows(request(tmp_path / "out", rows(10), **options), Watcher(), address=None)
+    assert (account.num_made, account.num_already_made) == (2, 8)
+    assert sorted(composed(log)) == [[seed] for seed in range(10)]
+    assert read_ledger(LocalStorage(tmp_path / "out")).num_doubled == 0
+
+
+def test_a_finished_output_needs_no_ray(tmp_path: Path):
+    """Asked in a process of its own, where Ray was never imported."""
+    code = f"""
+import sys
+from pathlib import Path
+from engine_kit import Watcher, commit, request, rows
+from pipelines.run import compose_rows
+from pipelines.storage import LocalStorage
+out = Path({str(tmp_path)!r})
+commit(LocalStorage(out), "u1", rows(3))
+account = compose_rows(request(out, rows(3)), Watcher(), address=None)
+assert account.num_already_made == 3, account
+assert "ray" not in sys.modules
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from engine_kit import BAD_ROW, commit, row, rows
+
+from pipelines.accounting import Account, take_account
+from pipelines.ledger import LedgerError, read_ledger
+from pipelines.plan import FailedRow
+from pipelines.storage import LocalStorage
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> LocalStorage:
+    return LocalStorage(tmp_path / "out")
+
+
+def test_nothing_yet_is_an_empty_ledger(storage: LocalStorage):
+    ledger = read_ledger(storage)
+    assert not ledger.made
+    assert not ledger.failed
+
+
+def test_what_is_committed_is_made(storage: LocalStorage):
+    commit(storage, "u1", rows(3))
+    commit(storage, "u2", [row(7)])
+    assert read_ledger(storage).made == {one.key for one in (*rows(3), row(7))}
+
+
+def test_attempts_are_counted_in_the_data_and_a_later_image_ends_them(storage: LocalStorage):
+    bad = row(0, prompt=BAD_ROW)
+    commit(storage, "u1", [bad, row(1)])
+    commit(storage, "u2", [bad], attempt=2)
+    ledger = read_ledger(storage)
+    assert ledger.failed == {bad.key: FailedRow(attempts=2, unit_id="u2")}
+    assert ledger.last_errors[bad.key]["message"] == "no subject in it"
+    commit(storage, "u3", [row(0, key=bad.key)], attempt=3)
+    ledger = read_ledger(storage)
+    assert not ledger.failed
+    assert bad.key in ledger.made
+
+
+def test_a_unit_of_which_every_row_failed_is_remembered(storage: LocalStorage):
+    bad = [row(index, prompt=BAD_ROW) for index in range(2)]
+    commit(storage, "u1", bad)
+    ledger = read_ledger(storage)
+    assert not ledger.made
+    assert set(ledger.failed) == {one.key for one in bad}
+
+
+def test_unfinished_writes_are_not_there(storage: LocalStorage):
+    commit(storage, "u1", rows(1))
+    (Path(storage.uri) / "rows" / ".writing-1-unit-x.parquet").write_bytes(b"PAR1 half")
+    assert len(read_ledger(storage).made) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a Parquet file at all"])
+def test_a_stranger_among_the_units_is_named(storage: LocalStorage, content: bytes):
+    storage.put("rows/unit-mine.parquet", content)
+    with pytest.raises(LedgerError, match=r"out/rows/unit-mine\.parquet is not a unit of this"):
+        read_ledger(storage)
+
+
+def test_a_doubled_key_is_counted(storage: LocalStorage):
+    commit(storage, "u1", rows(2))
+    commit(storage, "u2", [row(1)])
+    assert read_ledger(storage).num_doubled == 1
+
+
+def test_the_account_adds_up_to_the_manifest(storage: LocalStorage):
+    manifest = [*rows(4), row(1), row(9, prompt=BAD_ROW), row(10)]
+    commit(storage, "u1", manifest[:1])
+    before = read_ledger(storage)
+    commit(storage, "u2", [*manifest[1:4], manifest[5]])
+    account = take_account((one.key for one in manifest), before=before, after=read_ledger(storage))
+    assert account == Account(
+        num_rows=7,
+        num_made=3,
+        num_failed=1,
+        num_given_up=0,
+        num_already_made=1,
+        num_duplicates=1,
+        num_missing=1,
+        num_doubled=0,
+    )
+    parts = account.num_made + account.num_failed + account.num_skipped + account.num_missing
+    assert parts == account.num_rows
+    assert not account.is_complete

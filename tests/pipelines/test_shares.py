@@ -1,0 +1,55 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.shares import Shares, SharesError, share_cluster
+
+
+def share(**changes: object) -> Shares:
+    values: dict[str, object] = {
+        "cpus": 2.0,
+        "gpus": 0.0,
+        "actors": 1,
+        "gpus_per_actor": 0.0,
+        "cpus_per_actor": 1.0,
+        "score_actors": 1,
+        "may_grow": False,
+    }
+    return share_cluster(**(values | changes))  # pyright: ignore[reportArgumentType]
+
+
+@given(st.integers(1, 256), st.integers(1, 64), st.integers(1, 8), st.floats(0.1, 64.0))
+def test_all_stages_fit_together_on_any_machine(
+    cpus: int, actors: int, score_actors: int, cpus_per_actor: float
+):
+    """Else one of them waits for ever; and a share of nothing would not be counted by Ray."""
+    made = share(cpus=cpus, actors=actors, score_actors=score_actors, cpus_per_actor=cpus_per_actor)
+    asked = actors * made.generator_cpus + 2 * score_actors * made.helper_cpus
+    assert asked <= cpus + 1e-9
+    assert made.generator_cpus > 0
+    assert made.helper_cpus > 0
+
+
+def test_one_processor_is_enough_and_two_are_used():
+    assert share(cpus=1.0).generator_cpus == 0.8
+    two = share(cpus=2.0)
+    assert two.generator_cpus == 1.0
+    assert two.generator_threads == 2
+
+
+def test_actors_divide_the_threads_of_a_machine():
+    assert share(cpus=8.0, actors=4).generator_threads == 2
+    assert share(cpus=2.0, actors=4).generator_threads == 1
+
+
+def test_a_gpu_is_taken_where_there_is_one():
+    made = share(gpus=1.0, gpus_per_actor=None)
+    assert made.generator_gpus == 1.0
+    assert made.generator_threads is None
+    assert share(gpus=0.0, gpus_per_actor=None).generator_gpus == 0.0
+
+
+def test_gpus_that_will_never_come_are_refused_with_three_ways_out():
+    with pytest.raises(SharesError, match=r"4 actors with 1 GPUs each need 4 GPUs.*are 2 here"):
+        share(actors=4, gpus_per_actor=1.0, gpus=2.0)
+    assert share(actors=4, gpus_per_actor=1.0, gpus=2.0, may_grow=True).generator_gpus == 1.0
