@@ -1,0 +1,37 @@
+"""The last line of a run: counts that add up to the manifest, and where to look."""
+
+from pipelines.accounting import Account
+
+__all__ = ["account_line"]
+
+
+def account_line(account: Account, output: str) -> str:
+    """Return e.g. ``118 made, 2 failed (see out/errors), 40 skipped (already made)``."""
+    parts = [f"{account.num_made:,} made", _failed(account, output), _skipped(account)]
+    if account.num_missing:
+        parts.append(f"{account.num_missing:,} not made yet (run the same command again)")
+    if account.num_doubled:
+        parts.append(f"{account.num_doubled:,} doubled, which must not be (see {output}/rows)")
+    return ", ".join(parts)
+
+
+def _failed(account: Account, output: str) -> str:
+    if not account.num_failed:
+        return "0 failed"
+    given_up = ""
+    if account.num_given_up:
+        given_up = f"; {account.num_given_up:,} failed too often, `clora retry` tries them again"
+    return f"{account.num_failed:,} failed (see {output}/errors{given_up})"
+
+
+def _skipped(account: Account) -> str:
+    if not account.num_skipped:
+        return "0 skipped"
+    if not account.num_duplicates:
+        return f"{account.num_skipped:,} skipped (already made)"
+    if not account.num_already_made:
+        return f"{account.num_skipped:,} skipped (equal to another row)"
+    return (
+        f"{account.num_skipped:,} skipped ({account.num_already_made:,} already made, "
+        f"{account.num_duplicates:,} equal to another row)"
+    )

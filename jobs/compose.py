@@ -1,0 +1,85 @@
+"""``clora compose`` and ``clora retry``: make what is missing, and say how it came out.
+
+Also ``python -m jobs.compose JOB``, which is what ``ray job submit`` runs: the same code with the
+same job file, on whatever cluster the environment names.
+"""
+
+import sys
+from pathlib import Path
+
+from jobs.account_line import account_line
+from jobs.inputs import prepare
+from jobs.job_file import load_job
+from jobs.progress import open_progress
+from jobs.run_request import run_request
+from manifests.problems import InputError
+from pipelines.accounting import Account
+from pipelines.cluster_session import ClusterError
+from pipelines.ledger import LedgerError, read_ledger
+from pipelines.run import compose_rows
+from pipelines.shares import SharesError
+from pipelines.storage import StorageError
+
+__all__ = ["compose"]
+
+ALL_MADE = 0
+SOME_FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def compose(
+    path: str | Path,
+    *,
+    address: str | None = None,
+    limit: int | None = None,
+    only_failed: bool = False,
+) -> int:
+    """Run or resume the job at ``path``.
+
+    Args:
+        path: The job file.
+        address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
+        limit: Only the first rows of the manifest.
+        only_failed: Make the rows that failed, however often, and nothing else.
+
+    Returns:
+        The exit code: 0 every row has its image, 1 some have not, 2 bad input and nothing was
+        started, 130 interrupted.
+    """
+    try:
+        job = load_job(path)
+        prepared = prepare(job, place=str(path))
+        request = run_request(job, prepared, limit=limit, only_failed=only_failed)
+    except (InputError, StorageError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    try:
+        with open_progress() as progress:
+            for problem in prepared.problems:
+                progress.note(f"{problem}; its rows will fail")
+            account = compose_rows(request, progress, address=address)
+    except (ClusterError, SharesError, LedgerError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        num_made = len(read_ledger(request.storage).made)
+        print(
+            f"stopped; {num_made:,} images are committed in {job.output}, and the same command "
+            "goes on from there",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    print(account_line(account, job.output))
+    return exit_code(account)
+
+
+def exit_code(account: Account) -> int:
+    """Return 0 if every row has its image once, else 1."""
+    return ALL_MADE if account.is_complete else SOME_FAILED
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main(["compose", *sys.argv[1:]])

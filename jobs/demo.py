@@ -1,0 +1,73 @@
+"""``clora demo``: a small job on the embedded world, offline, for the first five minutes.
+
+It writes an ordinary job file and manifest into the output folder and runs them like any other, so
+what to try next is to edit those two and run the command that it names.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from emoji_world import example_manifest
+from jobs.compose import ALL_MADE, BAD_INPUT, compose
+from jobs.job_file import load_job
+from jobs.method_table import TABLE_COLUMNS, method_table
+from manifests.problems import InputError
+from pipelines.output_table import read_rows
+from pipelines.publish import SHEET_NAME
+from pipelines.storage import open_storage
+
+__all__ = ["demo"]
+
+JOB_NAME = "job.yaml"
+MANIFEST_NAME = "manifest.parquet"
+
+JOB_TEXT = """\
+# A job on the embedded world. Change it, or the manifest, and run
+#     clora compose job.yaml
+# again: only what is new is made.
+manifest: manifest.parquet
+output: .
+base_model: emoji-world
+loras: emoji-world
+scoring: {references: 3}
+resources: {rows_per_unit: 8}
+"""
+
+
+def demo(out: Path) -> int:
+    """Run the demo in the folder ``out``; return the exit code of ``compose``."""
+    job_path = out / JOB_NAME
+    try:
+        if not job_path.exists():
+            _lay_out(out)
+        load_job(job_path)
+    except (InputError, OSError) as error:
+        print(f"the demo cannot begin: {error}", file=sys.stderr)
+        return BAD_INPUT
+    code = compose(job_path)
+    if code == ALL_MADE:
+        print(_what_next(out))
+    return code
+
+
+def _lay_out(out: Path) -> None:
+    manifest = example_manifest("demo")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(manifest, out / MANIFEST_NAME)
+    (out / JOB_NAME).write_text(JOB_TEXT)
+
+
+def _what_next(out: Path) -> str:
+    table = method_table(read_rows(open_storage(str(out)), TABLE_COLUMNS))
+    return f"""
+{table}
+
+look at   {out / SHEET_NAME}
+images    {out / "images"}, and as a data set: datasets.load_dataset("{out}")
+the job   {out / JOB_NAME} with {out / MANIFEST_NAME}
+
+try next  clora status {out}
+          clora demo --out {out}      (again: makes nothing, says so)
+          clora plan {out / JOB_NAME}
+          clora compose {out / JOB_NAME}   after you changed either file"""

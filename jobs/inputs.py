@@ -1,0 +1,178 @@
+"""Everything a job names, read and checked: the rows as they will be made, or all that is wrong.
+
+Problems of job, catalog, base model and manifest are found in one go, because whoever gets them
+back wants to fix them in one go. A LoRA file that cannot be used is not among them: its rows are
+planned and end as errors, and all others are made. Loads neither torch nor Ray.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clora_core.config import ENGINE_VERSION, SamplerConfig
+from clora_core.methods import METHODS
+from emoji_world import base_model_dir, dino_dir, lora_catalog
+from jobs.composable import composition_findings
+from jobs.job_file import EMOJI_WORLD, JobFile, resolve_sampler
+from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
+from manifests.catalog import Catalog, read_catalog
+from manifests.check import RowDefaults, RowRules, check_rows
+from manifests.lora_files import LoraFiles
+from manifests.problems import InputError, Problem
+from manifests.readers import read_rows
+from manifests.resolved import ResolvedRow
+
+__all__ = ["PreparedJob", "Scoring", "prepare"]
+
+_STAND_IN = BaseModelFacts(folder="", digest="", default_size_px=512, cross_attention_width=None)
+"""What rows are checked against when the base model itself is the problem."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Whether and with what images are scored.
+
+    Attributes:
+        model_dir: Folder of the DINO model, or None for no scores.
+        statement: One sentence for the log: what scores, or why nothing does.
+    """
+
+    model_dir: str | None
+    statement: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedJob:
+    """A job whose inputs hold.
+
+    Attributes:
+        rows: Of the manifest in its order, duplicates included.
+        catalog: LoRAs by name.
+        base_model_dir: Local folder.
+        base_model_digest: Part of every key.
+        defaults: What a row that doesn't say gets.
+        sampler: Settings of rows that change none.
+        scoring: Whether and with what images are scored.
+        problems: LoRA files that cannot be used, one each; rows that name them will fail.
+    """
+
+    rows: tuple[ResolvedRow, ...]
+    catalog: Catalog
+    base_model_dir: str
+    base_model_digest: str
+    defaults: RowDefaults
+    sampler: SamplerConfig
+    scoring: Scoring
+    problems: tuple[Problem, ...]
+
+
+def prepare(
+    job: JobFile, *, place: str = "job", snapshot: Callable[[str], str] | None = None
+) -> PreparedJob:
+    """Read and check everything that ``job`` names.
+
+    Args:
+        job: From ``load_job``.
+        place: The job file, for messages.
+        snapshot: Brings a hub model (``owner/name@revision``) to a local folder; the hub's own
+            client if None.
+
+    Raises:
+        InputError: With every problem of job, catalog, base model and manifest.
+    """
+    problems: list[Problem] = []
+    base = _STAND_IN
+    try:
+        base = inspect_base_model(_base_model_folder(job, snapshot or _hub_snapshot))
+    except BaseModelProblem as error:
+        problems.append(Problem(place=place, field="base_model", problem=str(error)))
+    scoring = _scoring(job)
+    if scoring.model_dir is not None and not Path(scoring.model_dir).is_dir():
+        text = f"{scoring.model_dir} is not a folder; name a DINO model, or set references to 0"
+        problems.append(Problem(place=place, field="scoring.model", problem=text))
+    catalog = _catalog(job)
+    problems.extend(catalog.problems)
+    sampler = job.sampler_config()
+
+    def complete(overrides: Mapping[str, object]) -> Mapping[str, object]:
+        return resolve_sampler(overrides, base=sampler).model_dump(mode="json")
+
+    files = LoraFiles(model_width=base.cross_attention_width)
+    defaults = RowDefaults(
+        method=job.method, width=base.default_size_px, height=base.default_size_px
+    )
+    rules = RowRules(
+        catalog=catalog,
+        lora_files=files,
+        defaults=defaults,
+        methods=tuple(METHODS),
+        resolve_sampler=complete,
+        composition_findings=composition_findings,
+        base_model_digest=base.digest,
+        dtype=job.resources.dtype,
+        engine_version=ENGINE_VERSION,
+    )
+    checked = check_rows(read_rows(job.manifest), rules, place=job.manifest)
+    problems.extend(checked.problems)
+    if problems:
+        raise InputError(problems)
+    return PreparedJob(
+        rows=checked.rows,
+        catalog=catalog,
+        base_model_dir=base.folder,
+        base_model_digest=base.digest,
+        defaults=defaults,
+        sampler=sampler,
+        scoring=scoring,
+        problems=tuple(
+            Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
+            for name, text in files.broken.items()
+        ),
+    )
+
+
+def _base_model_folder(job: JobFile, snapshot: Callable[[str], str]) -> str:
+    if job.uses_emoji_world:
+        return str(base_model_dir())
+    return snapshot(job.base_model) if job.is_hub_model else job.base_model
+
+
+def _hub_snapshot(name: str) -> str:
+    """Return the local folder of a hub model, fetched if need be."""
+    from huggingface_hub import snapshot_download  # asks for a second, so only when it is needed
+
+    repository, _, revision = name.partition("@")
+    try:
+        return snapshot_download(
+            repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"]
+        )
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BaseModelProblem(
+            f"{name} is neither on this machine nor can it be fetched ({reason}); check name, "
+            "revision and network, or download it and name its folder"
+        ) from error
+
+
+def _catalog(job: JobFile) -> Catalog:
+    if job.catalog is None:
+        return Catalog(place="(no catalog)", entries={})
+    place = str(lora_catalog()) if job.catalog == EMOJI_WORLD else job.catalog
+    return read_catalog(place)
+
+
+def _scoring(job: JobFile) -> Scoring:
+    if job.scoring.references == 0:
+        return Scoring(model_dir=None, statement="no scores: scoring.references is 0")
+    if job.scoring.model is not None:
+        return Scoring(
+            model_dir=job.scoring.model, statement=f"scores by the DINO model {job.scoring.model}"
+        )
+    if job.uses_emoji_world:
+        return Scoring(
+            model_dir=str(dino_dir()), statement="scores by the embedded world's DINO model"
+        )
+    return Scoring(
+        model_dir=None,
+        statement="no scores: scoring.model names no DINO model for this base model",
+    )

@@ -1,0 +1,279 @@
+"""The job file: everything a run depends on besides its manifest, in one frozen value.
+
+One file, the same on a laptop and on a cluster; what isn't in it is a default told here. Unknown
+settings are refused by name, because a misspelt one that is silently ignored costs a night of GPUs.
+Relative paths start at the job file, so that a folder with a job in it can be moved.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from clora_core.config import SamplerConfig
+from clora_core.methods import METHODS
+from manifests.locations import LocationError, absolute, parent, read_bytes
+from manifests.problems import InputError, Problem
+from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
+from manifests.yaml_text import YamlError, load_yaml
+
+__all__ = [
+    "EMOJI_WORLD",
+    "JobFile",
+    "ResourceSettings",
+    "ScoringSettings",
+    "load_job",
+    "parse_job",
+    "resolve_sampler",
+]
+
+EMOJI_WORLD = "emoji-world"
+"""What a job calls the embedded base model and its LoRA catalog."""
+
+MAX_JOB_BYTES = 1024**2
+
+_HUB_MODEL = re.compile(r"[\w.\-]+/[\w.\-]+@[\w.\-/]+")
+_GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScoringSettings(BaseModel):
+    """How images are scored against single-LoRA references.
+
+    Attributes:
+        references: Reference images per LoRA. More is steadier and costs as many images once;
+            they are kept and shared between runs. 0 switches scoring off.
+        model: Folder of a DINO model (transformers ViT or DINOv2 with preprocessor_config.json);
+            the embedded world's own if not given, and none for other base models.
+        references_at: Where references are kept; beside the output if not given.
+    """
+
+    model_config = _FROZEN
+
+    references: Annotated[int, Field(ge=0, le=10_000)] = 50
+    model: str | None = None
+    references_at: str | None = None
+
+
+class ResourceSettings(BaseModel):
+    """What a run may use.
+
+    Attributes:
+        actors: Processes that make images, each with a whole base model. More is faster as long
+            as there are GPUs (or cores) for them.
+        gpus_per_actor: GPUs that each takes; a half puts two on one GPU, 0 computes on the CPU.
+            Not given: 1 where the cluster has a GPU, else 0.
+        cpus_per_actor: Cores that each takes.
+        score_actors: Processes that score images.
+        rows_per_unit: Rows of one unit: what is committed at once, and lost at worst. More is
+            faster with many LoRA sets, fewer shows progress sooner.
+        lora_cache_gib: Memory for LoRAs that each image process keeps, in GiB.
+        dtype: Numbers of the base model. Halves need half the memory; float32 is exact. They give
+            other pixels, so this is part of every row's key.
+        max_lanes: Samples in one UNet call at most; fewer need less memory. Not given: what fits.
+        attempts: How often a row that fails is tried, over all runs, before it is left alone until
+            ``clora retry``.
+    """
+
+    model_config = _FROZEN
+
+    actors: Annotated[int, Field(ge=1)] = 1
+    gpus_per_actor: Annotated[float | None, Field(ge=0.0)] = None
+    cpus_per_actor: Annotated[float, Field(gt=0.0)] = 1.0
+    score_actors: Annotated[int, Field(ge=1)] = 1
+    rows_per_unit: Annotated[int, Field(ge=1, le=4096)] = 8
+    lora_cache_gib: Annotated[float, Field(gt=0.0)] = 2.0
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    max_lanes: Annotated[int | None, Field(ge=1)] = None
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
+
+
+class JobFile(BaseModel):
+    """A job. All paths are absolute (or URIs) once ``load_job`` has read it.
+
+    Attributes:
+        manifest: Rows to make: a Parquet, CSV or JSONL file, a folder of them, or a glob.
+        output: Folder that images and results go to; running again continues there.
+        loras: LoRA catalog, YAML or Parquet. ``emoji-world`` is the embedded one, and the default
+            with the embedded base model; without a catalog rows can name no LoRAs.
+        base_model: ``emoji-world``, a folder in diffusers format, or ``owner/name@revision``.
+        method: For rows that name none.
+        sampler: ``preset`` and any field of ``SamplerConfig``, for all rows; a row may change
+            them. Preset ``emoji`` with the embedded base model, else ``paper``.
+        scoring: How images are scored.
+        resources: What the run may use. But for ``dtype`` it changes no row's key.
+    """
+
+    model_config = _FROZEN
+
+    manifest: Annotated[str, Field(min_length=1)]
+    output: Annotated[str, Field(min_length=1)]
+    loras: str | None = None
+    base_model: Annotated[str, Field(min_length=1)] = EMOJI_WORLD
+    method: str = "clora"
+    sampler: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    scoring: ScoringSettings = ScoringSettings()
+    resources: ResourceSettings = ResourceSettings()
+
+    @field_validator("method")
+    @classmethod
+    def _method_is_known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"is not a known method; {did_you_mean(method, tuple(METHODS))}")
+        return method
+
+    @property
+    def uses_emoji_world(self) -> bool:
+        """Whether the base model is the embedded one."""
+        return self.base_model == EMOJI_WORLD
+
+    @property
+    def is_hub_model(self) -> bool:
+        """Whether the base model is named as ``owner/name@revision``."""
+        return _HUB_MODEL.fullmatch(self.base_model) is not None
+
+    @property
+    def catalog(self) -> str | None:
+        """The catalog's place, the default applied: a path, a URI, ``emoji-world`` or None."""
+        return self.loras or (EMOJI_WORLD if self.uses_emoji_world else None)
+
+    def sampler_config(self) -> SamplerConfig:
+        """Return the complete sampler settings of rows that change nothing.
+
+        Raises:
+            SettingsError: A setting is unknown or out of its range.
+        """
+        preset = {"preset": "emoji" if self.uses_emoji_world else "paper"}
+        return resolve_sampler({**preset, **self.sampler})
+
+
+_KNOWN = {
+    "": tuple(JobFile.model_fields),
+    "scoring": tuple(ScoringSettings.model_fields),
+    "resources": tuple(ResourceSettings.model_fields),
+}
+
+
+def load_job(path: str | Path) -> JobFile:
+    """Return the job at ``path`` (a local path or a URI), its paths made absolute.
+
+    Raises:
+        InputError: With every problem of the file.
+    """
+    place = absolute(str(path), beside=str(Path.cwd()))
+    try:
+        text = read_bytes(place, max_bytes=MAX_JOB_BYTES).decode("utf-8-sig")
+        values = load_yaml(text)
+    except LocationError as error:
+        raise InputError([Problem(place=place, field="(file)", problem=str(error))]) from error
+    except YamlError as error:
+        where = f"line {error.line}: " if error.line else ""
+        problem = f"{where}is not valid YAML: {error}"
+        raise InputError([Problem(place=place, field="(file)", problem=problem)]) from error
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start})"
+        raise InputError([Problem(place=place, field="(file)", problem=problem)]) from error
+    return parse_job(values, place=place)
+
+
+def parse_job(values: object, *, place: str) -> JobFile:
+    """Return the job that plain values describe.
+
+    Args:
+        values: What the file holds.
+        place: The file, as an absolute path or URI; relative paths start beside it.
+
+    Raises:
+        InputError: With every problem of the values.
+    """
+    if not isinstance(values, Mapping):
+        problem = f"should be a mapping with manifest and output, got {shown(values)}"
+        raise InputError([Problem(place=place, field="(file)", problem=problem)])
+    given = {str(key): value for key, value in cast("Mapping[object, Any]", values).items()}
+    findings: list[tuple[str, str]] = []
+    job = None
+    try:
+        job = JobFile.model_validate({k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        findings.extend(sentences(error, known=_KNOWN, given=given))
+    # Read apart, so that a mistake elsewhere in the file does not hide one in the sampler.
+    sampler = given.get("sampler") or {}
+    if isinstance(sampler, Mapping):
+        try:
+            resolve_sampler(cast("Mapping[str, object]", sampler))
+        except SettingsError as error:
+            findings.extend(
+                ("sampler" if field == WHOLE else f"sampler.{field}", text)
+                for field, text in error.findings
+            )
+    findings.extend(_base_model_findings(given.get("base_model")))
+    if findings or job is None:
+        raise InputError([Problem(place=place, field=f, problem=text) for f, text in findings])
+    return _with_absolute_paths(job, folder=parent(place))
+
+
+def resolve_sampler(
+    settings: Mapping[str, object], *, base: SamplerConfig | None = None
+) -> SamplerConfig:
+    """Return the settings that ``settings`` make of ``base``; see ``SamplerConfig.resolve``.
+
+    Raises:
+        SettingsError: With one finding per mistake; an unknown name comes with the nearest one.
+    """
+    known = ("preset", *SamplerConfig.model_fields)
+    findings = [
+        (str(name), f"is not a known setting; {did_you_mean(str(name), known)}")
+        for name in settings
+        if name not in known
+    ]
+    resolved = None
+    try:
+        resolved = SamplerConfig.resolve(
+            {name: value for name, value in settings.items() if name in known}, base=base
+        )
+    except ValidationError as error:
+        findings.extend(sentences(error, known=known))
+    except (ValueError, TypeError) as error:
+        findings.append(("preset", str(error)))
+    if findings or resolved is None:
+        raise SettingsError(findings)
+    return resolved
+
+
+def _base_model_findings(name: object) -> list[tuple[str, str]]:
+    if not isinstance(name, str):
+        return []
+    bare, at, _ = name.partition("@")
+    if bare in _GONE:
+        return [("base_model", f"{bare!r} is gone from the hub; use {_GONE[bare]}@<commit>")]
+    if at and _HUB_MODEL.fullmatch(name) is None:
+        return [("base_model", f"should be owner/name@revision, got {shown(name)}")]
+    return []
+
+
+def _with_absolute_paths(job: JobFile, *, folder: str) -> JobFile:
+    def placed(text: str) -> str:
+        return absolute(text, beside=folder)
+
+    base_model = job.base_model
+    if not job.uses_emoji_world and not job.is_hub_model:
+        base_model = placed(base_model)
+    scoring = job.scoring
+    return job.model_copy(
+        update={
+            "manifest": placed(job.manifest),
+            "output": placed(job.output),
+            "loras": job.loras if job.loras in (None, EMOJI_WORLD) else placed(job.loras),
+            "base_model": base_model,
+            "scoring": scoring.model_copy(
+                update={
+                    "model": None if scoring.model is None else placed(scoring.model),
+                    "references_at": None
+                    if scoring.references_at is None
+                    else placed(scoring.references_at),
+                }
+            ),
+        }
+    )

@@ -1,0 +1,78 @@
+"""``clora plan``: what a run would make and cost. Writes nothing, starts nothing."""
+
+import sys
+from pathlib import Path
+
+from jobs.estimate import COST_COLUMNS, Estimate, estimate
+from jobs.inputs import prepare
+from jobs.job_file import load_job
+from jobs.progress import duration
+from jobs.run_request import run_request
+from manifests.problems import InputError
+from pipelines.ledger import LedgerError, read_ledger
+from pipelines.output_table import read_rows
+from pipelines.plan import Plan
+from pipelines.run import plan_references, plan_rows
+from pipelines.storage import StorageError
+
+__all__ = ["plan"]
+
+BAD_INPUT = 2
+
+
+def plan(path: str | Path) -> int:
+    """Print the plan of the job at ``path``; return the exit code: 0, or 2 if its input is bad."""
+    try:
+        job = load_job(path)
+        prepared = prepare(job, place=str(path))
+        request = run_request(job, prepared)
+        rows = plan_rows(request, read_ledger(request.storage))
+        references = plan_references(request, rows)
+    except (InputError, StorageError, LedgerError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    made = read_rows(request.storage, COST_COLUMNS)
+    made_references = read_rows(request.references_storage, COST_COLUMNS)
+    cost = estimate(rows.units, made)
+    print(_described(rows, references, rows_per_unit=job.resources.rows_per_unit))
+    print(_costs("UNet evaluations", cost, job.resources.actors))
+    if references is not None and references.num_rows:
+        cost = estimate(references.units, made_references)
+        print(_costs("  for references", cost, job.resources.actors))
+    for problem in prepared.problems:
+        print(f"will fail         {problem}")
+    return 0
+
+
+def _described(rows: Plan, references: Plan | None, *, rows_per_unit: int) -> str:
+    lines = [
+        f"rows              {rows.num_manifest_rows:,}",
+        f"  already made    {rows.num_already_made:,}",
+        f"  equal to others {rows.num_duplicates:,}",
+    ]
+    if rows.quarantined:
+        lines.append(f"  failed too often {len(rows.quarantined):,} (`clora retry` tries again)")
+    lines.append(
+        f"to make           {rows.num_rows:,} in {rows.units.num_rows:,} units of at most "
+        f"{rows_per_unit:,}"
+    )
+    if references is not None:
+        lines.append(
+            f"references        {references.num_rows:,} to make, "
+            f"{references.num_already_made:,} there"
+        )
+    return "\n".join(lines)
+
+
+def _costs(title: str, cost: Estimate, actors: int) -> str:
+    total = sum(cost.evaluations.values())
+    by_method = ", ".join(f"{method} {count:,}" for method, count in cost.evaluations.items())
+    detail = f" ({by_method})" if len(cost.evaluations) > 1 else ""
+    if cost.seconds is None:
+        methods = ", ".join(cost.unmeasured)
+        time = f"unknown: nothing was made with {methods} here at this size yet"
+    else:
+        time = (
+            f"about {duration(cost.seconds / actors)} with {actors} actor(s), loading not counted"
+        )
+    return f"{title:<18}{total:,}{detail}\n  estimated time  {time}"

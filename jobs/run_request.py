@@ -1,0 +1,95 @@
+"""From a checked job to a request to the engine: the only place that knows both."""
+
+from dataclasses import dataclass
+
+from jobs.inputs import PreparedJob
+from jobs.job_file import JobFile
+from manifests.digests import folder_digest
+from manifests.keys import canonical_json
+from pipelines.engine import EngineSource
+from pipelines.references import ReferenceSettings
+from pipelines.request import Resources, RunRequest
+from pipelines.score import ScorerSource
+from pipelines.shares import Shares
+from pipelines.storage import open_storage
+
+__all__ = ["run_request"]
+
+_BYTES_PER_GIB = 1024**3
+_SHORT_DIGEST = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MakeEngine:
+    """Combines what the job says of the engine with the share it gets."""
+
+    base_model_dir: str
+    dtype: str
+    lora_cache_gib: float
+    max_lanes: int | None
+
+    def __call__(self, shares: Shares) -> EngineSource:
+        return EngineSource(
+            base_model_dir=self.base_model_dir,
+            lora_cache_bytes=int(self.lora_cache_gib * _BYTES_PER_GIB),
+            dtype=self.dtype,
+            use_gpu=shares.generator_gpus > 0,
+            num_threads=shares.generator_threads,
+            max_lanes=self.max_lanes,
+        )
+
+
+def run_request(
+    job: JobFile, prepared: PreparedJob, *, limit: int | None = None, only_failed: bool = False
+) -> RunRequest:
+    """Return what the engine is to do.
+
+    Args:
+        job: The job file.
+        prepared: The same job, its inputs checked.
+        limit: Only the first rows of the manifest; None for all.
+        only_failed: Make the rows that failed, however often, and nothing else.
+
+    Raises:
+        StorageError: The output is in a place that cannot be written yet.
+    """
+    resources = job.resources
+    dino_dir = prepared.scoring.model_dir
+    dino_digest = None if dino_dir is None else folder_digest(dino_dir)
+    references_at = job.scoring.references_at
+    # Features of one DINO model say nothing to another, so each has references of its own.
+    folder = f"dino-{(dino_digest or 'none')[:_SHORT_DIGEST]}"
+    return RunRequest(
+        rows=prepared.rows[:limit],
+        storage=open_storage(job.output),
+        references_storage=open_storage(f"{references_at or f'{job.output}/references'}/{folder}"),
+        references_folder=None if references_at else f"references/{folder}",
+        references=None
+        if dino_dir is None
+        else ReferenceSettings(
+            num_references=job.scoring.references,
+            sampler_json=canonical_json(prepared.sampler.model_dump(mode="json")),
+            side_px=prepared.defaults.width,
+            base_model_digest=prepared.base_model_digest,
+            dtype=resources.dtype,
+        ),
+        make_engine=_MakeEngine(
+            base_model_dir=prepared.base_model_dir,
+            dtype=resources.dtype,
+            lora_cache_gib=resources.lora_cache_gib,
+            max_lanes=resources.max_lanes,
+        ),
+        load_scorer=None if dino_dir is None else ScorerSource(dino_dir=dino_dir),
+        base_model_digest=prepared.base_model_digest,
+        dino_digest=dino_digest,
+        resources=Resources(
+            actors=resources.actors,
+            gpus_per_actor=resources.gpus_per_actor,
+            cpus_per_actor=resources.cpus_per_actor,
+            score_actors=resources.score_actors,
+            rows_per_unit=resources.rows_per_unit,
+            max_attempts=resources.attempts,
+        ),
+        only_failed=only_failed,
+        job=job.model_dump(mode="json"),
+    )

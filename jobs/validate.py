@@ -1,0 +1,66 @@
+"""``clora validate``: every problem of a job's inputs at once, before any of them costs a GPU.
+
+Prints problems to standard error and a short summary to standard output. Here, unlike in a run,
+a LoRA file that cannot be used counts: whoever asks beforehand wants to know. Loads neither torch
+nor Ray, so that it runs on any machine in a moment.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from jobs.inputs import PreparedJob, prepare
+from jobs.job_file import load_job
+from manifests.problems import InputError, Problem, render
+
+__all__ = ["summary", "validate"]
+
+BAD_INPUT = 2
+MAX_LISTED = 8
+
+
+def validate(path: str | Path) -> int:
+    """Check the job at ``path`` and everything it names; return the exit code: 0, or 2 if bad."""
+    try:
+        job = load_job(path)
+        prepared = prepare(job, place=str(path))
+    except InputError as error:
+        _complain(error.problems)
+        return BAD_INPUT
+    if prepared.problems:
+        _complain(prepared.problems)
+        broken = sum(row.problem is not None for row in prepared.rows)
+        print(f"{broken:,} of {len(prepared.rows):,} row(s) name such a file", file=sys.stderr)
+        return BAD_INPUT
+    print(summary(prepared))
+    return 0
+
+
+def summary(prepared: PreparedJob) -> str:
+    """Return what a good job would make, in a few lines."""
+    rows = prepared.rows
+    num_images = len({row.key for row in rows})
+    twice = f" ({len(rows) - num_images:,} are there twice)" if num_images < len(rows) else ""
+    return "\n".join(
+        (
+            f"{len(rows):,} row(s), {num_images:,} image(s){twice}; no problems",
+            "  methods:   " + _counted(Counter(row.method for row in rows)),
+            "  LoRA sets: "
+            + _counted(
+                Counter(" + ".join(use.name for use in row.loras) or "none" for row in rows)
+            ),
+            "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
+            f"  model:     {prepared.base_model_dir}",
+            f"  scoring:   {prepared.scoring.statement}",
+        )
+    )
+
+
+def _complain(problems: tuple[Problem, ...]) -> None:
+    print(render(problems), file=sys.stderr)
+
+
+def _counted(counts: Counter[str]) -> str:
+    listed = [f"{name} ({count:,})" for name, count in counts.most_common(MAX_LISTED)]
+    more = len(counts) - len(listed)
+    return ", ".join(listed) + (f" and {more:,} more" if more > 0 else "")

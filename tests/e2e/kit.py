@@ -1,0 +1,70 @@
+"""What end-to-end tests share: jobs on the embedded world, and reading back what came out."""
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+import emoji_world
+
+REPOSITORY = Path(__file__).parents[2]
+
+# Few steps: these tests ask what becomes of rows, not how pictures look.
+QUICK = {"num_steps": 6, "guide_until_step": 3, "refine_steps": [0], "num_refine_updates": 1}
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def concepts() -> list[dict[str, Any]]:
+    """Return the first two concept LoRAs of the embedded catalog."""
+    entries = yaml.safe_load(emoji_world.lora_catalog().read_text())["loras"]
+    return [entry for entry in entries if entry.get("kind", "concept") == "concept"][:2]
+
+
+def manifest(num_rows: int, **changes: Any) -> list[dict[str, Any]]:
+    """Return rows that compose both, with one seed each."""
+    one, other = concepts()
+    return [
+        {
+            "row_id": f"r{seed}",
+            "prompt": f"a {one['subject']} and a {other['subject']}",
+            "loras": [one["name"], other["name"]],
+            "seed": seed,
+            "method": "merge",
+        }
+        | changes
+        for seed in range(num_rows)
+    ]
+
+
+def write_job(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    catalog: str = "emoji-world",
+    **settings: Any,
+) -> Path:
+    """Write a job on the embedded world into ``folder``; return the job file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), folder / "rows.parquet")
+    values = {
+        "manifest": "rows.parquet",
+        "output": "out",
+        "base_model": "emoji-world",
+        "loras": catalog,
+        "sampler": QUICK,
+        "scoring": {"references": 0},
+        "resources": {"rows_per_unit": 2},
+    } | settings
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def committed(output: Path) -> pa.Table:
+    """Return all committed rows."""
+    return pa.concat_tables([pq.read_table(path) for path in sorted(output.glob("rows/unit-*"))])

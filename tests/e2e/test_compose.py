@@ -1,0 +1,210 @@
+"""The product's main job, on a laptop and through Ray's job API, with one job file."""
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from e2e.kit import REPOSITORY, Run, committed, manifest, write_job
+from PIL import Image
+
+from clora_core.config import SamplerConfig
+from clora_core.cost import unet_evaluations
+
+pytestmark = pytest.mark.e2e
+
+REFERENCES = {"references": 2}
+NOT_READY = ("No available agent", "Failed to connect", "Connection refused")
+MAX_GREY_LEVELS_APART = 2
+"""Of any pixel, between the laptop's image and the cluster's: the same sums in another order."""
+
+
+def rows() -> list[dict[str, object]]:
+    """Six rows: a composition by two methods with three seeds, and a column of the user's own."""
+    return [
+        {**row, "row_id": f"{row['row_id']}-{method}", "method": method, "shelf": "A"}
+        for method in ("clora", "merge")
+        for row in manifest(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def laptop(tmp_path_factory: pytest.TempPathFactory, clora: Run) -> Path:
+    """The output of the job on this machine alone."""
+    folder = tmp_path_factory.mktemp("laptop")
+    job = write_job(folder, rows(), scoring=REFERENCES)
+    done = clora("compose", job)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "6 made, 0 failed, 0 skipped"
+    assert "references 4/4" in done.stderr
+    assert "images 6/6" in done.stderr
+    return folder / "out"
+
+
+def test_the_output_is_a_data_set_with_all_that_was_asked_for(laptop: Path, tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(str(laptop), split="train", cache_dir=str(tmp_path))
+    assert len(loaded) == len(set(loaded["key"])) == 6
+    assert {row["row_id"] for row in rows()} == set(loaded["row_id"])
+    for row in loaded:
+        assert isinstance(row["image"], Image.Image)
+        assert row["dino_min"] <= row["dino_avg"] <= row["dino_max"]
+        assert len(row["lora_scores"]) == len(row["loras"]) == 2
+        assert row["seconds"] > 0
+        assert row["unet_evaluations"] > 0
+        assert row["carried_json"] == '{"shelf":"A"}'
+        assert row["base_model_digest"]
+        assert "torch" in row["versions_json"]
+        assert (laptop / "images" / row["key"][:2] / f"{row['key']}.png").is_file()
+    clora_rows = [row for row in loaded if row["method"] == "clora"]
+    assert all(len(row["mask_coverage"]) == 2 for row in clora_rows)
+    assert all(row["loss_first"] is not None for row in clora_rows)
+
+
+def test_the_cost_formula_counts_what_the_sampler_did(laptop: Path):
+    for row in committed(laptop).to_pylist():
+        config = SamplerConfig.model_validate_json(row["sampler_json"])
+        assert row["unet_evaluations"] == unet_evaluations(row["method"], 2, config)
+
+
+def test_plan_and_status_see_what_is_made(laptop: Path, clora: Run):
+    planned = clora("plan", laptop.parent / "job.yaml")
+    assert "already made    6" in planned.stdout
+    told = clora("status", laptop)
+    assert told.returncode == 0
+    assert "6 images, 0 rows failed" in told.stdout
+
+
+def test_a_second_run_makes_nothing_and_says_so(laptop: Path, clora: Run):
+    start = time.monotonic()
+    done = clora("compose", laptop.parent / "job.yaml")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "0 made, 0 failed, 6 skipped (already made)"
+    assert time.monotonic() - start < 20, "a run with nothing to do should not start Ray"
+
+
+def test_what_is_left_for_people_is_there(laptop: Path):
+    assert Image.open(laptop / "contact_sheet.png").width > 500
+    assert "configs:" in (laptop / "README.md").read_text()
+    assert "clora_rows_total" in (laptop / "metrics.prom").read_text()
+    assert len(list((laptop / "runs").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def dashboard(environment: dict[str, str]) -> Iterator[str]:
+    """A head node on loopback, ended by the process that started it."""
+    # Ray's sockets have paths of at most 107 characters, so no folder of pytest's.
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    ports = _free_ports(6)
+    flags = {
+        "node-ip-address": "127.0.0.1",
+        "port": ports[0],
+        "dashboard-host": "127.0.0.1",
+        "dashboard-port": ports[1],
+        "dashboard-agent-listen-port": ports[2],
+        "dashboard-agent-grpc-port": ports[3],
+        "ray-client-server-port": ports[4],
+        "metrics-export-port": ports[5],
+        "num-cpus": 2,
+        "object-store-memory": 512 * 1024**2,
+        "temp-dir": folder,
+    }
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    log = (folder / "start.log").open("w")
+    head = subprocess.Popen(
+        command, env=environment, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        yield f"http://127.0.0.1:{ports[1]}"
+    finally:
+        _end(head, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_the_same_job_file_through_ray_job_submit_gives_the_same_images(
+    laptop: Path, dashboard: str, environment: dict[str, str], tmp_path: Path
+):
+    job = write_job(tmp_path, rows(), scoring=REFERENCES)
+    code = _packages(tmp_path / "code")
+    entrypoint = [sys.executable, "-m", "jobs.compose", str(job)]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
+    command += ["--address", dashboard, "--working-dir", ".", "--submission-id"]
+    deadline = time.monotonic() + 90
+    while True:
+        submission = [*command, f"e2e-{secrets.token_hex(4)}", "--", *entrypoint]
+        done = subprocess.run(submission, cwd=code, env=environment, capture_output=True, text=True)
+        # The head refuses jobs until it and its agent are up.
+        is_early = any(sign in done.stdout + done.stderr for sign in NOT_READY)
+        if not is_early or time.monotonic() > deadline:
+            break
+        time.sleep(2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 made, 0 failed, 0 skipped" in done.stdout
+
+    here, there = _by_key(committed(laptop)), _by_key(committed(tmp_path / "out"))
+    assert here.keys() == there.keys()
+    for key, row in here.items():
+        assert there[key]["row_id"] == row["row_id"]
+        difference = _pixels(laptop, key) - _pixels(tmp_path / "out", key)
+        assert np.abs(difference).max() <= MAX_GREY_LEVELS_APART
+        assert there[key]["dino_min"] == pytest.approx(row["dino_min"], abs=1e-3)
+
+
+def _packages(folder: Path) -> Path:
+    """Copy what a cluster needs of the repository: a checkout may hold much else."""
+    for name in ("clora_core", "manifests", "pipelines", "jobs", "emoji_world"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+    return folder
+
+
+def _by_key(table: pa.Table) -> dict[str, dict[str, object]]:
+    return {row["key"]: row for row in table.drop_columns(["image"]).to_pylist()}
+
+
+def _pixels(output: Path, key: str) -> np.ndarray:
+    return np.asarray(Image.open(output / "images" / key[:2] / f"{key}.png"), np.int16)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _end(head: subprocess.Popen[bytes], folder: Path) -> None:
+    """End the head and what it started: its children, and processes of its own folder."""
+    try:
+        family = psutil.Process(head.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        family = []
+    head.send_signal(signal.SIGTERM)
+    try:
+        head.wait(3)
+    except subprocess.TimeoutExpired:
+        head.kill()
+        head.wait()
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid != os.getpid() and str(folder) in " ".join(process.info["cmdline"] or ()):
+            family.append(process)
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue

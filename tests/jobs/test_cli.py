@@ -1,0 +1,94 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from input_kit import row, write_job
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from jobs.cli import app, main
+
+OPTIONS = {
+    "demo": {"--out"},
+    "validate": {"job"},
+    "plan": {"job"},
+    "compose": {"job", "--address", "--limit"},
+    "retry": {"job", "--address"},
+    "status": {"out"},
+}
+
+
+def test_the_command_line_is_this_and_no_more():
+    """New knobs go into the job file; a new option here is a decision."""
+    commands = get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    found = {
+        name: {parameter.opts[0] for parameter in command.params if parameter.name != "help"}
+        for name, command in commands.items()
+    }
+    assert {name: found[name] for name in OPTIONS} == OPTIONS
+
+
+def test_help_and_version_wait_for_no_model_library():
+    code = """
+import sys
+from jobs.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+assert not {"torch", "ray", "pyarrow"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "compose" in done.stdout
+    told = CliRunner().invoke(app, ["--version"])
+    assert told.stdout.startswith("clora-batch ")
+
+
+@pytest.mark.parametrize("command", ["compose", "plan", "validate"])
+def test_bad_input_ends_with_2_every_problem_and_nothing_written(
+    tmp_path: Path, command: str, capfd: pytest.CaptureFixture[str]
+):
+    rows = [
+        row(row_id="a"),
+        row(row_id="b", seed=-1),
+        row(row_id="c", loras=["nobody"]),
+        row(row_id="d", prompt=""),
+        row(row_id="e", method="clorra"),
+        row(row_id="f", width=13),
+    ]
+    job = write_job(tmp_path / "job", rows)
+    with pytest.raises(SystemExit) as ended:
+        main([command, str(job)])
+    told = capfd.readouterr().err
+    assert ended.value.code == 2
+    for row_id in "bcdef":
+        assert f"row '{row_id}'" in told
+    assert not (tmp_path / "job" / "out").exists()
+
+
+def test_a_missing_job_file_is_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["compose", str(tmp_path / "none.yaml")])
+    assert ended.value.code == 2
+    assert "does not exist" in capfd.readouterr().err
+
+
+def test_an_output_that_commits_cannot_be_made_in_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    job = write_job(tmp_path / "job", [row()], output="s3://bucket/out")
+    with pytest.raises(SystemExit) as ended:
+        main(["compose", str(job)])
+    assert ended.value.code == 2
+    assert "'s3://bucket/out' is not a local folder" in capfd.readouterr().err
+
+
+def test_compose_runs_as_a_module_too(tmp_path: Path):
+    job = write_job(tmp_path / "job", [row(seed=-1)])
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.compose", str(job)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "seed" in done.stderr

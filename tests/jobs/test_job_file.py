@@ -1,0 +1,190 @@
+"""The job file: defaults that fit the base model, and every mistake told by name."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from input_kit import row, write_base_model, write_job
+
+from clora_core.config import SamplerConfig, sampler_preset
+from jobs.inputs import prepare
+from jobs.job_file import JobFile, load_job, parse_job
+from manifests.base_model import BaseModelProblem
+from manifests.problems import InputError, Problem
+
+MINIMAL = {"manifest": "m.csv", "output": "out"}
+
+
+def problems_of(values: object) -> dict[str, Problem]:
+    with pytest.raises(InputError) as caught:
+        parse_job(values, place="/jobs/job.yaml")
+    return {problem.field: problem for problem in caught.value.problems}
+
+
+def job(**changes: object) -> JobFile:
+    return parse_job(MINIMAL | changes, place="/jobs/job.yaml")
+
+
+def test_a_minimal_job_runs_on_the_embedded_world():
+    assert job().uses_emoji_world
+    assert job().catalog == "emoji-world"
+    assert job().sampler_config() == sampler_preset("emoji")
+    assert job().scoring.references == 50
+
+
+def test_another_base_model_gets_the_papers_sampler_and_no_catalog():
+    other = job(base_model="sd15")
+    assert other.base_model == "/jobs/sd15"
+    assert other.catalog is None
+    assert other.sampler_config() == sampler_preset("paper")
+
+
+def test_sampler_settings_change_the_preset():
+    assert job(sampler={"num_steps": 40}).sampler_config() == SamplerConfig.resolve(
+        {"preset": "emoji", "num_steps": 40}
+    )
+    assert job(sampler={"preset": "paper"}).sampler_config() == sampler_preset("paper")
+
+
+def test_relative_places_start_at_the_job_file(tmp_path):
+    path = tmp_path / "deep" / "job.yaml"
+    path.parent.mkdir()
+    values = MINIMAL | {"loras": "../l.yaml", "scoring": {"model": "dino"}}
+    path.write_text(yaml.safe_dump(values))
+    loaded = load_job(path)
+    assert loaded.manifest == str(tmp_path / "deep/m.csv")
+    assert loaded.loras == str(tmp_path / "l.yaml")
+    assert loaded.scoring.model == str(tmp_path / "deep/dino")
+
+
+def test_uris_and_hub_models_stay_as_they_are():
+    other = job(manifest="s3://b/m.parquet", base_model="owner/name@main")
+    assert other.manifest == "s3://b/m.parquet"
+    assert other.is_hub_model
+    assert other.base_model == "owner/name@main"
+
+
+def test_every_mistake_of_a_job_is_told_at_once():
+    found = problems_of(
+        {
+            "manifests": "m.csv",
+            "output": "out",
+            "method": "colra",
+            "sampler": {"preset": "papre", "x": 1},
+            "scoring": {"reference": 5},
+            "resources": {"actors": 0, "rows_per_unt": 1},
+        }
+    )
+    assert set(found) == {
+        "manifest",
+        "manifests",
+        "method",
+        "sampler.preset",
+        "sampler.x",
+        "scoring.reference",
+        "resources.actors",
+        "resources.rows_per_unt",
+    }
+    assert "did you mean 'manifest'?" in found["manifests"].problem
+    assert "did you mean 'clora'?, got 'colra'" in found["method"].problem
+    assert "did you mean 'references'?" in found["scoring.reference"].problem
+    assert "did you mean 'rows_per_unit'?" in found["resources.rows_per_unt"].problem
+
+
+def test_an_unknown_sampler_setting_comes_with_the_nearest():
+    found = problems_of(MINIMAL | {"sampler": {"num_step": 1, "temperature": -1}})
+    assert "did you mean 'num_steps'?" in found["sampler.num_step"].problem
+    assert "greater than 0, got -1" in found["sampler.temperature"].problem
+
+
+def test_a_model_that_left_the_hub_comes_with_its_new_name():
+    found = problems_of(MINIMAL | {"base_model": "runwayml/stable-diffusion-v1-5@main"})
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in found["base_model"].problem
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("manifest: [", "is not valid YAML"),
+        ("a: 1\na: 2", "line 2: is not valid YAML: 'a' is given twice"),
+        ("", "should be a mapping"),
+        ("- 1", "should be a mapping"),
+    ],
+)
+def test_a_file_that_is_no_job_is_told(tmp_path, text, sentence):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        load_job(path)
+
+
+def test_a_missing_job_file_is_told(tmp_path):
+    with pytest.raises(InputError, match=r"none\.yaml does not exist"):
+        load_job(tmp_path / "none.yaml")
+
+
+def test_every_setting_is_told_what_it_does():
+    from jobs.job_file import ResourceSettings, ScoringSettings
+
+    for model in (JobFile, ScoringSettings, ResourceSettings):
+        for name in model.model_fields:
+            assert f"\n        {name}: " in (model.__doc__ or ""), f"{model.__name__}.{name}"
+
+
+def test_rows_get_the_base_models_size_and_the_jobs_sampler(tmp_path):
+    path = write_job(tmp_path, [row(), row(seed=8, sampler={"num_steps": 26})], method="merge")
+    prepared = prepare(load_job(path))
+    first, second = prepared.rows
+    assert (first.width, first.method) == (128, "merge")
+    assert SamplerConfig.model_validate_json(first.sampler_json) == sampler_preset("paper")
+    assert SamplerConfig.model_validate_json(second.sampler_json).num_steps == 26
+    assert prepared.scoring.model_dir is None
+    assert "names no DINO model" in prepared.scoring.statement
+
+
+def test_another_base_model_makes_other_keys(tmp_path):
+    path = write_job(tmp_path, [row()])
+    before = prepare(load_job(path)).rows[0].key
+    assert prepare(load_job(path)).rows[0].key == before
+    write_base_model(tmp_path / "base", sample_size=32)
+    assert prepare(load_job(path)).rows[0].key != before
+
+
+def test_problems_of_base_model_catalog_and_rows_come_together(tmp_path):
+    path = write_job(tmp_path, [row(seed=-1), row(loras=["nobody"])], base_model="nowhere")
+    catalog = tmp_path / "loras/loras.yaml"
+    catalog.write_text(catalog.read_text() + "- {name: bad}\n")
+    with pytest.raises(InputError) as caught:
+        prepare(load_job(path), place="job.yaml")
+    fields = [problem.field for problem in caught.value.problems]
+    assert fields == ["base_model", "uri", "seed", "loras"]
+
+
+def test_a_hub_model_is_brought_here_at_its_revision(tmp_path):
+    path = write_job(tmp_path, [row()], base_model="owner/name@abc")
+    asked: list[str] = []
+
+    def snapshot(name: str) -> str:
+        asked.append(name)
+        return str(tmp_path / "base")
+
+    assert prepare(load_job(path), snapshot=snapshot).base_model_dir == str(tmp_path / "base")
+    assert asked == ["owner/name@abc"]
+
+
+def test_a_hub_model_that_cannot_be_fetched_is_told(tmp_path):
+    path = write_job(tmp_path, [row()], base_model="owner/name@abc")
+
+    def snapshot(name: str) -> str:
+        raise BaseModelProblem(f"{name} is neither on this machine nor can it be fetched")
+
+    with pytest.raises(InputError, match="base_model: owner/name@abc is neither"):
+        prepare(load_job(path), snapshot=snapshot)
+
+
+def test_without_a_catalog_rows_can_name_no_lora(tmp_path: Path):
+    path = write_job(tmp_path, [row(loras=[], method="base")], loras=None)
+    assert len(prepare(load_job(path)).rows) == 1
+    path = write_job(tmp_path, [row()], loras=None)
+    with pytest.raises(InputError, match="no LoRA 'cat' in the catalog; none are known"):
+        prepare(load_job(path))

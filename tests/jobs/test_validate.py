@@ -1,0 +1,75 @@
+"""``clora validate``: all problems and exit 2, or a summary and exit 0; no torch, no Ray."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from input_kit import row, write_job
+
+from jobs.validate import validate
+
+
+def test_a_good_job_is_summed_up(tmp_path, capsys):
+    rows = [row(), row(), row(seed=8, method="merge"), row(prompt="a cat", loras=["cat"])]
+    assert validate(write_job(tmp_path, rows)) == 0
+    out = capsys.readouterr().out
+    assert "4 row(s), 3 image(s) (1 are there twice); no problems" in out
+    assert "clora (3), merge (1)" in out
+    assert "cat + dog (3), cat (1)" in out
+    assert "128x128 (4)" in out
+
+
+def test_five_mistakes_in_five_rows_are_listed_and_nothing_is_written(tmp_path, capsys):
+    rows = [
+        row(row_id="a", seed=-1),
+        row(row_id="b", width=510),
+        "not json",
+        row(row_id="d", loras=["cta"]),
+        row(row_id="e", prompt="a cat"),
+        row(row_id="fine"),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    job = write_job(tmp_path / "job", rows)
+    assert validate(job) == 2
+    assert not (tmp_path / "job/out").exists()
+    assert before == []
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{tmp_path / 'job/rows.jsonl'}: 5 problem(s); no image was made"
+    assert [line.split(":")[0] for line in lines[1:]] == [
+        "  line 1, row 'a', seed",
+        "  line 2, row 'b', width",
+        "  line 3, row without an id, (row)",
+        "  line 4, row 'd', loras",
+        "  line 5, row 'e', prompt",
+    ]
+
+
+def test_a_broken_lora_file_is_a_problem_here(tmp_path, capsys):
+    job = write_job(tmp_path, [row(), row(prompt="a dog", loras=["dog"])])
+    file = tmp_path / "loras/cat.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert validate(job) == 2
+    err = capsys.readouterr().err
+    assert f"{file} is truncated" in err
+    assert "1 of 2 row(s) name such a file" in err
+
+
+def test_a_missing_job_file_exits_2(tmp_path, capsys):
+    assert validate(tmp_path / "none.yaml") == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_validation_imports_neither_torch_nor_ray(tmp_path):
+    job = write_job(tmp_path, [row()])
+    code = (
+        "import sys\n"
+        "from jobs.validate import validate\n"
+        f"code = validate({str(job)!r})\n"
+        "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'peft'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "sys.exit(code)\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
