@@ -1,0 +1,1 @@
+"""Speed, memory and FLOPs, as ratios measured side by side in one run."""

@@ -1,0 +1,219 @@
+"""CLoRA on the embedded world: our sampler, the sequential reference and plain diffusers.
+
+    python -m benchmarks.sampler [--repeats 3] [--out docs/benchmarks/sampler.md]
+
+Everything is measured in one process, interleaved, and told as ratios with their spread: wall time
+per image against the sequential reference (one image, one variant at a time, adapters switched by
+peft, attention written out everywhere, joint graph), and against diffusers' own pipeline making one
+plain image. Peak memory is measured in processes of its own.
+"""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+import yaml
+
+import emoji_world
+from clora_core.composer import Composer
+from clora_core.config import sampler_preset
+from clora_core.diffusion.model import load_base_model
+from clora_core.lora.cache import LoraCache
+from clora_core.rows import ComposedImage, ComposeRow, LoraUse
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from oracles.peft_pipeline import load_pipeline
+from oracles.sequential import sequential_sample
+
+CONFIG = sampler_preset("emoji")
+GIB = 2**30
+
+
+def concepts() -> list[LoraUse]:
+    """Return one concept LoRA of every subject in the embedded catalog."""
+    path = emoji_world.lora_catalog()
+    entries = yaml.safe_load(path.read_text())["loras"]
+    first: dict[str, LoraUse] = {}
+    for entry in entries:
+        if entry["kind"] == "concept":
+            first.setdefault(
+                entry["subject"],
+                LoraUse(
+                    name=entry["name"],
+                    path=str(path.parent / entry["uri"]),
+                    digest=entry["name"],
+                    kind="concept",
+                    subject=entry["subject"],
+                    trigger=entry["trigger"],
+                ),
+            )
+    return list(first.values())
+
+
+def rows(count: int, num_concepts: int, size_px: int) -> list[ComposeRow]:
+    """Return ``count`` rows with equal LoRAs and different seeds."""
+    used = tuple(concepts()[:num_concepts])
+    prompt = " and ".join(f"a {lora.subject}" for lora in used)
+    return [
+        ComposeRow(
+            prompt=prompt,
+            loras=used,
+            seed=seed,
+            method="clora",
+            sampler=CONFIG,
+            width=size_px,
+            height=size_px,
+        )
+        for seed in range(count)
+    ]
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return the wall time of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def compare(repeats: int) -> list[str]:
+    """Return the lines of the table of times."""
+    folder = emoji_world.base_model_dir()
+    model = load_base_model(folder)
+    composer = Composer(model, LoraCache(GIB))
+    pipeline = load_pipeline(folder)
+    size_px = model.default_size_px
+
+    def plain() -> None:
+        pipeline(
+            "a cat and a dog",
+            num_inference_steps=CONFIG.num_steps,
+            guidance_scale=CONFIG.guidance_scale,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    lines = [
+        "| K | batch | ours, s an image | sequential, s | sequential / ours | ours / plain |",
+        "|---|---|---|---|---|---|",
+    ]
+    plain()
+    for num_concepts in (2, 3):
+        for count in (1, 4, 8):
+            batch = rows(count, num_concepts, size_px)
+            check(composer, batch)
+            times: list[tuple[float, float, float]] = []
+            for _ in range(repeats):
+                ours = seconds(lambda batch=batch: composer.compose(batch)) / count
+                times.append(
+                    (
+                        ours,
+                        seconds(lambda b=batch: sequential_sample(pipeline, b[0])),
+                        seconds(plain),
+                    )
+                )
+            line = (
+                f"| {num_concepts} | {count} | {median(t[0] for t in times):.2f} "
+                f"| {median(t[1] for t in times):.2f} | {spread([t[1] / t[0] for t in times])} "
+                f"| {spread([t[0] / t[2] for t in times])} |"
+            )
+            print(line, flush=True)
+            lines.append(line)
+    return lines
+
+
+def check(composer: Composer, batch: Sequence[ComposeRow]) -> None:
+    """Warm up, and stop if a row cannot be made."""
+    for result in composer.compose(batch):
+        if not isinstance(result, ComposedImage):
+            raise SystemExit(f"benchmark row failed: {result.message}")
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Return the median ratio and its extremes."""
+    return f"{median(ratios):.1f}x ({min(ratios):.1f}-{max(ratios):.1f})"
+
+
+def peak_memory() -> list[str]:
+    """Return the lines of the table of peak memory, each case in a process of its own."""
+    lines = ["| gradient | K = 2 | K = 4 | K = 8 |", "|---|---|---|---|"]
+    for name, lanes in (("joint", 0), ("two-pass, one lane at a time", 1)):
+        cells: list[str] = []
+        for num_concepts in (2, 4, 8):
+            found = subprocess.run(
+                [sys.executable, "-m", "benchmarks.sampler", "--memory", f"{num_concepts},{lanes}"],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            cells.append(f"{json.loads(found.stdout.splitlines()[-1]):.0f} MiB")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        print(lines[-1], flush=True)
+    return lines
+
+
+def memory_case(num_concepts: int, lanes: int) -> None:
+    """Print how much the process grows beyond loading while it makes one image, in MiB."""
+    model = load_base_model(emoji_world.base_model_dir())
+    limit = {"max_lanes": lanes} if lanes else {"graph_budget_bytes": 2**50}
+    composer = Composer(model, LoraCache(GIB), **limit)
+    [row] = rows(1, num_concepts, model.default_size_px)
+    short = {"num_steps": 2, "guide_until_step": 2, "refine_steps": (), "num_refine_updates": 0}
+    row = ComposeRow(**{**row.__dict__, "sampler": CONFIG.model_copy(update=short)})
+    base = ComposeRow(**{**row.__dict__, "method": "base"})
+    composer.compose([base])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check(composer, [row])
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    """Measure and print; write the document if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    if options.memory:
+        num_concepts, lanes = map(int, options.memory.split(","))
+        memory_case(num_concepts, lanes)
+        return
+    times = compare(options.repeats)
+    memory = peak_memory()
+    if options.out:
+        about = (
+            f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, "
+            f"torch {torch.__version__}, {options.repeats} interleaved repeats; "
+            f"median (smallest-largest)."
+        )
+        parts = [
+            "# The sampler on the embedded world",
+            "",
+            "Made by `python -m benchmarks.sampler`.",
+            about,
+            "",
+            *times,
+            "",
+            "Growth of the process while one image is made, beyond the loaded model:",
+            "",
+            *memory,
+            "",
+        ]
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
