@@ -10,7 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import torch
 
 from emoji_world import weights_dir
 from emoji_world.bestiary import INSTANCES
-from emoji_world.training.pools import Pool, any_subjects, base_subjects, draw_pool
+from emoji_world.training.files import load_pool, save_base, store_pool
+from emoji_world.training.pools import any_subjects, base_subjects, draw_pool
 from emoji_world.training.report import say
 
 __all__ = ["main"]
@@ -54,23 +55,14 @@ class Plan:
         return self.out / "base" / "tokenizer"
 
 
-def _store(pool: Pool, path: Path) -> None:
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{f.name: getattr(pool, f.name) for f in fields(Pool)})
-    partial.replace(path)
-
-
-def _load(path: Path) -> Pool:
-    with np.load(path) as archive:
-        return Pool(**{name: archive[name] for name in archive.files})
-
-
 def _draw_mixed(plan: Plan) -> None:
     """Draw the pool with instances that autoencoder, judge and DINO learn from."""
     path = plan.work / "mixed.npz"
     if not path.is_file():
         size = plan.scenes(60_000)
-        _store(draw_pool(any_subjects, size, seed=1, cache=plan.artwork, twins="elsewhere"), path)
+        store_pool(
+            draw_pool(any_subjects, size, seed=1, cache=plan.artwork, twins="elsewhere"), path
+        )
         say(f"drew {size} mixed scenes")
 
 
@@ -82,7 +74,7 @@ def _pools(plan: Plan) -> None:
     path = plan.work / "base.npz"
     if not path.is_file():
         size = plan.scenes(320_000)
-        _store(
+        store_pool(
             draw_pool(
                 base_subjects,
                 size,
@@ -96,7 +88,7 @@ def _pools(plan: Plan) -> None:
         say(f"drew {size} base scenes")
     pools = draw_lora_pools(plan.scenes(3_000), cache=plan.artwork, tokenizer=plan.tokenizer)
     for number, pool in enumerate(pools):
-        _store(pool, plan.work / f"lora-{number}.npz")
+        store_pool(pool, plan.work / f"lora-{number}.npz")
     say(f"drew {len(pools)} LoRA pools of {len(pools[0].images)} scenes")
 
 
@@ -105,7 +97,7 @@ def _judge(plan: Plan) -> None:
     from emoji_world.training.judge import train_judge
 
     net = train_judge(
-        _load(plan.work / "mixed.npz"),
+        load_pool(plan.work / "mixed.npz"),
         budget_s=plan.seconds("judge"),
         batch=min(512, plan.batch),
         device=plan.device,
@@ -118,7 +110,7 @@ def _dino(plan: Plan) -> None:
     from emoji_world.training.dino import retrieval, save_dino, train_dino
 
     vit = train_dino(
-        _load(plan.work / "mixed.npz"),
+        load_pool(plan.work / "mixed.npz"),
         budget_s=plan.seconds("dino"),
         batch=min(384, plan.batch),
         device=plan.device,
@@ -130,18 +122,16 @@ def _dino(plan: Plan) -> None:
 
 
 def _main(plan: Plan) -> None:
-    import diffusers
-
     from emoji_world.styles import apply_style
-    from emoji_world.training.base import Latents, train_base
-    from emoji_world.training.parts import new_scheduler, new_tokenizer
-    from emoji_world.training.vae import encode_all, train_vae
+    from emoji_world.training.base import latents_of, train_base
+    from emoji_world.training.parts import new_text_encoder, new_tokenizer, new_unet
+    from emoji_world.training.vae import train_vae
 
     device = plan.device
     tokenizer = new_tokenizer(plan.tokenizer)
     _draw_mixed(plan)
     others = _start_others(plan)
-    mixed = _load(plan.work / "mixed.npz").images
+    mixed = load_pool(plan.work / "mixed.npz").images
     some = mixed[: len(mixed) // 12]
     styled = [
         np.stack([apply_style(i, s) for i in some]) for s in ("pixel-art", "line-art", "night")
@@ -162,18 +152,19 @@ def _main(plan: Plan) -> None:
     vae.half().save_pretrained(plan.out / "base" / "vae")
     vae.float()
     others["pools"].wait()
-    pool = _load(plan.work / "base.npz")
-    latents = Latents(
-        latents=encode_all(vae, torch.from_numpy(pool.images), device),
-        masks=torch.from_numpy(pool.masks).to(device),
-        tokens=torch.from_numpy(pool.tokens).to(device),
-        token_subjects=torch.from_numpy(pool.token_subjects).to(device),
-    )
+    pool = load_pool(plan.work / "base.npz")
+    latents = latents_of(pool, vae, device)
     say(
         f"encoded {len(pool.images)} scenes, "
         f"latents of deviation {latents.latents.float().std():.3f}"
     )
-    unet, text_encoder = train_base(
+    unet: Any = new_unet()
+    text_encoder: Any = new_text_encoder(tokenizer)
+    unet.to(device)
+    text_encoder.to(device)
+    train_base(
+        unet,
+        text_encoder,
         latents,
         vae,
         tokenizer,
@@ -182,19 +173,7 @@ def _main(plan: Plan) -> None:
         device=device,
         work=plan.work,
     )
-    pipeline: Any = diffusers.StableDiffusionPipeline
-    pipeline(
-        vae=vae.half(),
-        text_encoder=text_encoder.half(),
-        tokenizer=tokenizer,
-        unet=unet.half(),
-        scheduler=new_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(plan.out / "base")
-    for part in (vae, text_encoder, unet):
-        part.float()
+    save_base(plan.out / "base", vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
     _loras(plan, unet, text_encoder, vae, tokenizer, latents, others)
 
 
@@ -218,7 +197,7 @@ def _loras(
     others["judge"].wait()
     net = load_presence(plan.out / "presence.safetensors").to(device)
     gate_base(net, unet, text_encoder, vae, tokenizer, device)
-    pools = [_load(plan.work / f"lora-{number}.npz") for number in range(len(PLAN))]
+    pools = [load_pool(plan.work / f"lora-{number}.npz") for number in range(len(PLAN))]
     bank = train_loras(
         pools,
         unet,

@@ -13,7 +13,6 @@ from emoji_world.training.attention import (
     AttentionRecorder,
     grounding_loss,
     share_inside,
-    subject_targets,
 )
 from emoji_world.training.loop import (
     Average,
@@ -24,11 +23,13 @@ from emoji_world.training.loop import (
     set_rate,
     timed_steps,
 )
-from emoji_world.training.parts import new_scheduler, new_text_encoder, new_unet
+from emoji_world.training.parts import new_scheduler
+from emoji_world.training.pools import Pool
 from emoji_world.training.report import say, write_sheet
 from emoji_world.training.sampling import encode_prompts, sample
+from emoji_world.training.vae import encode_all
 
-__all__ = ["SHEET_PROMPTS", "Latents", "diffusion_loss", "train_base"]
+__all__ = ["SHEET_PROMPTS", "Latents", "diffusion_loss", "latents_of", "train_base"]
 
 SHEET_PROMPTS = (
     "a cat on the beach",
@@ -82,6 +83,16 @@ class Batch:
     token_subjects: Tensor
 
 
+def latents_of(pool: Pool, vae: Any, device: torch.device) -> Latents:
+    """Return a pool on the device, its pictures encoded."""
+    return Latents(
+        latents=encode_all(vae, torch.from_numpy(pool.images), device),
+        masks=torch.from_numpy(pool.masks).to(device),
+        tokens=torch.from_numpy(pool.tokens).to(device),
+        token_subjects=torch.from_numpy(pool.token_subjects).to(device),
+    )
+
+
 def take(pool: Latents, rows: Tensor, empty_tokens: Tensor) -> Batch:
     """Return rows of the pool with a random caption each, a tenth of them empty."""
     caption = torch.randint(pool.tokens.shape[1], rows.shape, device=rows.device)
@@ -128,11 +139,12 @@ def diffusion_loss(
     # The v that leads from this input to the clean scene; astray is zero for ordinary inputs.
     aim = kept * noise - lost * clean + kept**2 / lost.clamp(min=0.02) * astray
     error = functional.mse_loss(predicted.float(), aim)
-    targets = subject_targets(batch.masks)
-    return error, grounding_loss(recorder.maps, targets, batch.token_subjects)
+    return error, grounding_loss(recorder.maps, batch.masks, batch.token_subjects)
 
 
 def train_base(
+    unet: Any,
+    text_encoder: Any,
     pool: Latents,
     vae: Any,
     tokenizer: Any,
@@ -141,15 +153,21 @@ def train_base(
     batch: int,
     device: torch.device,
     work: Path,
-) -> tuple[Any, Any]:
-    """Train and return averaged UNet and text encoder; writes sample sheets as it goes."""
-    unet = new_unet().to(device).to(memory_format=torch.channels_last)  # pyright: ignore
-    text_encoder = new_text_encoder(tokenizer).to(device)  # pyright: ignore
+    peak_rate: float = 1e-3,
+    average_decay: float = 0.9995,
+    name: str = "base",
+) -> None:
+    """Train what of UNet and text encoder asks for gradients; leave them with averaged weights.
+
+    Writes sample sheets as it goes. ``name`` is that of checkpoint and sheet in ``work``.
+    """
+    unet.to(memory_format=torch.channels_last)
     both = torch.nn.ModuleList([unet, text_encoder])
-    optimizer = optimizer_of(both.parameters())
-    average = Average(both, 0.9995)
+    trained = [parameter for parameter in both.parameters() if parameter.requires_grad]
+    optimizer = optimizer_of(trained)
+    average = Average(both, average_decay)
     checkpoint = Checkpoint(
-        work / "base.pt", {"both": both, "optimizer": optimizer, "average": average}
+        work / f"{name}.pt", {"both": both, "optimizer": optimizer, "average": average}
     )
     elapsed_s = checkpoint.restore()
     alphas = new_scheduler().alphas_cumprod.to(device)
@@ -159,7 +177,7 @@ def train_base(
     pictured = 0.0
     step = 0
     for step, share in timed_steps(budget_s, elapsed_s):
-        set_rate(optimizer, learning_rate(1e-3, step, share))
+        set_rate(optimizer, learning_rate(peak_rate, step, share))
         rows = torch.randint(len(pool.latents), (batch,), device=device)
         chosen = take(pool, rows, empty)
         with autocast(device):
@@ -167,29 +185,26 @@ def train_base(
         error, grounding = diffusion_loss(unet, text, chosen, alphas, recorder)
         optimizer.zero_grad(set_to_none=True)
         (error + _GROUNDING_WEIGHT * grounding).backward()
-        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         average.update()
         checkpoint.save_if_due(share * budget_s)
         if time.monotonic() - printed > 20:
             printed = time.monotonic()
-            inside = share_inside(
-                recorder.maps, subject_targets(chosen.masks), chosen.token_subjects
-            )
+            inside = share_inside(recorder.maps, chosen.masks, chosen.token_subjects)
             say(
-                f"base step {step} ({share:.0%}, {step * batch / 1e6:.2f} M samples): "
+                f"{name} step {step} ({share:.0%}, {step * batch / 1e6:.2f} M samples): "
                 f"mse {error.item():.4f}, grounding {grounding.item():.4f}, inside {inside:.3f}"
             )
         if share - pictured > 0.24:
             pictured = share
             average.swap()
-            _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png")
+            _picture(unet, text_encoder, vae, tokenizer, device, work / f"{name}.png")
             average.swap()
     average.swap()
     recorder.close()
-    say(f"base ends after {step + 1} steps of {batch}")
-    _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png")
-    return unet, text_encoder
+    say(f"{name} ends after {step + 1} steps of {batch}")
+    _picture(unet, text_encoder, vae, tokenizer, device, work / f"{name}.png")
 
 
 def _picture(

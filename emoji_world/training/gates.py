@@ -11,7 +11,7 @@ from torch import Tensor
 from emoji_world.bestiary import NOUNS
 from emoji_world.captions import PLACE_PHRASES
 from emoji_world.presence import PresenceNet, judge
-from emoji_world.training.attention import AttentionRecorder, share_inside, subject_targets
+from emoji_world.training.attention import AttentionRecorder, share_inside
 from emoji_world.training.base import Latents, diffusion_loss, take
 from emoji_world.training.lora_plan import PLAN, PlannedLora
 from emoji_world.training.parts import new_scheduler
@@ -96,6 +96,6 @@ def gate_attention(
         text = text_encoder(batch.tokens).last_hidden_state
         times = torch.full((512,), level, device=empty.device)
         error, _ = diffusion_loss(unet, text, batch, alphas, recorder, timesteps=times)
-        inside = share_inside(recorder.maps, subject_targets(batch.masks), batch.token_subjects)
+        inside = share_inside(recorder.maps, batch.masks, batch.token_subjects)
         say(f"gate: noise {level}: mse {error.item():.4f}, attention inside {inside:.3f}")
     recorder.close()

@@ -6,7 +6,7 @@ comes out of the bank is what peft would have trained, one adapter at a time.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,11 +152,35 @@ class LoraBank(nn.Module):
             if not adapter.adapts(path):
                 continue
             down, up = self.down[key].detach(), self.up[key].detach()
-            slot = index
-            if down.ndim > 3:
-                slot = [a for a in self.adapters if a.adapts(path)].index(adapter)
-            rank = adapter.rank
+            slot, rank = self._slot(index, path), adapter.rank
             result[path] = Factors(
                 down=down[slot, :rank].cpu().clone(), up=up[slot, :, :rank].cpu().clone()
             )
         return result
+
+    def _slot(self, index: int, path: str) -> int:
+        """Return where an adapter's factors are: of convolutions only its users' are kept."""
+        if self.down[self._keys[path]].ndim == 3:
+            return index
+        own = [number for number, a in enumerate(self.adapters) if a.adapts(path)]
+        return own.index(index)
+
+    @torch.no_grad()
+    def fill(self, index: int, factors: Mapping[str, Factors]) -> None:
+        """Give one adapter finished factors to go on from: the inverse of ``factors``.
+
+        Raises:
+            ValueError: They are not those of the layers that the adapter adapts.
+        """
+        adapter = self.adapters[index]
+        adapted = {path for path in self._keys if adapter.adapts(path)}
+        if adapted != set(factors):
+            raise ValueError(
+                f"{adapter.name}: factors should be of the {len(adapted)} layers that it adapts, "
+                f"got {len(factors)}, of which {len(adapted & set(factors))} are among them"
+            )
+        for path, own in factors.items():
+            down, up = self.down[self._keys[path]], self.up[self._keys[path]]
+            slot = self._slot(index, path)
+            down[slot, : adapter.rank] = own.down.to(down)
+            up[slot, :, : adapter.rank] = own.up.to(up)

@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clora_core.lora.files import lora_targets, read_lora
 from emoji_world.lora_export import export_lora
 from emoji_world.styles import apply_style
-from emoji_world.training.attention import AttentionRecorder, share_inside, subject_targets
+from emoji_world.training.attention import AttentionRecorder, share_inside
 from emoji_world.training.base import Latents, diffusion_loss, take
 from emoji_world.training.loop import (
+    Average,
     Checkpoint,
     autocast,
     learning_rate,
@@ -32,7 +34,7 @@ from emoji_world.training.loop import (
     set_rate,
     timed_steps,
 )
-from emoji_world.training.lora_bank import LoraBank
+from emoji_world.training.lora_bank import Factors, LoraBank
 from emoji_world.training.lora_plan import PLAN, PlannedLora
 from emoji_world.training.parts import new_scheduler
 from emoji_world.training.pools import Pool, base_subjects, draw_pool, instance_subjects
@@ -43,6 +45,7 @@ from emoji_world.training.vae import encode_all
 __all__ = ["draw_lora_pools", "train_loras"]
 
 _GROUNDING_WEIGHT = 0.1
+_AVERAGE_DECAY = 0.998
 
 
 def draw_lora_pools(
@@ -53,6 +56,7 @@ def draw_lora_pools(
     plan: Sequence[PlannedLora] = PLAN,
     alone: float = 0.5,
     absent: float = 0.15,
+    seed: int = 9000,
 ) -> list[Pool]:
     """Return one pool of ``size`` scenes for each planned LoRA, in the plan's order."""
     pools: list[Pool] = []
@@ -66,7 +70,7 @@ def draw_lora_pools(
             draw_pool(
                 choose,
                 size,
-                seed=9000 + number,
+                seed=seed + number,
                 cache=cache,
                 tokenizer=tokenizer,
                 captions=4,
@@ -91,13 +95,24 @@ def train_loras(
     work: Path,
     out: Path,
     plan: Sequence[PlannedLora] = PLAN,
+    peak_rate: float = 2e-3,
+    go_on: bool = False,
 ) -> LoraBank:
-    """Train all LoRAs of the plan, write their files under ``out`` and return the open bank."""
+    """Train all LoRAs of the plan, write their files under ``out`` and return the open bank.
+
+    With ``go_on`` the files that are there already are the start.
+    """
     both = torch.nn.ModuleList([unet, text_encoder]).requires_grad_(False)
     latents, rivals = _stack(pools, vae, device)
     bank = LoraBank([planned.adapter for planned in plan], unet=unet, text_encoder=text_encoder)
+    if go_on:
+        for index, planned in enumerate(plan):
+            bank.fill(index, _finished(out / f"{planned.adapter.name}.safetensors", unet, both[1]))
     optimizer = optimizer_of(bank.parameters(), weight_decay=0.01)
-    checkpoint = Checkpoint(work / "loras.pt", {"bank": bank, "optimizer": optimizer})
+    average = Average(bank, _AVERAGE_DECAY)
+    checkpoint = Checkpoint(
+        work / "loras.pt", {"bank": bank, "optimizer": optimizer, "average": average}
+    )
     elapsed_s = checkpoint.restore()
     alphas = new_scheduler().alphas_cumprod.to(device)
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids, device=device)
@@ -106,7 +121,7 @@ def train_loras(
     printed = time.monotonic()
     step = 0
     for step, share in timed_steps(budget_s, elapsed_s):
-        set_rate(optimizer, learning_rate(2e-3, step, share, warmup_steps=50))
+        set_rate(optimizer, learning_rate(peak_rate, step, share, warmup_steps=50))
         rows = torch.randint(len(pools[0].images), (len(pools), rows_each), device=device)
         chosen = (rows + offsets).flatten()
         batch = take(latents, chosen, empty)
@@ -119,11 +134,13 @@ def train_loras(
         # A mean over the whole batch: scaled up so that each LoRA sees the mean of its own rows.
         (len(pools) * (error + _GROUNDING_WEIGHT * grounding)).backward()
         optimizer.step()
+        average.update()
         checkpoint.save_if_due(share * budget_s)
         if time.monotonic() - printed > 20:
             printed = time.monotonic()
-            inside = share_inside(recorder.maps, subject_targets(batch.masks), batch.token_subjects)
+            inside = share_inside(recorder.maps, batch.masks, batch.token_subjects)
             say(f"loras step {step} ({share:.0%}): mse {error.item():.4f}, inside {inside:.3f}")
+    average.swap()
     recorder.close()
     both.eval()
     say(f"loras end after {step + 1} steps of {rows_each} rows each")
@@ -140,6 +157,23 @@ def train_loras(
     pictures = sample_loras(plan, unet, text_encoder, vae, tokenizer, device)
     write_sheet(work / "loras.png", pictures, 16)
     return bank
+
+
+def _finished(path: Path, unet: Any, text_encoder: Any) -> dict[str, Factors]:
+    """Return the factors of a LoRA file by the bank's layer paths."""
+    components = {"unet": unet, "text_encoder": text_encoder}
+    loaded = read_lora(path, components, lora_targets(components)).components
+    return {
+        _bank_path(component, layer): Factors(down=factor.down, up=factor.up * factor.scale)
+        for component, factors in loaded.items()
+        for layer, factor in factors.items()
+    }
+
+
+def _bank_path(component: str, layer: str) -> str:
+    if component == "text_encoder":
+        return f"text_encoder.text_model.{layer.removeprefix('text_model.')}"
+    return f"{component}.{layer}"
 
 
 def _stack(pools: list[Pool], vae: Any, device: torch.device) -> tuple[Latents, Tensor]:
