@@ -23,61 +23,24 @@ from pathlib import Path
 from statistics import median
 
 import torch
-import yaml
+from oracles.peft_pipeline import load_pipeline
+from oracles.sequential import sequential_sample
 
 import emoji_world
+from benchmarks.embedded import composed_row, concepts
 from clora_core.composer import Composer
 from clora_core.config import sampler_preset
 from clora_core.diffusion.model import load_base_model
 from clora_core.lora.cache import LoraCache
-from clora_core.rows import ComposedImage, ComposeRow, LoraUse
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from oracles.peft_pipeline import load_pipeline
-from oracles.sequential import sequential_sample
+from clora_core.rows import ComposedImage, ComposeRow
 
 CONFIG = sampler_preset("emoji")
 GIB = 2**30
 
 
-def concepts() -> list[LoraUse]:
-    """Return one concept LoRA of every subject in the embedded catalog."""
-    path = emoji_world.lora_catalog()
-    entries = yaml.safe_load(path.read_text())["loras"]
-    first: dict[str, LoraUse] = {}
-    for entry in entries:
-        if entry["kind"] == "concept":
-            first.setdefault(
-                entry["subject"],
-                LoraUse(
-                    name=entry["name"],
-                    path=str(path.parent / entry["uri"]),
-                    digest=entry["name"],
-                    kind="concept",
-                    subject=entry["subject"],
-                    trigger=entry["trigger"],
-                ),
-            )
-    return list(first.values())
-
-
-def rows(count: int, num_concepts: int, size_px: int) -> list[ComposeRow]:
+def rows(count: int, num_concepts: int) -> list[ComposeRow]:
     """Return ``count`` rows with equal LoRAs and different seeds."""
-    used = tuple(concepts()[:num_concepts])
-    prompt = " and ".join(f"a {lora.subject}" for lora in used)
-    return [
-        ComposeRow(
-            prompt=prompt,
-            loras=used,
-            seed=seed,
-            method="clora",
-            sampler=CONFIG,
-            width=size_px,
-            height=size_px,
-        )
-        for seed in range(count)
-    ]
+    return [composed_row(concepts()[:num_concepts], CONFIG, seed=seed) for seed in range(count)]
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -93,7 +56,6 @@ def compare(repeats: int) -> list[str]:
     model = load_base_model(folder)
     composer = Composer(model, LoraCache(GIB))
     pipeline = load_pipeline(folder)
-    size_px = model.default_size_px
 
     def plain() -> None:
         pipeline(
@@ -110,7 +72,7 @@ def compare(repeats: int) -> list[str]:
     plain()
     for num_concepts in (2, 3):
         for count in (1, 4, 8):
-            batch = rows(count, num_concepts, size_px)
+            batch = rows(count, num_concepts)
             check(composer, batch)
             times: list[tuple[float, float, float]] = []
             for _ in range(repeats):
@@ -167,7 +129,7 @@ def memory_case(num_concepts: int, lanes: int) -> None:
     model = load_base_model(emoji_world.base_model_dir())
     limit = {"max_lanes": lanes} if lanes else {"graph_budget_bytes": 2**50}
     composer = Composer(model, LoraCache(GIB), **limit)
-    [row] = rows(1, num_concepts, model.default_size_px)
+    [row] = rows(1, num_concepts)
     short = {"num_steps": 2, "guide_until_step": 2, "refine_steps": (), "num_refine_updates": 0}
     row = ComposeRow(**{**row.__dict__, "sampler": CONFIG.model_copy(update=short)})
     base = ComposeRow(**{**row.__dict__, "method": "base"})

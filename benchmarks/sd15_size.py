@@ -3,18 +3,14 @@
 Speed, memory and FLOPs do not depend on what weights are worth, so no download is needed.
 """
 
-import sys
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from oracles.tiny_tokenizer import write_tokenizer
 from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-from oracles.tiny_tokenizer import write_tokenizer
 
 NOUNS = ("cat", "dog", "bird", "book", "fox", "man", "garden", "forest")
 """One subject per concept; each is one token of the test tokenizer."""

@@ -1,0 +1,57 @@
+"""Rows on the embedded world that benchmarks share."""
+
+from collections.abc import Sequence
+
+import yaml
+
+import emoji_world
+from clora_core.config import SamplerConfig
+from clora_core.rows import ComposeRow, LoraUse
+
+SIDE_PX = 64
+
+
+def _uses(kind: str) -> list[LoraUse]:
+    path = emoji_world.lora_catalog()
+    entries = yaml.safe_load(path.read_text())["loras"]
+    return [
+        LoraUse(
+            name=entry["name"],
+            path=str(path.parent / entry["uri"]),
+            digest=entry["name"],
+            kind=entry["kind"],
+            subject=entry.get("subject"),
+            trigger=entry.get("trigger"),
+        )
+        for entry in entries
+        if entry["kind"] == kind
+    ]
+
+
+def concepts() -> list[LoraUse]:
+    """Return one concept LoRA of every subject in the embedded catalog."""
+    first: dict[str, LoraUse] = {}
+    for use in _uses("concept"):
+        first.setdefault(use.subject or "", use)
+    return list(first.values())
+
+
+def styles() -> list[LoraUse]:
+    """Return the style LoRAs of the embedded catalog."""
+    return _uses("style")
+
+
+def composed_row(
+    loras: Sequence[LoraUse], config: SamplerConfig, *, seed: int = 0, method: str = "clora"
+) -> ComposeRow:
+    """Return a row that names every concept of ``loras``."""
+    named = [f"a {lora.subject}" for lora in loras if lora.kind == "concept"]
+    return ComposeRow(
+        prompt=" and ".join(named),
+        loras=tuple(loras),
+        seed=seed,
+        method=method,
+        sampler=config,
+        width=SIDE_PX,
+        height=SIDE_PX,
+    )
