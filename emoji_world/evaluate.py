@@ -5,12 +5,12 @@ settings were fitted on.
 """
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image
 
 from clora_core.dino import DinoScorer
 from emoji_world import base_model_dir, dino_dir, presence_file
@@ -24,13 +24,17 @@ from emoji_world.measures.composed import (
 from emoji_world.measures.drawn import drawn_figures
 from emoji_world.measures.generated import base_figures, single_figures
 from emoji_world.measures.renderer import Renderer
+from emoji_world.measures.sheet import write_method_sheet
 from emoji_world.measures.table import Figure, markdown, of_mean
 from emoji_world.presence import load_presence
 
 __all__ = ["main"]
 
+Pair = tuple[str, str]
+
 _METHODS = ("clora", "merge", "composite", "switch")
 _FIRST_SEED = 5000
+_PAIRS_SHOWN = 10
 
 
 def _show(figures: list[Figure]) -> None:
@@ -38,16 +42,13 @@ def _show(figures: list[Figure]) -> None:
     print("\n".join(body), flush=True)
 
 
-def _write_sheet(path: Path, composed: list[Composed], seeds: int, pairs: int) -> None:
-    """Write a picture sheet: a pair a row, each method's seeds side by side."""
-    rows = []
-    for pair in range(pairs):
-        span = slice(pair * seeds, (pair + 1) * seeds)
-        rows.append(
-            np.concatenate([picture for made in composed for picture in made.images[span]], 1)
-        )
-    sheet = Image.fromarray(np.concatenate(rows))
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(path)
+def _of_pairs(
+    made: Composed, pairs: Sequence[Pair], shown: Sequence[Pair], num_seeds: int
+) -> Composed:
+    """Return the pictures of some of the pairs."""
+    starts = [pairs.index(pair) * num_seeds for pair in shown]
+    images = [picture for start in starts for picture in made.images[start : start + num_seeds]]
+    return replace(made, images=images)
 
 
 def main() -> None:
@@ -92,7 +93,9 @@ def main() -> None:
     _show(composed_figures(composed, pairs, seeds, net, dino, centroids))
     for made in composed:
         _show([of_mean(f"seconds a picture, {made.method}", [made.seconds])])
-    _write_sheet(options.out / "methods.png", composed, options.seeds, min(10, len(pairs)))
+    shown = pairs[:: max(1, len(pairs) // _PAIRS_SHOWN)][:_PAIRS_SHOWN]
+    chosen = [_of_pairs(made, pairs, shown, options.seeds) for made in composed]
+    write_method_sheet(options.out / "methods.png", chosen, shown, options.seeds)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,15 @@ from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import Figure, of_mean, of_share
 from emoji_world.presence import PresenceNet, judge
 
-__all__ = ["EVALUATION_PAIRS", "VALIDATION_PAIRS", "Composed", "composed_figures", "render_methods"]
+__all__ = [
+    "EVALUATION_PAIRS",
+    "VALIDATION_PAIRS",
+    "Composed",
+    "both_present",
+    "composed_figures",
+    "reference_centroids",
+    "render_methods",
+]
 
 _NOUN = {instance.name: instance.noun for instance in INSTANCES}
 _PAIRS = tuple(
@@ -65,6 +73,20 @@ def render_methods(
     return composed
 
 
+def both_present(
+    net: PresenceNet,
+    composed: Composed,
+    pairs: Sequence[tuple[str, str]],
+    seeds: Sequence[int],
+) -> list[bool]:
+    """Return for each picture whether the judge finds both of its instances."""
+    wanted = [pair for pair in pairs for _ in seeds]
+    return [
+        all(verdict.present[name] > 0.5 for name in pair)
+        for verdict, pair in zip(judge(net, composed.images), wanted, strict=True)
+    ]
+
+
 def composed_figures(
     composed: Sequence[Composed],
     pairs: Sequence[tuple[str, str]],
@@ -78,11 +100,7 @@ def composed_figures(
     figures: list[Figure] = []
     scores: dict[str, NDArray[np.float32]] = {}
     for made in composed:
-        verdicts = judge(net, made.images)
-        both = [
-            all(verdict.present[name] > 0.5 for name in pair)
-            for verdict, pair in zip(verdicts, wanted, strict=True)
-        ]
+        both = both_present(net, made, pairs, seeds)
         aim = "highest, ≥ 0.80" if made.method == "clora" else ""
         figures.append(of_share(f"two LoRAs, {made.method}: both instances present", both, aim))
         features = dino.features(made.images)
