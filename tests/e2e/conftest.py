@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from e2e.kit import REPOSITORY, Run
+from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def clora(environment: dict[str, str]) -> Run:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=RUN_TIMEOUT_S,
         )
 
     return run

@@ -16,6 +16,9 @@ REPOSITORY = Path(__file__).parents[2]
 # Few steps: these tests ask what becomes of rows, not how pictures look.
 QUICK = {"num_steps": 6, "guide_until_step": 3, "refine_steps": [0], "num_refine_updates": 1}
 
+RUN_TIMEOUT_S = 600
+"""Of one command: it takes well under a minute, unless others keep the processors busy."""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
-from e2e.kit import REPOSITORY, Run, committed, manifest, write_job
+from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run, committed, manifest, write_job
 from PIL import Image
 
 from clora_core.config import SamplerConfig
 from clora_core.cost import unet_evaluations
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2 * RUN_TIMEOUT_S)]
 
 REFERENCES = {"references": 2}
 NOT_READY = ("No available agent", "Failed to connect", "Connection refused")

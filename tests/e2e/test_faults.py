@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from e2e.kit import REPOSITORY, Run, committed, concepts, manifest, write_job
+from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run, committed, concepts, manifest, write_job
 
 import emoji_world
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2 * RUN_TIMEOUT_S)]
 
-DEADLINE_S = 200.0
+DEADLINE_S = 400.0
 
 
 def test_a_killed_run_goes_on_where_it_was_killed(
