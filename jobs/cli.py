@@ -105,6 +105,16 @@ def status(
     raise typer.Exit(run(out))
 
 
+@app.command()
+def sweep(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")],
+) -> None:
+    """Write out a grid of LoRAs, prompts, seeds and methods as manifest and job. Exit 0 or 2."""
+    from jobs.sweep import sweep as run
+
+    raise typer.Exit(run(spec))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with the command's exit code."""
     app(args=None if arguments is None else list(arguments), prog_name="clora")

@@ -16,6 +16,7 @@ OPTIONS = {
     "compose": {"job", "--address", "--limit"},
     "retry": {"job", "--address"},
     "status": {"out"},
+    "sweep": {"spec"},
 }
 
 
