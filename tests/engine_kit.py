@@ -113,6 +113,7 @@ class FakeEngine:
                 losses=(1.5, 0.5),
                 mask_coverage=(0.25, 0.5),
                 mask_overlap=0.1,
+                mask_leakage=(0.5, 0.25),
                 unet_evaluations=10,
                 seconds=0.01,
                 batch_size=size,

@@ -36,6 +36,7 @@ def test_a_unit_ends_as_images_under_their_keys_and_one_file_of_rows(storage: Lo
         assert made["loss_first"] == 1.5
         assert made["loss_last"] == 0.5
         assert made["num_updates"] == 2
+        assert made["mask_leakage"] == [0.5, 0.25]
     assert not storage.exists(errors_name("u1"))
 
 
