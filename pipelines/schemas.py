@@ -21,6 +21,7 @@ LORA = pa.struct(
         ("subject", pa.string()),
         ("trigger", pa.string()),
         ("region_json", pa.string()),
+        ("a1111_hash", pa.string()),
         ("problem", pa.string()),
     ]
 )

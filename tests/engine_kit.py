@@ -48,6 +48,7 @@ def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
         "weight": 1.0,
         "subject": name,
         "trigger": f"<{name}>",
+        "a1111_hash": hashlib.sha256(f"data of {name}".encode()).hexdigest()[:12],
     }
     return ResolvedLora(**(values | changes))
 

@@ -59,8 +59,8 @@ def test_infotext_has_prompt_negative_prompt_and_lora_hashes(storage: LocalStora
     prompt, negative, settings = texts["parameters"].splitlines()
     assert prompt == "a cat, \N{SNOWMAN} and a dog"
     assert negative == "Negative prompt: blur"
-    digest = one.loras[0].digest[:12]
-    assert f'Lora hashes: "cat: {digest}, dog: ' in settings
+    first, second = (lora.a1111_hash for lora in one.loras)
+    assert f'Lora hashes: "cat: {first}, dog: {second}"' in settings
     assert settings.startswith("Steps: 50, Sampler: DDIM, CFG scale: 7.5, Seed: 0, Size: 8x8")
 
 
