@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).")]
+OutPath = Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")]
 Address = Annotated[
     str | None,
     typer.Option(metavar="A", help="Ray cluster; default: $RAY_ADDRESS, else this machine alone."),
@@ -96,9 +97,7 @@ def retry(job: JobPath, address: Address = None) -> None:
 
 
 @app.command()
-def status(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")],
-) -> None:
+def status(out: OutPath) -> None:
     """Show how far an output is, from its files alone. Exit 0 if all is made, else 1."""
     from jobs.status import status as run
 
@@ -113,6 +112,14 @@ def sweep(
     from jobs.sweep import sweep as run
 
     raise typer.Exit(run(spec))
+
+
+@app.command()
+def table(out: OutPath) -> None:
+    """Compare the methods of an output, with intervals; Markdown, CSV and JSON. Exit 0 or 2."""
+    from jobs.table import table as run
+
+    raise typer.Exit(run(out))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

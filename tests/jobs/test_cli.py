@@ -17,6 +17,7 @@ OPTIONS = {
     "retry": {"job", "--address"},
     "status": {"out"},
     "sweep": {"spec"},
+    "table": {"out"},
 }
 
 
