@@ -21,6 +21,7 @@ app = typer.Typer(
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).")]
 OutPath = Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")]
+ImagePath = Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG of an output.")]
 Address = Annotated[
     str | None,
     typer.Option(metavar="A", help="Ray cluster; default: $RAY_ADDRESS, else this machine alone."),
@@ -120,6 +121,31 @@ def table(out: OutPath) -> None:
     from jobs.table import table as run
 
     raise typer.Exit(run(out))
+
+
+@app.command()
+def show(image: ImagePath) -> None:
+    """Print what an image says of itself: infotext and recipe. Exit 0 or 2."""
+    from jobs.show import show as run
+
+    raise typer.Exit(run(image))
+
+
+@app.command()
+def render(
+    image: ImagePath,
+    job: Annotated[
+        Path | None,
+        typer.Option(metavar="JOB", help="Names base model and LoRAs; default: the image's own."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: again-KEY.png, here.")
+    ] = None,
+) -> None:
+    """Make an image again from what it says of itself. Exit 0 the same, 1 another, 2 bad input."""
+    from jobs.render import render as run
+
+    raise typer.Exit(run(image, job_path=job, out=out))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,6 +18,8 @@ OPTIONS = {
     "status": {"out"},
     "sweep": {"spec"},
     "table": {"out"},
+    "show": {"image"},
+    "render": {"image", "--job", "--out"},
 }
 
 
