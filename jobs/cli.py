@@ -124,6 +124,14 @@ def table(out: OutPath) -> None:
 
 
 @app.command()
+def report(out: OutPath) -> None:
+    """Write a static page about an output: pictures, plots, provenance. Exit 0 or 2."""
+    from jobs.report import report as run
+
+    raise typer.Exit(run(out))
+
+
+@app.command()
 def show(image: ImagePath) -> None:
     """Print what an image says of itself: infotext and recipe. Exit 0 or 2."""
     from jobs.show import show as run

@@ -36,6 +36,9 @@ RESULT_COLUMNS = [
 """Of ``schemas.ROWS``; what results are read from."""
 
 
+_ROWS_AT_ONCE = 1_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """A figure of an image.
@@ -110,15 +113,23 @@ def read_results(
         rows: ``RESULT_COLUMNS`` of an output.
         more: Further figures by row key, such as what a classifier found.
     """
-    values = rows.to_pylist()
-    labels = _settings_labels({row["sampler_json"] for row in values})
-    results = [_result(row, labels[row["sampler_json"]], more or {}) for row in values]
+    labels = _settings_labels(rows["sampler_json"].unique().to_pylist())
+    # One text for all rows with equal settings, and few rows as Python values at a time.
+    same = {text: text for text in labels}
+    results = [
+        _result({**row, "sampler_json": same[row["sampler_json"]]}, labels, more or {})
+        for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE)
+        for row in batch.to_pylist()
+    ]
     return sorted(results, key=lambda result: (result.group, result.arm, result.seed, result.key))
 
 
 def _result(
-    row: Mapping[str, Any], settings: str, more: Mapping[str, Mapping[str, float]]
+    row: Mapping[str, Any],
+    labels: Mapping[str, str],
+    more: Mapping[str, Mapping[str, float]],
 ) -> Result:
+    settings = labels[row["sampler_json"]]
     leakage: Sequence[float] = row["mask_leakage"] or ()
     known: dict[str, Any] = {
         metric.name: row[metric.name]

@@ -18,6 +18,7 @@ OPTIONS = {
     "status": {"out"},
     "sweep": {"spec"},
     "table": {"out"},
+    "report": {"out"},
     "show": {"image"},
     "render": {"image", "--job", "--out"},
 }
