@@ -132,6 +132,19 @@ def report(out: OutPath) -> None:
 
 
 @app.command()
+def export(
+    out: OutPath,
+    webdataset: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder for tar shards of images, captions, rows.")
+    ],
+) -> None:
+    """Write the images of an output as WebDataset shards. Exit 0 or 2."""
+    from jobs.export import export as run
+
+    raise typer.Exit(run(out, webdataset=webdataset))
+
+
+@app.command()
 def show(image: ImagePath) -> None:
     """Print what an image says of itself: infotext and recipe. Exit 0 or 2."""
     from jobs.show import show as run

@@ -19,6 +19,7 @@ OPTIONS = {
     "sweep": {"spec"},
     "table": {"out"},
     "report": {"out"},
+    "export": {"out", "--webdataset"},
     "show": {"image"},
     "render": {"image", "--job", "--out"},
 }
