@@ -98,8 +98,8 @@ def _differences_table(comparison: Comparison) -> str:
         lines.append([difference.arm, f"{difference.num_pairs:,}", *cells, wide])
     note = (
         f"Differences of images with the same prompt, LoRAs, settings and seed, from "
-        f"{comparison.reference}; an interval without 0 is a difference that the prompts at hand "
-        "do not explain. Intervals over LoRA sets are wider and say how far it carries to other "
+        f"{comparison.reference}; an interval without 0 is more than the choice of prompts "
+        "explains. Intervals over LoRA sets are wider and say how far it carries to other "
         "LoRAs."
     )
     return f"{_table(lines)}\n\n{note}"
