@@ -162,11 +162,14 @@ def render(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: again-KEY.png, here.")
     ] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Add its attention maps and masks to the output.")
+    ] = False,
 ) -> None:
     """Make an image again from what it says of itself. Exit 0 the same, 1 another, 2 bad input."""
     from jobs.render import render as run
 
-    raise typer.Exit(run(image, job_path=job, out=out))
+    raise typer.Exit(run(image, job_path=job, out=out, maps=maps))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,12 +9,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clora_core.config import ENGINE_VERSION
-from clora_core.rows import RowFailure
+from clora_core.methods import METHODS
+from clora_core.rows import AttentionRecord, RowFailure
 from jobs.inputs import base_model_folder, job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
 from jobs.picture import Picture, PictureError, read_picture, with_texts
@@ -23,10 +24,13 @@ from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
 from manifests.lora_files import LoraFiles
 from manifests.problems import InputError
-from pipelines.engine import EngineSource
 from pipelines.planned_rows import compose_row
+from pipelines.report.attention import attention_sheet, maps_name
 from pipelines.run_record import read_run_records
 from pipelines.storage import open_storage
+
+if TYPE_CHECKING:
+    from clora_core.composer import Composer
 
 __all__ = ["Likeness", "likeness", "render"]
 
@@ -56,19 +60,24 @@ def likeness(one: np.ndarray, other: np.ndarray) -> Likeness:
     return Likeness(mean=float(apart.mean()), largest=int(apart.max()))
 
 
-def render(path: Path, *, job_path: Path | None = None, out: Path | None = None) -> int:
+def render(
+    path: Path, *, job_path: Path | None = None, out: Path | None = None, maps: bool = False
+) -> int:
     """Make the picture at ``path`` again.
 
     Args:
         path: A PNG of an output.
         job_path: Job that names base model and catalog; that of the picture's output if None.
         out: Where the new picture goes; ``again-<key>.png`` here if None.
+        maps: Write attention maps and masks into the picture's output too, for its report.
 
     Returns:
         The exit code: 0 the same picture, 1 another one or none, 2 it cannot be made here.
     """
     try:
         picture = read_picture(path)
+        if maps:
+            _check_maps(picture, path)
         job = _job_of(path) if job_path is None else load_job(job_path)
         base = inspect_base_model(base_model_folder(job))
         _check_base(picture, base, path)
@@ -83,13 +92,15 @@ def render(path: Path, *, job_path: Path | None = None, out: Path | None = None)
     if made_by != str(ENGINE_VERSION):
         text = f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture"
         print(text, file=sys.stderr)
-    (made,) = _engine(job, base)().compose([row])
+    (made,) = _composer(job, base).compose([row], keep_maps=maps)
     if isinstance(made, RowFailure):
         print(f"not made: {made.error}: {made.message}", file=sys.stderr)
         return DIFFERENT
     target = out or Path(f"again-{picture.recipe['key'][:12]}.png")
     recipe = {**picture.recipe, "batch_size": 1, "batch_slot": 0}
     target.write_bytes(with_texts(made.image, picture.parameters, recipe))
+    if maps and made.attention is not None:
+        _write_maps(path, picture, made.image, made.attention)
     found = likeness(made.image, picture.pixels)
     verdict = "the same picture" if found.is_same else "another picture"
     print(
@@ -99,16 +110,41 @@ def render(path: Path, *, job_path: Path | None = None, out: Path | None = None)
     return SAME if found.is_same else DIFFERENT
 
 
+def _output_of(path: Path) -> Path | None:
+    """Return the output that the picture lies in."""
+    folders = path.absolute().parents
+    return next((folder for folder in folders if any(folder.glob("runs/*.json"))), None)
+
+
 def _job_of(path: Path) -> JobFile:
     """Return the job of the output that the picture lies in."""
-    for folder in path.absolute().parents:
-        records = read_run_records(open_storage(str(folder))) if (folder / "runs").is_dir() else []
-        if records:
-            return parse_job(records[-1]["job"], place=str(folder / "runs"))
-    raise PictureError(
-        f"{path} lies in no output, so nothing says where base model and LoRAs are; name a job "
-        "with --job"
-    )
+    folder = _output_of(path)
+    if folder is None:
+        raise PictureError(
+            f"{path} lies in no output, so nothing says where base model and LoRAs are; name a job "
+            "with --job"
+        )
+    records = read_run_records(open_storage(str(folder)))
+    return parse_job(records[-1]["job"], place=str(folder / "runs"))
+
+
+def _check_maps(picture: Picture, path: Path) -> None:
+    method = picture.recipe["method"]
+    if not METHODS[method].masked:
+        masked = ", ".join(name for name, value in METHODS.items() if value.masked)
+        raise PictureError(f"method {method!r} makes no masks; --maps is for {masked}")
+    if _output_of(path) is None:
+        raise PictureError(f"{path} lies in no output, and --maps goes into it; leave --maps out")
+
+
+def _write_maps(
+    path: Path, picture: Picture, image: np.ndarray, attention: AttentionRecord
+) -> None:
+    names = [lora["name"] for lora in picture.recipe["loras"] if lora["kind"] == "concept"]
+    name = maps_name(picture.recipe["key"])
+    storage = open_storage(str(_output_of(path)))
+    storage.put(name, attention_sheet(image, attention.maps, attention.masks, names))
+    print(f"{storage.uri}/{name}: attention maps and masks, for the next `clora report`")
 
 
 def _check_base(picture: Picture, base: BaseModelFacts, path: Path) -> None:
@@ -153,14 +189,15 @@ def _planned(recipe: Mapping[str, Any], uris: Mapping[str, str]) -> dict[str, An
     }
 
 
-def _engine(job: JobFile, base: BaseModelFacts) -> EngineSource:
+def _composer(job: JobFile, base: BaseModelFacts) -> "Composer":
+    # Imported late: whoever asks for what cannot be made should not wait for a model library.
     import torch
 
-    return EngineSource(
-        base_model_dir=base.folder,
-        lora_cache_bytes=int(job.resources.lora_cache_gib * _BYTES_PER_GIB),
-        dtype=job.resources.dtype,
-        use_gpu=torch.cuda.is_available(),
-        num_threads=None,
-        max_lanes=job.resources.max_lanes,
-    )
+    from clora_core.composer import Composer
+    from clora_core.diffusion.model import load_base_model
+    from clora_core.lora.cache import LoraCache
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_base_model(base.folder, dtype=job.resources.dtype, device=device)
+    cache = LoraCache(int(job.resources.lora_cache_gib * _BYTES_PER_GIB))
+    return Composer(model, cache, max_lanes=job.resources.max_lanes)

@@ -5,11 +5,12 @@ whatever the size of the output.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.report.attention import maps_name
 from pipelines.schemas import ROWS
 from pipelines.store import image_name
 
@@ -22,7 +23,11 @@ Detail = dict[str, Any]
 
 
 def detail_chunks(
-    keys: Sequence[str], rows: pa.Table, failures: Mapping[str, Mapping[str, Any]]
+    keys: Sequence[str],
+    rows: pa.Table,
+    failures: Mapping[str, Mapping[str, Any]],
+    *,
+    with_maps: Collection[str] = (),
 ) -> Iterator[list[Detail]]:
     """Yield the details of ``keys`` in order, ``ROWS_A_CHUNK`` at a time.
 
@@ -30,19 +35,26 @@ def detail_chunks(
         keys: Of rows and failures, in the report's order.
         rows: ``DETAIL_COLUMNS`` of the committed rows.
         failures: Rows of ``schemas.ERRORS`` by key.
+        with_maps: Keys whose attention maps lie in the output.
     """
     places = {key: place for place, key in enumerate(rows["key"].to_pylist())}
     for start in range(0, len(keys), ROWS_A_CHUNK):
         wanted = keys[start : start + ROWS_A_CHUNK]
         found = rows.take([places[key] for key in wanted if key in places]).to_pylist()
         made = {row["key"]: row for row in found}
-        yield [_made(made[key]) if key in made else _failed(failures[key], key) for key in wanted]
+        yield [
+            _made(made[key], has_maps=key in with_maps)
+            if key in made
+            else _failed(failures[key], key)
+            for key in wanted
+        ]
 
 
-def _made(row: Mapping[str, Any]) -> Detail:
+def _made(row: Mapping[str, Any], *, has_maps: bool) -> Detail:
     path = image_name(row["key"])
     return {
         "image": f"../{path}",
+        "maps": f"../{maps_name(row['key'])}" if has_maps else None,
         "command": f"clora render {path}",
         "groups": [
             ["Asked for", _asked(row)],
@@ -55,6 +67,7 @@ def _made(row: Mapping[str, Any]) -> Detail:
 def _failed(error: Mapping[str, Any], key: str) -> Detail:
     return {
         "image": None,
+        "maps": None,
         "command": "clora retry job.yaml",
         "groups": [
             [

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.tables import table_files
 from pipelines.output_table import read_rows
+from pipelines.report.attention import MAPS_FOLDER
 from pipelines.report.lines import Line, report_arms, report_lines
 from pipelines.report.page import assets, index_script, page_html
 from pipelines.report.provenance import DETAIL_COLUMNS, detail_chunks
@@ -36,7 +38,8 @@ def write_report(
     write_thumbnails(storage, (result.key for result in evaluation.results))
     keys = ordered_keys(lines, arms)
     failures = {error["key"]: error for error in evaluation.failures}
-    chunks = detail_chunks(keys, read_rows(storage, DETAIL_COLUMNS), failures)
+    with_maps = {PurePosixPath(name).stem for name in storage.list(MAPS_FOLDER, ".webp")}
+    chunks = detail_chunks(keys, read_rows(storage, DETAIL_COLUMNS), failures, with_maps=with_maps)
     _write_chunks(storage, chunks)
     files = {
         **assets(),

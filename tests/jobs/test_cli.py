@@ -21,7 +21,7 @@ OPTIONS = {
     "report": {"out"},
     "export": {"out", "--webdataset"},
     "show": {"image"},
-    "render": {"image", "--job", "--out"},
+    "render": {"image", "--job", "--out", "--maps"},
 }
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from jobs.inputs import PreparedJob, prepare
 from jobs.job_file import JobFile, load_job
 from jobs.render import likeness, render
+from jobs.report import report
 from jobs.show import show
 from pipelines.engine import EngineSource
 from pipelines.generate import generate_unit
@@ -79,6 +80,33 @@ def test_a_picture_made_again_alone_is_the_one_that_was_made_in_a_batch(
         assert likeness(old, new).largest <= 2
         texts = Image.open(again).text
         assert json.loads(texts["clora"])["key"] == prepare(job).rows[index].key
+
+
+def test_maps_go_into_the_output_and_from_there_into_its_report(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = picture(job)
+    assert render(path, out=tmp_path / "again.png", maps=True) == 0
+    assert "attention maps and masks" in capsys.readouterr().out
+    sheet = Image.open(Path(job.output) / "maps" / f"{path.stem}.webp")
+    assert sheet.width > sheet.height
+    assert report(job.output) == 0
+    details = (Path(job.output) / "report/data/details-0.js").read_text()
+    assert details.count(f'"maps":"../maps/{path.stem}.webp"') == 1
+    assert details.count('"maps":null') == 1
+
+
+def test_methods_without_masks_have_no_maps(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from jobs.picture import read_picture, with_texts
+
+    mine = read_picture(picture(job))
+    merged = tmp_path / "merged.png"
+    merged.write_bytes(with_texts(mine.pixels, mine.parameters, {**mine.recipe, "method": "merge"}))
+    assert render(merged, maps=True) == 2
+    told = capsys.readouterr().err
+    assert "'merge' makes no masks; --maps is for clora, clora-no-update" in told
 
 
 def test_another_picture_is_told_apart(

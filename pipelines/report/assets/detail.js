@@ -42,6 +42,15 @@
     return image;
   }
 
+  function maps(src) {
+    const sheet = clora.el("div", { className: "scroll", tabIndex: 0, role: "region",
+      ariaLabel: "Attention maps" },
+    clora.el("img", { src, alt: "Attention map and mask of each concept, step by step" }));
+    return clora.el("figure", {}, sheet, clora.el("figcaption", {
+      textContent: "Where each concept looks as sampling goes on, with the outline of its mask.",
+    }));
+  }
+
   function group([title, facts]) {
     const list = clora.el("dl", {}, ...facts.map(([name, value]) => clora.el("div", {},
       clora.el("dt", { textContent: name }), clora.el("dd", { textContent: value }))));
@@ -55,6 +64,7 @@
     byId("detail-command").textContent = detail?.command ?? "";
     byId("copy").textContent = "Copy";
     byId("detail-groups").replaceChildren(...(detail?.groups ?? []).flatMap(group));
+    byId("detail-maps").replaceChildren(...(detail?.maps ? [maps(detail.maps)] : []));
     byId("detail-previous").disabled = place <= 0;
     byId("detail-next").disabled = place >= cells.length - 1;
   }
