@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= demo_out
 
-.PHONY: demo test check lint types imports unit ray clean help
+.PHONY: demo benchmark test check lint types imports unit ray clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is to run
@@ -23,6 +23,12 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 
 demo: $(VENV)/.product ## Compose a small manifest on the embedded world, offline; pictures in demo_out/
 	$(BIN)/clora demo --out $(OUT)
+
+benchmark: $(VENV)/.product ## Every method on the embedded world; pictures in out/, figures in docs/benchmark.md
+	$(BIN)/clora sweep examples/emoji_benchmark.yaml
+	$(BIN)/clora compose out/emoji_benchmark/job.yaml
+	$(BIN)/clora report out/emoji_benchmark
+	$(BIN)/python -m benchmarks.page out/emoji_benchmark docs
 
 test: check unit ray ## Every check and test, as CI runs them
 

@@ -99,6 +99,7 @@ def _composed(
         losses=tuple(float(losses[slot]) for losses in trace.losses),
         mask_coverage=_mean([coverage[slot] for coverage in trace.coverage]),
         mask_overlap=overlap[0] if overlap else None,
+        mask_leakage=_mean([leakage[slot] for leakage in trace.leakage]),
         unet_evaluations=trace.evaluations,
         seconds=seconds,
         batch_size=len(batch.rows),

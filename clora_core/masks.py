@@ -94,6 +94,20 @@ def blend(
     return (predictions * weights).sum(dim=1) / weights.sum(dim=1)
 
 
+def leakage(
+    maps: Float[Tensor, "row concept height width"],
+    masks: Float[Tensor, "row concept height width"],
+) -> Float[Tensor, "row concept"]:
+    """Return the share of each concept's attention that lies outside its mask.
+
+    Args:
+        maps: Each concept's own attention, not negative; its scale does not matter.
+        masks: Each concept's mask, 1 inside and 0 outside.
+    """
+    outside = (maps * (1 - masks)).sum(dim=(2, 3))
+    return outside / maps.sum(dim=(2, 3)).clamp_min(torch.finfo(maps.dtype).tiny)
+
+
 def coverage_and_overlap(
     masks: Float[Tensor, "row variant height width"],
 ) -> tuple[Float[Tensor, "row concept"], Float[Tensor, " row"]]:

@@ -87,6 +87,8 @@ class Diagnostics:
         mask_coverage: Share of the map inside each concept's mask, mean over steps.
         mask_overlap: Share of the map inside two or more masks, mean over steps; None
             without masks.
+        mask_leakage: Share of each concept's attention that lies outside its mask, mean over
+            steps.
         unet_evaluations: How often one sample of this row went through the UNet, counting a pass
             that stops early as one.
         seconds: Wall time of the batch divided by its rows.
@@ -98,6 +100,7 @@ class Diagnostics:
     losses: tuple[float, ...] = ()
     mask_coverage: tuple[float, ...] = ()
     mask_overlap: float | None = None
+    mask_leakage: tuple[float, ...] = ()
     unet_evaluations: int = 0
     seconds: float = 0.0
     batch_size: int = 1

@@ -28,6 +28,7 @@ from clora_core.masks import (
     clean,
     concept_masks,
     coverage_and_overlap,
+    leakage,
     own_maps,
     within_regions,
 )
@@ -43,6 +44,7 @@ class Trace:
         losses: One entry per latent update.
         coverage: Mask coverage, one entry per step.
         overlap: Mask overlap, one entry per step.
+        leakage: Share of each concept's attention outside its mask, one entry per masked step.
         evaluations: UNet passes of one row.
         keep_maps: Keep maps and masks too.
         maps: Each concept's own maps, one entry per masked step.
@@ -52,6 +54,7 @@ class Trace:
     losses: list[Float[Tensor, " row"]] = field(default_factory=list)
     coverage: list[Float[Tensor, "row concept"]] = field(default_factory=list)
     overlap: list[Float[Tensor, " row"]] = field(default_factory=list)
+    leakage: list[Float[Tensor, "row concept"]] = field(default_factory=list)
     evaluations: int = 0
     keep_maps: bool = False
     maps: list[Float[Tensor, "row concept height width"]] = field(default_factory=list)
@@ -173,8 +176,9 @@ def _masks(
     coverage, overlap = coverage_and_overlap(masks)
     trace.coverage.append(coverage)
     trace.overlap.append(overlap)
+    own = own_maps(result.maps, passes.lanes.mask_tokens)[:, 1:].detach().unflatten(2, shape)
+    trace.leakage.append(leakage(own, masks[:, 1:]))
     if trace.keep_maps:
-        own = own_maps(result.maps, passes.lanes.mask_tokens)[:, 1:].unflatten(2, shape)
         trace.maps.append(own.float().cpu())
         trace.masks.append(masks.bool().cpu())
     return masks

@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).")]
+OutPath = Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")]
+ImagePath = Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG of an output.")]
 Address = Annotated[
     str | None,
     typer.Option(metavar="A", help="Ray cluster; default: $RAY_ADDRESS, else this machine alone."),
@@ -96,13 +98,78 @@ def retry(job: JobPath, address: Address = None) -> None:
 
 
 @app.command()
-def status(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")],
-) -> None:
+def status(out: OutPath) -> None:
     """Show how far an output is, from its files alone. Exit 0 if all is made, else 1."""
     from jobs.status import status as run
 
     raise typer.Exit(run(out))
+
+
+@app.command()
+def sweep(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")],
+) -> None:
+    """Write out a grid of LoRAs, prompts, seeds and methods as manifest and job. Exit 0 or 2."""
+    from jobs.sweep import sweep as run
+
+    raise typer.Exit(run(spec))
+
+
+@app.command()
+def table(out: OutPath) -> None:
+    """Compare the methods of an output, with intervals; Markdown, CSV and JSON. Exit 0 or 2."""
+    from jobs.table import table as run
+
+    raise typer.Exit(run(out))
+
+
+@app.command()
+def report(out: OutPath) -> None:
+    """Write a static page about an output: pictures, plots, provenance. Exit 0 or 2."""
+    from jobs.report import report as run
+
+    raise typer.Exit(run(out))
+
+
+@app.command()
+def export(
+    out: OutPath,
+    webdataset: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder for tar shards of images, captions, rows.")
+    ],
+) -> None:
+    """Write the images of an output as WebDataset shards. Exit 0 or 2."""
+    from jobs.export import export as run
+
+    raise typer.Exit(run(out, webdataset=webdataset))
+
+
+@app.command()
+def show(image: ImagePath) -> None:
+    """Print what an image says of itself: infotext and recipe. Exit 0 or 2."""
+    from jobs.show import show as run
+
+    raise typer.Exit(run(image))
+
+
+@app.command()
+def render(
+    image: ImagePath,
+    job: Annotated[
+        Path | None,
+        typer.Option(metavar="JOB", help="Names base model and LoRAs; default: the image's own."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Default: again-KEY.png, here.")
+    ] = None,
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Add its attention maps and masks to the output.")
+    ] = False,
+) -> None:
+    """Make an image again from what it says of itself. Exit 0 the same, 1 another, 2 bad input."""
+    from jobs.render import render as run
+
+    raise typer.Exit(run(image, job_path=job, out=out, maps=maps))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

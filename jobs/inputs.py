@@ -22,7 +22,7 @@ from manifests.problems import InputError, Problem
 from manifests.readers import read_rows
 from manifests.resolved import ResolvedRow
 
-__all__ = ["PreparedJob", "Scoring", "prepare"]
+__all__ = ["PreparedJob", "Scoring", "base_model_folder", "job_catalog", "prepare"]
 
 _STAND_IN = BaseModelFacts(folder="", digest="", default_size_px=512, cross_attention_width=None)
 """What rows are checked against when the base model itself is the problem."""
@@ -83,14 +83,14 @@ def prepare(
     problems: list[Problem] = []
     base = _STAND_IN
     try:
-        base = inspect_base_model(_base_model_folder(job, snapshot or _hub_snapshot))
+        base = inspect_base_model(base_model_folder(job, snapshot))
     except BaseModelProblem as error:
         problems.append(Problem(place=place, field="base_model", problem=str(error)))
     scoring = _scoring(job)
     if scoring.model_dir is not None and not Path(scoring.model_dir).is_dir():
         text = f"{scoring.model_dir} is not a folder; name a DINO model, or set references to 0"
         problems.append(Problem(place=place, field="scoring.model", problem=text))
-    catalog = _catalog(job)
+    catalog = job_catalog(job)
     problems.extend(catalog.problems)
     sampler = job.sampler_config()
 
@@ -131,10 +131,15 @@ def prepare(
     )
 
 
-def _base_model_folder(job: JobFile, snapshot: Callable[[str], str]) -> str:
+def base_model_folder(job: JobFile, snapshot: Callable[[str], str] | None = None) -> str:
+    """Return the local folder of a job's base model; arguments as in ``prepare``.
+
+    Raises:
+        BaseModelProblem: A hub model that cannot be brought here.
+    """
     if job.uses_emoji_world:
         return str(base_model_dir())
-    return snapshot(job.base_model) if job.is_hub_model else job.base_model
+    return (snapshot or _hub_snapshot)(job.base_model) if job.is_hub_model else job.base_model
 
 
 def _hub_snapshot(name: str) -> str:
@@ -154,7 +159,8 @@ def _hub_snapshot(name: str) -> str:
         ) from error
 
 
-def _catalog(job: JobFile) -> Catalog:
+def job_catalog(job: JobFile) -> Catalog:
+    """Return the LoRA catalog of a job; what is wrong with it is in its problems."""
     if job.catalog is None:
         return Catalog(place="(no catalog)", entries={})
     place = str(lora_catalog()) if job.catalog == EMOJI_WORLD else job.catalog

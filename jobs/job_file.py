@@ -145,8 +145,7 @@ class JobFile(BaseModel):
         Raises:
             SettingsError: A setting is unknown or out of its range.
         """
-        preset = {"preset": "emoji" if self.uses_emoji_world else "paper"}
-        return resolve_sampler({**preset, **self.sampler})
+        return resolve_sampler({"preset": _preset(self.base_model), **self.sampler})
 
 
 _KNOWN = {
@@ -202,7 +201,12 @@ def parse_job(values: object, *, place: str) -> JobFile:
     sampler = given.get("sampler") or {}
     if isinstance(sampler, Mapping):
         try:
-            resolve_sampler(cast("Mapping[str, object]", sampler))
+            resolve_sampler(
+                {
+                    "preset": _preset(given.get("base_model")),
+                    **cast("Mapping[str, object]", sampler),
+                }
+            )
         except SettingsError as error:
             findings.extend(
                 ("sampler" if field == WHOLE else f"sampler.{field}", text)
@@ -240,6 +244,11 @@ def resolve_sampler(
     if findings or resolved is None:
         raise SettingsError(findings)
     return resolved
+
+
+def _preset(base_model: object) -> str:
+    """Return the preset of jobs that name none; a job without a base model takes the embedded."""
+    return "emoji" if base_model in (None, EMOJI_WORLD) else "paper"
 
 
 def _base_model_findings(name: object) -> list[tuple[str, str]]:

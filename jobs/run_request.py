@@ -13,7 +13,7 @@ from pipelines.score import ScorerSource
 from pipelines.shares import Shares
 from pipelines.storage import open_storage
 
-__all__ = ["run_request"]
+__all__ = ["references_folder", "run_request"]
 
 _BYTES_PER_GIB = 1024**3
 _SHORT_DIGEST = 12
@@ -39,6 +39,14 @@ class _MakeEngine:
         )
 
 
+def references_folder(dino_digest: str | None) -> str:
+    """Return the folder of references, within the place where a job keeps them.
+
+    Features of one DINO model say nothing to another, so each has references of its own.
+    """
+    return f"dino-{(dino_digest or 'none')[:_SHORT_DIGEST]}"
+
+
 def run_request(
     job: JobFile, prepared: PreparedJob, *, limit: int | None = None, only_failed: bool = False
 ) -> RunRequest:
@@ -57,8 +65,7 @@ def run_request(
     dino_dir = prepared.scoring.model_dir
     dino_digest = None if dino_dir is None else folder_digest(dino_dir)
     references_at = job.scoring.references_at
-    # Features of one DINO model say nothing to another, so each has references of its own.
-    folder = f"dino-{(dino_digest or 'none')[:_SHORT_DIGEST]}"
+    folder = references_folder(dino_digest)
     return RunRequest(
         rows=prepared.rows[:limit],
         storage=open_storage(job.output),

@@ -7,6 +7,7 @@ moment: neither torch nor Ray nor any model library is imported here.
     rows         readers > row_schema, row_loras, regions > row_check > check, resolved, keys
     LoRAs        catalog > lora_files > lora_file > safetensors_header, lora_layers, lora_family
     base model   base_model, digests
+    sweeps       sweep_spec, sweep_text, prompt_lines > sweep
     places       locations (paths and URIs), file_cache (local copies)
     text         text_rules, wording, problems, json_text, yaml_text
 

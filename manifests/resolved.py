@@ -30,6 +30,8 @@ class ResolvedLora:
         trigger: Words that call the LoRA up, put before the subject; None if it has none.
         region_json: Canonical JSON of where in the image it may act, see ``manifests.regions``;
             None for anywhere.
+        a1111_hash: What A1111 and Civitai (AutoV3) call the file: 12 hex digits over its data
+            section; None if the file cannot be used. Changes no pixel.
         problem: Why the file cannot be used, as a sentence that names it; None if it can.
     """
 
@@ -41,6 +43,7 @@ class ResolvedLora:
     subject: str | None
     trigger: str | None
     region_json: str | None = None
+    a1111_hash: str | None = None
     problem: str | None = None
 
 

@@ -23,6 +23,7 @@ from manifests.wording import WHOLE, did_you_mean, sentences, shown
 __all__ = ["LoraRequest", "requested_loras", "resolved_loras"]
 
 MAX_LORAS = 16
+A1111_DIGITS = 12
 _Findings = list[tuple[str, str]]
 
 
@@ -138,6 +139,7 @@ def resolved_loras(
                 subject=subject if entry.kind == "concept" else None,
                 trigger=request.trigger or entry.trigger,
                 region_json=region_json,
+                a1111_hash=state.info.data_sha256[:A1111_DIGITS] if state.info else None,
                 problem=state.problem,
             )
         )

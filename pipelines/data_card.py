@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.accounting import Account
+from pipelines.schemas import ROWS
 from pipelines.storage import Storage
 
 __all__ = ["CardFacts", "data_card", "write_data_card"]
 
 CARD_NAME = "README.md"
+SCORE_COLUMNS = tuple(name for name in ROWS.names if name != "image")
 MARK = "<!-- written by clora; replaced by the next run -->"
 
 
@@ -54,14 +56,16 @@ def data_card(facts: CardFacts) -> str:
 
 
 def _front_matter(facts: CardFacts) -> list[str]:
-    tables = {"default": "rows/*.parquet"}
-    if facts.num_errors:
-        tables["errors"] = "errors/*.parquet"
-    if facts.references_folder is not None:
-        tables["references"] = f"{facts.references_folder}/rows/*.parquet"
     lines = ["---", "tags:", "- synthetic", "- text-to-image", "- lora", "configs:"]
-    for name, files in tables.items():
-        lines += [f"- config_name: {name}", f"  data_files: {files}"]
+    lines += ["- config_name: images", "  default: true", "  data_files: rows/*.parquet"]
+    # The same files without the one column that is large.
+    lines += ["- config_name: scores", "  data_files: rows/*.parquet", "  columns:"]
+    lines += [f"  - {name}" for name in SCORE_COLUMNS]
+    if facts.num_errors:
+        lines += ["- config_name: errors", "  data_files: errors/*.parquet"]
+    if facts.references_folder is not None:
+        files = f"{facts.references_folder}/rows/*.parquet"
+        lines += ["- config_name: references", f"  data_files: {files}"]
     return [*lines, "---"]
 
 
@@ -79,6 +83,8 @@ def _body(facts: CardFacts) -> list[str]:
         "import datasets",
         'rows = datasets.load_dataset("path/to/this/folder", split="train")',
         'rows[0]["image"]  # a PIL image',
+        "# the same rows without images",
+        'scores = datasets.load_dataset("path/to/this/folder", "scores", split="train")',
         "```",
         "",
         "| what | where |",
@@ -88,6 +94,7 @@ def _body(facts: CardFacts) -> list[str]:
         "| rows without an image, and why | `errors/` |",
         "| how each run went | `runs/`, `metrics.prom` |",
         "| a look at some of them | `contact_sheet.png` |",
+        "| methods compared, after `clora report` | `report/index.html`, `report/table.md` |",
         "",
         "`dino_min`, `dino_avg` and `dino_max` compare an image with what each of its LoRAs makes "
         "alone: the mean cosine of DINO features, over the LoRAs. They are empty where a LoRA has "

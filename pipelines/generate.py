@@ -123,6 +123,7 @@ def _result_row(row: PlannedRow, result: ComposedImage | RowFailure) -> dict[str
         "pixels": result.image.tobytes(),
         "mask_coverage": list(told.mask_coverage),
         "mask_overlap": told.mask_overlap,
+        "mask_leakage": list(told.mask_leakage),
         "loss_first": told.losses[0] if told.losses else None,
         "loss_last": told.losses[-1] if told.losses else None,
         "num_updates": len(told.losses),

@@ -42,10 +42,9 @@ def infotext(row: Mapping[str, Any], base_model_digest: str, versions: Mapping[s
         "Model hash": base_model_digest[:_SHORT_HASH],
         "Composition": row["method"],
     }
-    if row["loras"]:
-        hashes = ", ".join(
-            f"{lora['name']}: {lora['digest'][:_SHORT_HASH]}" for lora in row["loras"]
-        )
+    known = [lora for lora in row["loras"] if lora["a1111_hash"]]
+    if known:
+        hashes = ", ".join(f"{lora['name']}: {lora['a1111_hash']}" for lora in known)
         settings["Lora hashes"] = f'"{hashes}"'
     settings["Version"] = f"clora-batch {versions.get('clora-batch', 'unknown')}"
     lines = [row["prompt"]]

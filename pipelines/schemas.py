@@ -21,6 +21,7 @@ LORA = pa.struct(
         ("subject", pa.string()),
         ("trigger", pa.string()),
         ("region_json", pa.string()),
+        ("a1111_hash", pa.string()),
         ("problem", pa.string()),
     ]
 )
@@ -62,6 +63,7 @@ FAILURE = pa.struct([("stage", pa.string()), ("error", pa.string()), ("message",
 _DIAGNOSTICS = [
     ("mask_coverage", pa.list_(pa.float32())),
     ("mask_overlap", pa.float32()),
+    ("mask_leakage", pa.list_(pa.float32())),
     ("loss_first", pa.float32()),
     ("loss_last", pa.float32()),
     ("num_updates", pa.int32()),

@@ -48,6 +48,7 @@ def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
         "weight": 1.0,
         "subject": name,
         "trigger": f"<{name}>",
+        "a1111_hash": hashlib.sha256(f"data of {name}".encode()).hexdigest()[:12],
     }
     return ResolvedLora(**(values | changes))
 
@@ -113,6 +114,7 @@ class FakeEngine:
                 losses=(1.5, 0.5),
                 mask_coverage=(0.25, 0.5),
                 mask_overlap=0.1,
+                mask_leakage=(0.5, 0.25),
                 unet_evaluations=10,
                 seconds=0.01,
                 batch_size=size,

@@ -117,6 +117,13 @@ def test_maps_and_masks_come_on_request(composer, rows):
     assert grey_levels_apart(made, without) == 0
 
 
+def test_leakage_is_that_of_the_kept_maps_and_masks(composer, rows):
+    [made] = composer.compose(rows[:1], keep_maps=True)
+    maps, masks = made.attention.maps, made.attention.masks[:, 1:]
+    shares = (maps * ~masks).sum(axis=(2, 3)) / maps.sum(axis=(2, 3))
+    assert made.diagnostics.mask_leakage == pytest.approx(shares.mean(axis=0).tolist(), abs=1e-5)
+
+
 def test_the_image_is_the_autoencoders_of_the_latents(tiny_sd_dir, rows, alone):
     core = Core(tiny_sd_dir, "float32")
     latents, _ = core.sample(rows[0])

@@ -11,6 +11,7 @@ from clora_core.masks import (
     clean,
     concept_masks,
     coverage_and_overlap,
+    leakage,
     own_maps,
     with_background,
     within_regions,
@@ -183,6 +184,14 @@ def test_coverage_and_overlap_are_shares_of_the_map():
     coverage, overlap = coverage_and_overlap(masks)
     assert coverage.tolist() == [[0.75, 0.5, 0.25]]
     assert overlap.tolist() == [0.5]
+
+
+def test_leakage_is_the_share_of_a_concept_s_attention_outside_its_mask():
+    maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 5.0], [0.0, 0.0]]]])
+    masks = torch.tensor([[[[0.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [0.0, 0.0]]]])
+    assert leakage(maps, masks)[0].tolist() == pytest.approx([3 / 10, 0])
+    assert torch.equal(leakage(maps * 7, masks), leakage(maps, masks))
+    assert leakage(maps * 0, masks)[0].tolist() == [0, 0]
 
 
 def test_own_maps_show_the_strongest_token_of_each_variant():

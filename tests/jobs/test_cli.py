@@ -16,6 +16,12 @@ OPTIONS = {
     "compose": {"job", "--address", "--limit"},
     "retry": {"job", "--address"},
     "status": {"out"},
+    "sweep": {"spec"},
+    "table": {"out"},
+    "report": {"out"},
+    "export": {"out", "--webdataset"},
+    "show": {"image"},
+    "render": {"image", "--job", "--out", "--maps"},
 }
 
 

@@ -188,3 +188,9 @@ def test_without_a_catalog_rows_can_name_no_lora(tmp_path: Path):
     path = write_job(tmp_path, [row()], loras=None)
     with pytest.raises(InputError, match="no LoRA 'cat' in the catalog; none are known"):
         prepare(load_job(path))
+
+
+def test_settings_are_checked_against_the_preset_that_the_job_will_run_with():
+    assert job(sampler={"num_steps": 20}).sampler_config().num_steps == 20
+    few = {"sampler": {"num_steps": 20}, "base_model": "sd15"}
+    assert "guide_until_step (25) must be" in problems_of(MINIMAL | few)["sampler"].problem

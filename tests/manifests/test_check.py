@@ -1,5 +1,6 @@
 """What a manifest is told: every mistake of every row, and good rows with all defaults applied."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,13 @@ def test_a_good_row_gets_every_default(check):
         ("dog", "<dog>", 1.0),
     ]
     assert resolved.problem is None
+
+
+def test_a_lora_carries_the_hash_that_a1111_and_civitai_know_it_by(check, tmp_path: Path):
+    (one,) = check(row(loras=["cat"], prompt="a cat")).rows
+    content = (tmp_path / "cat.safetensors").read_bytes()
+    data = content[8 + int.from_bytes(content[:8], "little") :]
+    assert one.loras[0].a1111_hash == hashlib.sha256(data).hexdigest()[:12]
 
 
 def test_five_mistakes_in_five_rows_are_reported_at_once_and_good_rows_stay(check):

@@ -36,7 +36,7 @@ def output(tmp_path: Path) -> LocalStorage:
     return storage
 
 
-def test_datasets_loads_images_errors_and_references_each_as_its_own(
+def test_datasets_loads_images_scores_errors_and_references_each_as_its_own(
     output: LocalStorage, tmp_path: Path
 ):
     datasets = pytest.importorskip("datasets")
@@ -45,6 +45,11 @@ def test_datasets_loads_images_errors_and_references_each_as_its_own(
     assert len(loaded) == 2
     assert loaded[0]["image"].size == (8, 8)
     assert {"key", "row_id", "loras", "dino_min", "lora_scores"} <= set(loaded.column_names)
+    images = datasets.load_dataset(output.uri, "images", split="train", cache_dir=cache)
+    assert images.column_names == loaded.column_names
+    scores = datasets.load_dataset(output.uri, "scores", split="train", cache_dir=cache)
+    assert set(scores.column_names) == set(loaded.column_names) - {"image"}
+    assert scores["key"][:] == loaded["key"][:]
     errors = datasets.load_dataset(output.uri, "errors", split="train", cache_dir=cache)
     assert set(errors["message"]) == {"no subject in it"}
     references = datasets.load_dataset(output.uri, "references", split="train", cache_dir=cache)

@@ -36,6 +36,7 @@ def test_a_unit_ends_as_images_under_their_keys_and_one_file_of_rows(storage: Lo
         assert made["loss_first"] == 1.5
         assert made["loss_last"] == 0.5
         assert made["num_updates"] == 2
+        assert made["mask_leakage"] == [0.5, 0.25]
     assert not storage.exists(errors_name("u1"))
 
 
@@ -58,8 +59,8 @@ def test_infotext_has_prompt_negative_prompt_and_lora_hashes(storage: LocalStora
     prompt, negative, settings = texts["parameters"].splitlines()
     assert prompt == "a cat, \N{SNOWMAN} and a dog"
     assert negative == "Negative prompt: blur"
-    digest = one.loras[0].digest[:12]
-    assert f'Lora hashes: "cat: {digest}, dog: ' in settings
+    first, second = (lora.a1111_hash for lora in one.loras)
+    assert f'Lora hashes: "cat: {first}, dog: {second}"' in settings
     assert settings.startswith("Steps: 50, Sampler: DDIM, CFG scale: 7.5, Seed: 0, Size: 8x8")
 
 

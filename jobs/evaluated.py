@@ -1,0 +1,104 @@
+"""An output evaluated with everything this machine has: references, and the embedded world's judge.
+
+The judge is a classifier that knows the embedded world's instances by name, so it is asked only
+about images of that base model. Pipelines do not know the embedded world; its findings go in as
+further figures by row key.
+"""
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from emoji_world import base_model_dir, presence_file
+from emoji_world.bestiary import INSTANCES
+from jobs.run_request import references_folder
+from manifests.digests import folder_digest
+from manifests.locations import absolute
+from pipelines.evaluation.evaluate import Evaluation, evaluate
+from pipelines.output_table import read_rows
+from pipelines.run_record import read_run_records
+from pipelines.storage import Storage, StorageError, open_storage
+from pipelines.store import image_name
+
+__all__ = ["NoOutputError", "evaluated", "open_output"]
+
+JUDGED_AT_ONCE = 256
+FOUND = 0.5
+
+
+class NoOutputError(Exception):
+    """Nothing was made there; the message names the place and the way out."""
+
+
+def open_output(output: str) -> tuple[Storage, dict[str, Any]]:
+    """Return an output and the record of its latest run.
+
+    Raises:
+        NoOutputError: No run has written there, or the place cannot be read.
+    """
+    try:
+        storage = open_storage(absolute(output, beside="."))
+        records = read_run_records(storage)
+    except StorageError as error:
+        raise NoOutputError(str(error)) from error
+    if not records:
+        raise NoOutputError(f"{output}: no run has written here; `clora compose JOB` does")
+    return storage, records[-1]
+
+
+def evaluated(storage: Storage, record: Mapping[str, Any]) -> Evaluation:
+    """Return the evaluation of the output with the latest run's ``record``."""
+    return evaluate(storage, references=_references(storage, record), more=_presence(storage))
+
+
+def _references(storage: Storage, record: Mapping[str, Any]) -> Storage | None:
+    digest = record["digests"].get("dino")
+    if digest is None:
+        return None
+    kept_at = record["job"].get("scoring", {}).get("references_at")
+    return open_storage(f"{kept_at or f'{storage.uri}/references'}/{references_folder(digest)}")
+
+
+def _presence(storage: Storage) -> dict[str, dict[str, float]]:
+    """Return what the judge finds in the images of the embedded world, by row key."""
+    embedded = folder_digest(base_model_dir())
+    rows = read_rows(storage, ["key", "loras", "base_model_digest", "width", "height"])
+    mine = [row for row in rows.to_pylist() if row["base_model_digest"] == embedded]
+    if not mine:
+        return {}
+    from emoji_world.presence import judge, load_presence
+
+    net = load_presence(presence_file())
+    # The judge knows nouns as well; a LoRA that is called like one is no instance of its.
+    instances = {instance.name for instance in INSTANCES}
+    found: dict[str, dict[str, float]] = {}
+    wanted = {
+        row["key"]: names
+        for row in mine
+        if (names := [lora["name"] for lora in row["loras"] if lora["kind"] == "concept"])
+        and set(names) <= instances
+        and row["width"] == row["height"] == 64
+    }
+    for keys in _batches(sorted(wanted)):
+        verdicts = judge(net, [_pixels(storage, key) for key in keys])
+        for key, verdict in zip(keys, verdicts, strict=True):
+            hits = [verdict.present[name] > FOUND for name in wanted[key]]
+            found[key] = {
+                "presence_all": float(all(hits)),
+                "presence_share": sum(hits) / len(hits),
+            }
+    return found
+
+
+def _batches(keys: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(keys), JUDGED_AT_ONCE):
+        yield keys[start : start + JUDGED_AT_ONCE]
+
+
+def _pixels(storage: Storage, key: str) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(storage.read(image_name(key)))) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,203 @@
+"""``clora render``: a picture made again from what it says of itself.
+
+The picture has the recipe; base model and LoRAs are found by digest through a job: the one given,
+or that of the latest run in whose output the picture lies. What is made is compared with the
+picture, so this is also how to ask whether another machine or version still makes the same.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clora_core.config import ENGINE_VERSION
+from clora_core.methods import METHODS
+from clora_core.rows import AttentionRecord, RowFailure
+from jobs.inputs import base_model_folder, job_catalog
+from jobs.job_file import JobFile, load_job, parse_job
+from jobs.picture import Picture, PictureError, read_picture, with_texts
+from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
+from manifests.file_cache import local_copy
+from manifests.keys import canonical_json
+from manifests.lora_files import LoraFiles
+from manifests.problems import InputError
+from pipelines.planned_rows import compose_row
+from pipelines.report.attention import attention_sheet, maps_name
+from pipelines.run_record import read_run_records
+from pipelines.storage import open_storage
+
+if TYPE_CHECKING:
+    from clora_core.composer import Composer
+
+__all__ = ["Likeness", "likeness", "render"]
+
+SAME, DIFFERENT, BAD_INPUT = 0, 1, 2
+MAX_MEAN_DIFFERENCE = 1.0
+"""Levels of 255: a batch of another size rounds differently, and that is all that may differ."""
+
+_BYTES_PER_GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """How far two pictures are apart, in levels of 255."""
+
+    mean: float
+    largest: int
+
+    @property
+    def is_same(self) -> bool:
+        """Whether rounding explains it."""
+        return self.mean <= MAX_MEAN_DIFFERENCE
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> Likeness:
+    """Return how far two uint8 pictures of one size are apart."""
+    apart = np.abs(one.astype(np.int16) - other.astype(np.int16))
+    return Likeness(mean=float(apart.mean()), largest=int(apart.max()))
+
+
+def render(
+    path: Path, *, job_path: Path | None = None, out: Path | None = None, maps: bool = False
+) -> int:
+    """Make the picture at ``path`` again.
+
+    Args:
+        path: A PNG of an output.
+        job_path: Job that names base model and catalog; that of the picture's output if None.
+        out: Where the new picture goes; ``again-<key>.png`` here if None.
+        maps: Write attention maps and masks into the picture's output too, for its report.
+
+    Returns:
+        The exit code: 0 the same picture, 1 another one or none, 2 it cannot be made here.
+    """
+    try:
+        picture = read_picture(path)
+        if maps:
+            _check_maps(picture, path)
+        job = _job_of(path) if job_path is None else load_job(job_path)
+        base = inspect_base_model(base_model_folder(job))
+        _check_base(picture, base, path)
+        row = compose_row(
+            _planned(picture.recipe, _lora_uris(picture, job, base)),
+            local_path=lambda uri: str(local_copy(uri)),
+        )
+    except (PictureError, InputError, BaseModelProblem) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    made_by = picture.recipe["versions"].get("engine")
+    if made_by != str(ENGINE_VERSION):
+        text = f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture"
+        print(text, file=sys.stderr)
+    (made,) = _composer(job, base).compose([row], keep_maps=maps)
+    if isinstance(made, RowFailure):
+        print(f"not made: {made.error}: {made.message}", file=sys.stderr)
+        return DIFFERENT
+    target = out or Path(f"again-{picture.recipe['key'][:12]}.png")
+    recipe = {**picture.recipe, "batch_size": 1, "batch_slot": 0}
+    target.write_bytes(with_texts(made.image, picture.parameters, recipe))
+    if maps and made.attention is not None:
+        _write_maps(path, picture, made.image, made.attention)
+    found = likeness(made.image, picture.pixels)
+    verdict = "the same picture" if found.is_same else "another picture"
+    print(
+        f"{target}: {verdict}; it differs by {found.mean:.3f} of 255 levels on average, "
+        f"{found.largest} at most"
+    )
+    return SAME if found.is_same else DIFFERENT
+
+
+def _output_of(path: Path) -> Path | None:
+    """Return the output that the picture lies in."""
+    folders = path.absolute().parents
+    return next((folder for folder in folders if any(folder.glob("runs/*.json"))), None)
+
+
+def _job_of(path: Path) -> JobFile:
+    """Return the job of the output that the picture lies in."""
+    folder = _output_of(path)
+    if folder is None:
+        raise PictureError(
+            f"{path} lies in no output, so nothing says where base model and LoRAs are; name a job "
+            "with --job"
+        )
+    records = read_run_records(open_storage(str(folder)))
+    return parse_job(records[-1]["job"], place=str(folder / "runs"))
+
+
+def _check_maps(picture: Picture, path: Path) -> None:
+    method = picture.recipe["method"]
+    if not METHODS[method].masked:
+        masked = ", ".join(name for name, value in METHODS.items() if value.masked)
+        raise PictureError(f"method {method!r} makes no masks; --maps is for {masked}")
+    if _output_of(path) is None:
+        raise PictureError(f"{path} lies in no output, and --maps goes into it; leave --maps out")
+
+
+def _write_maps(
+    path: Path, picture: Picture, image: np.ndarray, attention: AttentionRecord
+) -> None:
+    names = [lora["name"] for lora in picture.recipe["loras"] if lora["kind"] == "concept"]
+    name = maps_name(picture.recipe["key"])
+    storage = open_storage(str(_output_of(path)))
+    storage.put(name, attention_sheet(image, attention.maps, attention.masks, names))
+    print(f"{storage.uri}/{name}: attention maps and masks, for the next `clora report`")
+
+
+def _check_base(picture: Picture, base: BaseModelFacts, path: Path) -> None:
+    wanted = picture.recipe["base_model_digest"]
+    if base.digest != wanted:
+        raise PictureError(
+            f"{path} was made with the base model of digest {wanted[:12]}, and {base.folder} has "
+            f"{base.digest[:12]}; name a job with the right one with --job"
+        )
+
+
+def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str, str]:
+    """Return where the LoRAs of the recipe are, by digest."""
+    files = LoraFiles(model_width=base.cross_attention_width)
+    catalog = job_catalog(job)
+    named = {lora["name"] for lora in picture.recipe["loras"]}
+    # Those of the same name first: a catalog may be long and its files far away.
+    entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)
+    missing = {lora["digest"]: lora["name"] for lora in picture.recipe["loras"]}
+    uris: dict[str, str] = {}
+    for entry in entries:
+        if not missing:
+            break
+        digest = files.state(entry).digest
+        if missing.pop(digest, None) is not None:
+            uris[digest] = entry.uri
+    if missing:
+        digest, name = next(iter(missing.items()))
+        raise PictureError(
+            f"no LoRA in {catalog.place} has the tensors of {name!r} (digest {digest[:12]}); add "
+            "the file to a catalog and name its job with --job"
+        )
+    return uris
+
+
+def _planned(recipe: Mapping[str, Any], uris: Mapping[str, str]) -> dict[str, Any]:
+    """Return the recipe as a planned row."""
+    return {
+        **recipe,
+        "loras": [{**lora, "uri": uris[lora["digest"]]} for lora in recipe["loras"]],
+        "sampler_json": canonical_json(recipe["sampler"]),
+    }
+
+
+def _composer(job: JobFile, base: BaseModelFacts) -> "Composer":
+    # Imported late: whoever asks for what cannot be made should not wait for a model library.
+    import torch
+
+    from clora_core.composer import Composer
+    from clora_core.diffusion.model import load_base_model
+    from clora_core.lora.cache import LoraCache
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_base_model(base.folder, dtype=job.resources.dtype, device=device)
+    cache = LoraCache(int(job.resources.lora_cache_gib * _BYTES_PER_GIB))
+    return Composer(model, cache, max_lanes=job.resources.max_lanes)

@@ -1,0 +1,48 @@
+"""``clora report``: an output as a page with pictures, plots and provenance.
+
+A static folder ``report/`` in the output: open ``index.html`` from disk, or from wherever the
+output is copied to.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from jobs.evaluated import NoOutputError, evaluated, open_output
+from pipelines.ledger import LedgerError
+from pipelines.report.write import write_report
+
+__all__ = ["report"]
+
+_SHORT = 12
+
+
+def report(output: str) -> int:
+    """Write the report of ``output``; return the exit code: 0, or 2 if it cannot be read."""
+    try:
+        storage, record = open_output(output)
+        evaluation = evaluated(storage, record)
+    except (NoOutputError, LedgerError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    title = PurePosixPath(storage.uri).name
+    page = write_report(storage, evaluation, title=title, facts=_facts(record))
+    print(
+        f"{len(evaluation.results):,} images, {len(evaluation.failures):,} failed rows; "
+        f"look at {storage.uri}/{page}"
+    )
+    return 0
+
+
+def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    job, digests = record["job"], record["digests"]
+    model = PurePosixPath(str(job.get("base_model", "unknown"))).name
+    facts = [
+        ("base model", f"{model}, digest {str(digests.get('base_model'))[:_SHORT]}"),
+        ("DINO model", str(digests.get("dino"))[:_SHORT] if digests.get("dino") else "none"),
+        ("references", str(job.get("scoring", {}).get("references", 0))),
+        ("settings", str(job.get("sampler") or "the default preset")),
+        ("latest run", f"{record['run_id']}, {record['state']}"),
+    ]
+    return [(name, value) for name, value in facts if value]

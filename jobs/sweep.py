@@ -1,0 +1,155 @@
+"""``clora sweep``: a grid in a few lines becomes a manifest and a job file, ready to be composed.
+
+Both are written into the job's output folder, so that what was asked and what was made lie
+together. Neither base model nor LoRA files need be on this machine: what is checked here is the
+sweep itself, its catalog and its settings; ``clora validate`` looks at the files.
+"""
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from clora_core.methods import METHODS
+from emoji_world import lora_catalog
+from jobs.composable import composition_findings
+from jobs.job_file import EMOJI_WORLD, JobFile, parse_job, resolve_sampler
+from manifests.catalog import Catalog, read_catalog
+from manifests.locations import absolute, parent, read_bytes
+from manifests.problems import InputError, Problem
+from manifests.sweep import Expansion, SweepRules, expand_sweep
+from manifests.sweep_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
+from manifests.wording import WHOLE, SettingsError
+from pipelines.storage import StorageError, open_storage
+
+__all__ = ["sweep"]
+
+BAD_INPUT = 2
+MANIFEST_NAME = "manifest.parquet"
+JOB_NAME = "job.yaml"
+
+COLUMNS = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("prompt", pa.string()),
+        ("loras", pa.string()),
+        ("seed", pa.int64()),
+        ("method", pa.string()),
+        ("negative_prompt", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("sampler", pa.string()),
+        ("template", pa.string()),
+        ("background", pa.string()),
+    ]
+)
+"""Columns of the manifest; the last two are carried through to the output."""
+
+
+def sweep(path: str | Path) -> int:
+    """Write manifest and job of the sweep at ``path``; return the exit code: 0, or 2 if bad."""
+    try:
+        spec, place = load_sweep(path)
+        job, expansion = _checked(spec, place)
+        storage = open_storage(job.output)
+    except (InputError, StorageError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    storage.put(MANIFEST_NAME, _manifest(expansion))
+    storage.put(JOB_NAME, _job_text(job, place))
+    print(_summary(spec, expansion, f"{job.output}/{JOB_NAME}"))
+    return 0
+
+
+def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
+    """Return the job and the rows of a sweep that holds; InputError with all problems else."""
+    problems: list[Problem] = []
+    job = None
+    try:
+        job = parse_job(_job_values(spec), place=place)
+    except InputError as error:
+        problems += error.problems
+    for number, settings in enumerate(spec.samplers):
+        try:
+            resolve_sampler(settings, base=None if job is None else job.sampler_config())
+        except SettingsError as error:
+            problems += [
+                Problem(
+                    place=place,
+                    field=f"samplers[{number}]" + ("" if field == WHOLE else f".{field}"),
+                    problem=text,
+                )
+                for field, text in error.findings
+            ]
+    catalog = _catalog(spec, place)
+    problems += catalog.problems
+    rules = SweepRules(
+        catalog=catalog,
+        methods=tuple(METHODS),
+        composition_findings=composition_findings,
+        read_text=lambda name: _text(absolute(name, beside=parent(place))),
+    )
+    expansion = expand_sweep(spec, rules)
+    problems += [
+        Problem(place=place, field=field, problem=text) for field, text in expansion.findings
+    ]
+    if problems or job is None:
+        raise InputError(problems)
+    return job, expansion
+
+
+def _job_values(spec: SweepSpec) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "manifest": MANIFEST_NAME,
+        "output": spec.output,
+        "base_model": spec.base_model,
+        "loras": spec.loras,
+        "sampler": dict(spec.sampler),
+        "scoring": dict(spec.scoring),
+        "resources": dict(spec.resources),
+    }
+    return {name: value for name, value in values.items() if value not in (None, {})}
+
+
+def _catalog(spec: SweepSpec, place: str) -> Catalog:
+    uses_emoji_world = spec.base_model in (None, EMOJI_WORLD)
+    name = spec.loras or (EMOJI_WORLD if uses_emoji_world else None)
+    if name is None:
+        return Catalog(place="(no catalog)", entries={})
+    if name == EMOJI_WORLD:
+        return read_catalog(str(lora_catalog()))
+    return read_catalog(absolute(name, beside=parent(place)))
+
+
+def _text(place: str) -> str:
+    return read_bytes(place, max_bytes=MAX_SWEEP_BYTES).decode("utf-8-sig", errors="replace")
+
+
+def _manifest(expansion: Expansion) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(expansion.rows), schema=COLUMNS), sink)
+    return sink.getvalue()
+
+
+def _job_text(job: JobFile, place: str) -> bytes:
+    """Return the job file: its manifest beside it, its output where it lies."""
+    values = job.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    values |= {"manifest": MANIFEST_NAME, "output": "."}
+    heading = f"# Written by `clora sweep {Path(place).name}`, which replaces it.\n"
+    return (heading + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)).encode()
+
+
+def _summary(spec: SweepSpec, expansion: Expansion, job: str) -> str:
+    return "\n".join(
+        (
+            f"{len(expansion.rows):,} rows: {expansion.num_compositions:,} LoRA set(s), "
+            f"{expansion.num_prompts:,} prompt(s), {len(spec.seeds):,} seed(s), "
+            f"{len(spec.samplers):,} setting(s), {len(spec.methods):,} method(s)",
+            f"  job: {job}",
+            f"  next: clora plan {job}, then clora compose {job}",
+        )
+    )

@@ -1,0 +1,288 @@
+"""From a sweep to manifest rows: the product of its lists, the same seeds for every method.
+
+Rows of one composition, prompt, settings and seed stand together and differ in the method alone, so
+whatever differs between their images is the method's doing. Every problem of every composition is
+found in one pass; a row is only written if there are none.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any
+
+from manifests.catalog import LoraEntry
+from manifests.locations import LocationError
+from manifests.prompt_lines import PromptLine, PromptLineError, read_prompt_lines
+from manifests.resolved import ResolvedLora
+from manifests.row_loras import LoraRequest, requested_loras
+from manifests.sweep_spec import SweepComposition, SweepSpec
+from manifests.sweep_text import TemplateError, expand_template
+from manifests.wording import did_you_mean, shown
+
+__all__ = ["Expansion", "SweepRules", "expand_sweep"]
+
+MAX_ROWS = 5_000_000
+MAX_ID_CHARACTERS = 120
+
+_Findings = list[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRules:
+    """What a sweep is checked against.
+
+    Attributes:
+        catalog: LoRAs by name.
+        methods: The known ones.
+        composition_findings: Takes method, prompt and LoRAs; returns (column, sentence) of why
+            they do not go together.
+        read_text: Returns the text of a prompt file; raises ``LocationError``.
+    """
+
+    catalog: Mapping[str, LoraEntry]
+    methods: Sequence[str]
+    composition_findings: Callable[[str, str, Sequence[ResolvedLora]], Sequence[tuple[str, str]]]
+    read_text: Callable[[str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expansion:
+    """What a sweep stands for.
+
+    Attributes:
+        rows: Manifest rows; empty if there are problems.
+        findings: (setting, sentence) of everything that is wrong.
+        num_compositions: LoRA sets.
+        num_prompts: Different prompts.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    findings: tuple[tuple[str, str], ...]
+    num_compositions: int
+    num_prompts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scene:
+    """One composition with one prompt: what all methods make."""
+
+    loras: tuple[LoraRequest, ...]
+    prompt: str
+    template: str
+    background: str | None = None
+    line: PromptLine | None = field(default=None)
+
+
+def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
+    """Return the rows of a sweep, or everything that is wrong with it."""
+    findings: _Findings = [
+        ("methods", f"{method!r} is no method; {did_you_mean(method, rules.methods)}")
+        for method in spec.methods
+        if method not in rules.methods
+    ]
+    grid, more = _with_grids(spec, rules.catalog)
+    findings += more
+    groups: list[list[_Scene]] = []
+    for place, composition in grid:
+        scenes, more = _scenes(composition, spec, rules)
+        findings += [(f"{place}.{where}" if where else place, text) for where, text in more]
+        groups.append(scenes)
+    if not grid and not findings:
+        findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
+    scenes = [scene for group in groups for scene in group]
+    num_rows = len(scenes) * len(spec.samplers) * len(spec.seeds) * len(spec.methods)
+    if num_rows > MAX_ROWS:
+        findings.append(
+            ("(all)", f"stands for up to {num_rows:,} rows, more than {MAX_ROWS:,}; split it")
+        )
+    return Expansion(
+        rows=() if findings else tuple(_rows(groups, spec)),
+        findings=tuple(dict.fromkeys(findings)),
+        num_compositions=len(grid),
+        num_prompts=len({scene.prompt for scene in scenes}),
+    )
+
+
+def _with_grids(
+    spec: SweepSpec, catalog: Mapping[str, LoraEntry]
+) -> tuple[list[tuple[str, SweepComposition]], _Findings]:
+    """Return the compositions with their places, those of ``pairs_of`` and ``triples_of`` too."""
+    grid = [(f"compositions[{n}]", each) for n, each in enumerate(spec.compositions)]
+    findings: _Findings = []
+    for place, names, size in (("pairs_of", spec.pairs_of, 2), ("triples_of", spec.triples_of, 3)):
+        unknown = [name for name in names if name not in catalog]
+        findings += [
+            (place, f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}")
+            for name in unknown
+        ]
+        if not unknown:
+            chosen = [
+                some
+                for some in combinations(dict.fromkeys(names), size)
+                if len({catalog[name].subject for name in some}) == size
+            ]
+            grid += [(f"{place} {' + '.join(c)}", SweepComposition(loras=c)) for c in chosen]
+            if names and not chosen:
+                findings.append((place, f"gives no set of {size} with different subjects"))
+    return grid, findings
+
+
+def _scenes(
+    composition: SweepComposition, spec: SweepSpec, rules: SweepRules
+) -> tuple[list[_Scene], _Findings]:
+    requests, findings = requested_loras(composition.loras)
+    findings += _unknown(requests, rules.catalog)
+    templates = composition.prompts or (() if composition.prompt_file else spec.prompts)
+    scenes: list[_Scene] = []
+    for number, template in enumerate(templates):
+        where = f"prompts[{number}]"
+        for background in spec.backgrounds if "{background}" in template else (None,):
+            found, problem = _of_template(template, background, requests, spec, rules.catalog)
+            scenes += found
+            findings += [(where, problem)] if problem else []
+        if "{background}" in template and not spec.backgrounds:
+            findings.append((where, "{background} is used and backgrounds is empty; list some"))
+    if composition.prompt_file is not None:
+        found, more = _of_file(composition.prompt_file, requests, spec, rules)
+        scenes += found
+        findings += more
+    if not findings:
+        findings += _misfits(scenes, spec, rules)
+    return scenes, findings
+
+
+def _of_template(
+    template: str,
+    background: str | None,
+    requests: tuple[LoraRequest, ...],
+    spec: SweepSpec,
+    catalog: Mapping[str, LoraEntry],
+) -> tuple[list[_Scene], str | None]:
+    try:
+        prompts = expand_template(
+            template,
+            subjects=_subjects(requests, catalog),
+            background=background,
+            words=spec.words,
+        )
+    except TemplateError as error:
+        return [], str(error)
+    return [
+        _Scene(loras=requests, prompt=prompt, template=template, background=background)
+        for prompt in prompts
+    ], None
+
+
+def _of_file(
+    name: str, requests: tuple[LoraRequest, ...], spec: SweepSpec, rules: SweepRules
+) -> tuple[list[_Scene], _Findings]:
+    try:
+        text = rules.read_text(name)
+    except LocationError as error:
+        return [], [("prompt_file", str(error))]
+    scenes: list[_Scene] = []
+    findings: _Findings = []
+    for number, line in read_prompt_lines(text):
+        where = f"prompt_file line {number}"
+        if isinstance(line, PromptLineError):
+            findings.append((where, str(line)))
+            continue
+        tags = [{"lora": lora, "weight": weight} for lora, weight in line.loras]
+        tagged, problems = requested_loras(tags)
+        taken = {request.lora for request in tagged}
+        loras = (*(request for request in requests if request.lora not in taken), *tagged)
+        problems += _unknown(tagged, rules.catalog)
+        findings += [(where, problem) for _, problem in problems]
+        try:
+            prompts = expand_template(
+                line.prompt, subjects=_subjects(loras, rules.catalog), words=spec.words
+            )
+        except TemplateError as error:
+            findings.append((where, str(error)))
+            continue
+        scenes += [
+            _Scene(loras=loras, prompt=prompt, template=line.prompt, line=line)
+            for prompt in prompts
+        ]
+    return scenes, findings
+
+
+def _unknown(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> _Findings:
+    return [
+        ("loras", f"no LoRA {request.lora!r} in the catalog; "
+         f"{did_you_mean(request.lora, tuple(catalog))}")
+        for request in requests
+        if request.lora not in catalog
+    ]  # fmt: skip
+
+
+def _subjects(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> list[str]:
+    concepts = [r for r in requests if r.lora in catalog and catalog[r.lora].kind == "concept"]
+    return [str(request.subject or catalog[request.lora].subject or "") for request in concepts]
+
+
+def _misfits(scenes: Sequence[_Scene], spec: SweepSpec, rules: SweepRules) -> _Findings:
+    """Return why methods, prompts and LoRAs of the scenes do not go together."""
+    findings: _Findings = []
+    for scene, method in product(scenes, spec.methods):
+        loras = [_stand_in(request, rules.catalog[request.lora]) for request in scene.loras]
+        if method in rules.methods:
+            findings += [
+                ("", f"prompt {shown(scene.prompt)}, {column}: {text}")
+                for column, text in rules.composition_findings(method, scene.prompt, loras)
+            ]
+    return findings
+
+
+def _stand_in(request: LoraRequest, entry: LoraEntry) -> ResolvedLora:
+    """Return the LoRA as far as it is known without its file, which need not be here yet."""
+    return ResolvedLora(
+        name=entry.name,
+        uri=entry.uri,
+        digest="",
+        kind=entry.kind,
+        weight=entry.weight if request.weight is None else request.weight,
+        subject=(request.subject or entry.subject) if entry.kind == "concept" else None,
+        trigger=request.trigger or entry.trigger,
+        region_json=None if request.region is None else "{}",
+    )
+
+
+def _rows(groups: Sequence[Sequence[_Scene]], spec: SweepSpec) -> Iterator[dict[str, Any]]:
+    for number, scenes in enumerate(groups):
+        for prompt_number, scene in enumerate(scenes):
+            name = f"{number:03d}-{'+'.join(r.lora for r in scene.loras)}"[:MAX_ID_CHARACTERS]
+            line = scene.line or PromptLine(prompt=scene.prompt)
+            seeds = spec.seeds if line.seed is None else (line.seed,)
+            for point, settings in enumerate(spec.samplers):
+                sampler = {**settings, **line.sampler}
+                variant = f"-v{point}" if len(spec.samplers) > 1 else ""
+                for seed, method in product(seeds, spec.methods):
+                    yield {
+                        "row_id": f"{name}-p{prompt_number:02d}{variant}-{method}-{seed}",
+                        "prompt": scene.prompt,
+                        "loras": _loras_text(scene.loras),
+                        "seed": seed,
+                        "method": method,
+                        "negative_prompt": line.negative_prompt or spec.negative_prompt,
+                        "width": line.width or spec.width,
+                        "height": line.height or spec.height,
+                        "sampler": json.dumps(sampler, sort_keys=True) if sampler else None,
+                        "template": scene.template,
+                        "background": scene.background,
+                    }
+
+
+def _loras_text(requests: Sequence[LoraRequest]) -> str:
+    """Return the LoRAs as a row's text: ``cat;dog:0.8``, or JSON where that cannot say it."""
+    plain = all(
+        request.subject is None and request.trigger is None and request.region is None
+        for request in requests
+    )
+    if plain:
+        return ";".join(
+            request.lora if request.weight is None else f"{request.lora}:{request.weight:g}"
+            for request in requests
+        )
+    return json.dumps([request.model_dump(exclude_none=True) for request in requests])

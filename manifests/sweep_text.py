@@ -1,0 +1,118 @@
+"""The prompts that a template stands for: placeholders filled in, lists written out.
+
+A sweep says many prompts in one line. ``{0}``, ``{1}`` are the subjects of its LoRAs in order,
+``{subjects}`` is all of them with their articles, ``{background}`` a background; ``__name__`` is
+every text of a list and ``{day|night}`` every alternative. All of them are written out when the
+manifest is made and never later: a row is one prompt, word for word, or it could not be made again.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from manifests.wording import did_you_mean
+
+__all__ = ["MAX_TEXTS", "TemplateError", "expand_template", "listed_subjects"]
+
+MAX_TEXTS = 10_000
+"""Most prompts that one template may stand for; more is a slip of the pen."""
+
+_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_WORDS = re.compile(r"__([A-Za-z0-9][A-Za-z0-9_\-]*?)__")
+_ALTERNATIVES = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+
+
+class TemplateError(ValueError):
+    """A template that cannot be written out; the message says why and the way out."""
+
+
+def expand_template(
+    template: str,
+    *,
+    subjects: Sequence[str],
+    background: str | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[str, ...]:
+    """Return every prompt that ``template`` stands for, each once, in the order of its lists.
+
+    Args:
+        template: The text with its placeholders.
+        subjects: Nouns of the concept LoRAs, in their order.
+        background: What ``{background}`` is; None if there are no backgrounds.
+        words: Lists by name, for ``__name__``; their texts may hold lists and alternatives too.
+
+    Raises:
+        TemplateError: An unknown placeholder or list, a list within itself, an open brace, or
+            more than ``MAX_TEXTS`` prompts.
+    """
+    filled = _filled(template, subjects, background)
+    texts = _expanded(filled, words or {}, within=())
+    prompts = tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
+    stray = next((prompt for prompt in prompts if "{" in prompt or "}" in prompt), None)
+    if stray is not None:
+        raise TemplateError(
+            f"{template!r} gives {stray!r}, which holds a brace; write alternatives as {{a|b}} and "
+            "no other braces"
+        )
+    return prompts
+
+
+def listed_subjects(subjects: Sequence[str]) -> str:
+    """Return the subjects as people list them: ``a cat, an owl and a dog``."""
+    named = [f"{'an' if subject[:1].lower() in 'aeiou' else 'a'} {subject}" for subject in subjects]
+    return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+
+
+def _filled(template: str, subjects: Sequence[str], background: str | None) -> str:
+    values = {str(number): subject for number, subject in enumerate(subjects)}
+    if subjects:
+        values["subjects"] = listed_subjects(subjects)
+    if background is not None:
+        values["background"] = background
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name in values:
+            return values[name]
+        if name == "background":
+            raise TemplateError("{background} is used and there are no backgrounds; list some")
+        if name.isdigit() or name == "subjects":
+            raise TemplateError(
+                f"{{{name}}} is used with {len(subjects)} concept LoRA(s); the first is {{0}}"
+            )
+        known = ("subjects", "background", *(str(number) for number in range(len(subjects))))
+        raise TemplateError(f"{{{name}}} is no placeholder; {did_you_mean(name, known)}")
+
+    return _PLACEHOLDER.sub(value_of, template)
+
+
+def _expanded(
+    text: str, words: Mapping[str, Sequence[str]], *, within: tuple[str, ...]
+) -> list[str]:
+    """Return the texts that ``text`` stands for; ``within`` are the lists being written out."""
+    match = _WORDS.search(text)
+    options: Sequence[str]
+    if match is not None:
+        name = match.group(1)
+        if name not in words:
+            raise TemplateError(
+                f"there is no list {name!r} in words; {did_you_mean(name, [*words])}"
+            )
+        if name in within:
+            raise TemplateError(f"the list {name!r} holds itself; take __{name}__ out of it")
+        options = [
+            option
+            for entry in words[name]
+            for option in _expanded(entry, words, within=(*within, name))
+        ]
+    else:
+        match = _ALTERNATIVES.search(text)
+        if match is None:
+            return [text]
+        options = match.group(1).split("|")
+    texts: list[str] = []
+    for option in options:
+        whole = text[: match.start()] + option + text[match.end() :]
+        texts += _expanded(whole, words, within=within)
+        if len(texts) > MAX_TEXTS:
+            raise TemplateError(f"stands for more than {MAX_TEXTS:,} prompts; shorten its lists")
+    return texts

@@ -1,0 +1,99 @@
+"""An output, evaluated: its images as results, its arms compared, its failures by reason."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.evaluation.comparison import Comparison, compare
+from pipelines.evaluation.interference import Interference, interference, likeness_alone
+from pipelines.evaluation.results import RESULT_COLUMNS, Result, read_results
+from pipelines.ledger import read_ledger
+from pipelines.output_table import read_rows
+from pipelines.score import reference_id
+from pipelines.storage import Storage
+
+__all__ = ["Evaluation", "evaluate"]
+
+_DIGITS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an output shows.
+
+    Attributes:
+        results: One per image, sorted.
+        comparison: Of their arms.
+        interferences: One per arm, in the order of ``comparison``.
+        failures: The last failure of each row without an image, as in ``schemas.ERRORS``.
+        reasons: How many rows failed for each reason, most frequent first.
+    """
+
+    results: tuple[Result, ...]
+    comparison: Comparison
+    interferences: tuple[Interference, ...]
+    failures: tuple[Mapping[str, Any], ...]
+    reasons: tuple[tuple[str, int], ...]
+
+
+def evaluate(
+    storage: Storage,
+    *,
+    references: Storage | None = None,
+    more: Mapping[str, Mapping[str, float]] | None = None,
+) -> Evaluation:
+    """Return the evaluation of an output.
+
+    Args:
+        storage: The output.
+        references: Where its references are; None leaves out what LoRAs reach alone.
+        more: Further figures by row key; see ``read_results``.
+
+    Raises:
+        LedgerError: A file in ``rows/`` is not a unit.
+    """
+    ledger = read_ledger(storage)
+    rows = read_rows(storage, RESULT_COLUMNS)
+    results = read_results(rows, more)
+    comparison = compare(results)
+    alone = _alone(rows, references)
+    failures = sorted(ledger.last_errors.values(), key=lambda error: error["key"])
+    reasons = Counter(
+        f"{error['stage']}, {error['error']}: {_DIGITS.sub('…', error['message'])}"
+        for error in failures
+    )
+    return Evaluation(
+        results=tuple(results),
+        comparison=comparison,
+        interferences=tuple(
+            interference(results, arm=arm.name, alone=alone) for arm in comparison.arms
+        ),
+        failures=tuple(failures),
+        reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+    )
+
+
+def _alone(rows: pa.Table, references: Storage | None) -> dict[str, tuple[float, int]]:
+    """Return what each LoRA of ``rows`` reaches alone, and with how many references."""
+    if references is None:
+        return {}
+    names: dict[str, str] = {}
+    for loras in rows["loras"].to_pylist():
+        names |= {reference_id(lora): lora["name"] for lora in loras if lora["kind"] == "concept"}
+    features: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for row in read_rows(references, ["key", "loras", "dino_features"]).to_pylist():
+        identity = reference_id(row["loras"][0])
+        if identity in names and row["dino_features"] is not None:
+            vector = np.asarray(row["dino_features"], np.float32)
+            features.setdefault(names[identity], []).append((row["key"], vector))
+    found: dict[str, tuple[float, int]] = {}
+    for name, pairs in sorted(features.items()):
+        likeness = likeness_alone([vector for _, vector in sorted(pairs, key=lambda p: p[0])])
+        if likeness is not None:
+            found[name] = (likeness, len(pairs))
+    return found

@@ -1,0 +1,183 @@
+"""One image as a measurement: which arm made it, what it is compared with, and its figures.
+
+An *arm* is a method under one choice of sampler settings. Two images are a *pair* if all but the
+method is equal; a *group* is a prompt with its LoRAs, the unit that intervals are taken over.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+__all__ = ["METRICS", "RESULT_COLUMNS", "Metric", "Result", "read_results"]
+
+RESULT_COLUMNS = [
+    "key",
+    "row_id",
+    "prompt",
+    "negative_prompt",
+    "loras",
+    "seed",
+    "method",
+    "width",
+    "height",
+    "sampler_json",
+    "dino_min",
+    "dino_avg",
+    "dino_max",
+    "lora_scores",
+    "mask_leakage",
+    "mask_overlap",
+    "unet_evaluations",
+    "seconds",
+]
+"""Of ``schemas.ROWS``; what results are read from."""
+
+
+_ROWS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure of an image.
+
+    Attributes:
+        name: In tables and files.
+        label: For people.
+        digits: Behind the point.
+        higher_is_better: None for a figure that only describes.
+    """
+
+    name: str
+    label: str
+    digits: int = 3
+    higher_is_better: bool | None = True
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(name="dino_min", label="DINO min"),
+    Metric(name="dino_avg", label="DINO avg"),
+    Metric(name="dino_max", label="DINO max"),
+    Metric(name="presence_all", label="all found"),
+    Metric(name="presence_share", label="share found"),
+    Metric(name="mask_leakage", label="leakage", higher_is_better=False),
+    Metric(name="mask_overlap", label="mask overlap", higher_is_better=None),
+    Metric(name="unet_evaluations", label="evaluations", digits=0, higher_is_better=False),
+    Metric(name="seconds", label="s/image", digits=2, higher_is_better=False),
+)
+"""All figures, the one that decides first: a picture is as good as its worst concept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One committed image.
+
+    Attributes:
+        key: Of its row.
+        row_id: Of its row.
+        arm: Method, and the settings that tell it from others of that method.
+        method: The method alone.
+        lora_set: Names of all LoRAs in order, with weights other than 1.
+        prompt: As it was made.
+        seed: As it was made.
+        pair: Everything that images of a pair have in common.
+        values: Figures by metric name; what is not known is not there.
+        lora_scores: Likeness to each concept's references, by LoRA name.
+    """
+
+    key: str
+    row_id: str
+    arm: str
+    method: str
+    lora_set: str
+    prompt: str
+    seed: int
+    pair: tuple[Any, ...]
+    values: Mapping[str, float]
+    lora_scores: Mapping[str, float]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Prompt and LoRAs: what intervals are taken over."""
+        return (self.prompt, self.lora_set)
+
+
+def read_results(
+    rows: pa.Table, more: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Result]:
+    """Return the results of committed rows, sorted, whatever the order of ``rows``.
+
+    Args:
+        rows: ``RESULT_COLUMNS`` of an output.
+        more: Further figures by row key, such as what a classifier found.
+    """
+    labels = _settings_labels(rows["sampler_json"].unique().to_pylist())
+    # One text for all rows with equal settings, and few rows as Python values at a time.
+    same = {text: text for text in labels}
+    results = [
+        _result({**row, "sampler_json": same[row["sampler_json"]]}, labels, more or {})
+        for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE)
+        for row in batch.to_pylist()
+    ]
+    return sorted(results, key=lambda result: (result.group, result.arm, result.seed, result.key))
+
+
+def _result(
+    row: Mapping[str, Any],
+    labels: Mapping[str, str],
+    more: Mapping[str, Mapping[str, float]],
+) -> Result:
+    settings = labels[row["sampler_json"]]
+    leakage: Sequence[float] = row["mask_leakage"] or ()
+    known: dict[str, Any] = {
+        metric.name: row[metric.name]
+        for metric in METRICS
+        if metric.name in row and metric.name != "mask_leakage"
+    }
+    known["mask_leakage"] = sum(leakage) / len(leakage) if leakage else None
+    known |= more.get(row["key"], {})
+    lora_set = " + ".join(
+        lora["name"] if lora["weight"] == 1 else f"{lora['name']}:{lora['weight']:g}"
+        for lora in row["loras"]
+    )
+    return Result(
+        key=row["key"],
+        row_id=row["row_id"],
+        arm=f"{row['method']} ({settings})" if settings else row["method"],
+        method=row["method"],
+        lora_set=lora_set,
+        prompt=row["prompt"],
+        seed=row["seed"],
+        pair=(
+            row["prompt"],
+            row["negative_prompt"],
+            lora_set,
+            row["seed"],
+            row["width"],
+            row["height"],
+            row["sampler_json"],
+        ),
+        values={name: float(value) for name, value in known.items() if value is not None},
+        lora_scores={
+            entry["lora"]: entry["score"]
+            for entry in row["lora_scores"] or ()
+            if entry["score"] is not None
+        },
+    )
+
+
+def _settings_labels(sampler_jsons: Iterable[str]) -> dict[str, str]:
+    """Return what tells each of the settings from the others; nothing if there is only one."""
+    settings = {text: json.loads(text) for text in sampler_jsons}
+    names = sorted({name for each in settings.values() for name in each})
+    varied = [
+        name
+        for name in names
+        if len({json.dumps(each.get(name)) for each in settings.values()}) > 1
+    ]
+    return {
+        text: ", ".join(f"{name} {json.dumps(each.get(name))}" for name in varied)
+        for text, each in settings.items()
+    }

@@ -1,0 +1,102 @@
+"""An output as WebDataset shards: tar files of images, captions and everything else about them.
+
+A sample is ``KEY.png``, ``KEY.txt`` (the prompt) and ``KEY.json`` (the rest of its row). Samples
+are sorted by key and files carry no times, so the same rows always give the same bytes. A shard is
+closed when it is large enough, and only one is in memory.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pipelines.output_table import read_rows
+from pipelines.schemas import ROWS
+from pipelines.storage import Storage
+from pipelines.store import image_name
+
+__all__ = ["SHARD_BYTES", "shard_name", "webdataset_shards", "write_webdataset"]
+
+SHARD_BYTES = 256 * 1024**2
+_ROWS_AT_ONCE = 256
+_JSON_COLUMNS = ("sampler_json", "carried_json", "versions_json")
+_COLUMNS = [name for name in ROWS.names if name != "image"]
+
+Sample = tuple[str, Mapping[str, bytes]]
+"""Key, and content by ending."""
+
+
+def shard_name(number: int) -> str:
+    """Return the name of a shard; viewers and loaders read ``images-*.tar`` in order."""
+    return f"images-{number:06d}.tar"
+
+
+def write_webdataset(
+    storage: Storage, target: Storage, *, shard_bytes: int = SHARD_BYTES
+) -> tuple[int, int]:
+    """Write the images of an output as shards; return how many images and shards.
+
+    Args:
+        storage: The output.
+        target: Where the shards go.
+        shard_bytes: A shard is closed when it holds as much.
+    """
+    num_images = num_shards = 0
+    for content, num_samples in webdataset_shards(_samples(storage), shard_bytes=shard_bytes):
+        target.put(shard_name(num_shards), content)
+        num_images += num_samples
+        num_shards += 1
+    return num_images, num_shards
+
+
+def webdataset_shards(
+    samples: Iterable[Sample], *, shard_bytes: int
+) -> Iterator[tuple[bytes, int]]:
+    """Yield (tar file, number of samples) of every shard; none without samples."""
+    sink, num_samples = io.BytesIO(), 0
+    tar = _open(sink)
+    for key, parts in samples:
+        for ending, content in sorted(parts.items()):
+            entry = tarfile.TarInfo(f"{key}.{ending}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+        num_samples += 1
+        if sink.tell() >= shard_bytes:
+            tar.close()
+            yield sink.getvalue(), num_samples
+            sink, num_samples = io.BytesIO(), 0
+            tar = _open(sink)
+    tar.close()
+    if num_samples:
+        yield sink.getvalue(), num_samples
+
+
+def _open(sink: io.BytesIO) -> tarfile.TarFile:
+    return tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+def _samples(storage: Storage) -> Iterator[Sample]:
+    rows = read_rows(storage, _COLUMNS).sort_by("key")
+    for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        for row in batch.to_pylist():
+            yield (
+                row["key"],
+                {
+                    "png": storage.read(image_name(row["key"])),
+                    "txt": row["prompt"].encode(),
+                    "json": json.dumps(_described(row), sort_keys=True).encode(),
+                },
+            )
+
+
+def _described(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row as JSON says it, texts that are JSON themselves opened."""
+    values = {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in row.items()
+    }
+    for name in _JSON_COLUMNS:
+        values[name.removesuffix("_json")] = json.loads(values.pop(name) or "null")
+    return values

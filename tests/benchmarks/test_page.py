@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+from engine_kit import NOW
+from evaluation_kit import FIXTURE, table
+from report_kit import commit_scored, write_output
+
+from benchmarks.page import benchmark_page, main
+from pipelines.accounting import take_account
+from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.evaluate import Evaluation
+from pipelines.evaluation.interference import interference
+from pipelines.evaluation.results import read_results
+from pipelines.ledger import read_ledger
+from pipelines.publish import SHEET_NAME
+from pipelines.run_record import RunRecord, new_run_id, write_run_record
+from pipelines.storage import LocalStorage
+
+
+def test_the_page_says_where_the_reference_loses_and_what_suffers():
+    results = read_results(table(FIXTURE))
+    alone = {"a": (0.9, 3), "b": (0.9, 3)}
+    page = benchmark_page(
+        Evaluation(
+            results=tuple(results),
+            comparison=compare(results),
+            interferences=(interference(results, arm="clora", alone=alone),),
+            failures=(),
+            reasons=(),
+        ),
+        [("images", "7")],
+    )
+    # Set a + c: clora 0.5, merge 0.75. Set a + b: clora 0.375, merge (0.25 + 0 + 1) / 3.
+    assert "| a + c | 0.500 | 0.750 | merge |" in page
+    assert "| a + b | 0.375 | 0.417 | merge |" in page
+    assert "2 of 2" in page
+    assert "| b | a | 0.900 | 0.500 |" in page
+    assert "- images: 7" in page
+
+
+def record(storage: LocalStorage, num_rows: int) -> None:
+    ledger = read_ledger(storage)
+    account = take_account(ledger.made, before=ledger, after=ledger)
+    write_run_record(
+        storage,
+        RunRecord(
+            run_id=new_run_id(NOW),
+            started_at=NOW.isoformat(),
+            num_rows=num_rows,
+            job={"scoring": {"references": 3}},
+            digests={"base_model": "ab" * 32, "dino": None},
+            state="finished",
+            account=account,
+        ),
+    )
+
+
+def test_an_output_with_failures_gets_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    storage = write_output(tmp_path / "out", num_seeds=1)
+    record(storage, 13)
+    assert main([storage.uri, str(tmp_path / "docs")]) == 1
+    assert "is not complete" in capsys.readouterr().err
+    assert not (tmp_path / "docs").exists()
+
+
+def test_a_complete_output_gets_page_and_picture(tmp_path: Path):
+    from engine_kit import rows
+
+    storage = LocalStorage(tmp_path / "out")
+    commit_scored(storage, "u1", [*rows(3), *rows(3, method="merge")])
+    storage.put(SHEET_NAME, b"a picture")
+    record(storage, 6)
+    assert main([storage.uri, str(tmp_path / "docs")]) == 0
+    page = (tmp_path / "docs/benchmark.md").read_text()
+    assert "images: 6" in page
+    assert "base model: `abababababababab`" in page
+    assert (tmp_path / "docs/images/benchmark.png").read_bytes() == b"a picture"

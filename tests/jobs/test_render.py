@@ -1,0 +1,166 @@
+"""A picture of an output, made again from nothing but what it says of itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+from e2e.kit import manifest, write_job
+from engine_kit import NOW
+from PIL import Image
+
+from jobs.inputs import PreparedJob, prepare
+from jobs.job_file import JobFile, load_job
+from jobs.render import likeness, render
+from jobs.report import report
+from jobs.show import show
+from pipelines.engine import EngineSource
+from pipelines.generate import generate_unit
+from pipelines.planned_rows import row_table
+from pipelines.run_record import RunRecord, new_run_id, write_run_record
+from pipelines.score import score_rows
+from pipelines.storage import LocalStorage
+from pipelines.store import StoreUnits, image_name, store_unit
+from pipelines.unit_message import UnitFacts, UnitMessage
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> JobFile:
+    """A job whose two rows were made in one batch, without Ray."""
+    path = write_job(tmp_path_factory.mktemp("render"), manifest(2, method="clora"))
+    job = load_job(path)
+    compose(job, prepare(job))
+    return job
+
+
+def compose(job: JobFile, prepared: PreparedJob) -> None:
+    engine = EngineSource(
+        base_model_dir=prepared.base_model_dir,
+        lora_cache_bytes=2**30,
+        dtype="float32",
+        use_gpu=False,
+        num_threads=1,
+        max_lanes=None,
+    )()
+    unit = UnitMessage(unit_id="u1", rows=row_table(prepared.rows), facts=UnitFacts())
+    made = generate_unit(unit, engine)
+    scored = UnitMessage(unit_id="u1", rows=score_rows(made.rows, None, {}), facts=made.facts)
+    storage = LocalStorage(Path(job.output))
+    into = StoreUnits(
+        storage=storage,
+        run_id="run",
+        base_model_digest=prepared.base_model_digest,
+        dino_digest=None,
+    )
+    assert isinstance(store_unit(scored, into, now=NOW), pa.Table)
+    record = RunRecord(
+        run_id=new_run_id(NOW),
+        started_at=NOW.isoformat(),
+        num_rows=2,
+        job=job.model_dump(mode="json"),
+        digests={},
+    )
+    write_run_record(storage, record)
+
+
+def picture(job: JobFile, index: int = 0) -> Path:
+    return Path(job.output) / image_name(prepare(job).rows[index].key)
+
+
+def test_a_picture_made_again_alone_is_the_one_that_was_made_in_a_batch(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for index in range(2):
+        again = tmp_path / f"again{index}.png"
+        assert render(picture(job, index), out=again) == 0
+        assert "the same picture" in capsys.readouterr().out
+        old, new = (np.asarray(Image.open(path)) for path in (picture(job, index), again))
+        assert likeness(old, new).largest <= 2
+        texts = Image.open(again).text
+        assert json.loads(texts["clora"])["key"] == prepare(job).rows[index].key
+
+
+def test_maps_go_into_the_output_and_from_there_into_its_report(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = picture(job)
+    assert render(path, out=tmp_path / "again.png", maps=True) == 0
+    assert "attention maps and masks" in capsys.readouterr().out
+    sheet = Image.open(Path(job.output) / "maps" / f"{path.stem}.webp")
+    assert sheet.width > sheet.height
+    assert report(job.output) == 0
+    details = (Path(job.output) / "report/data/details-0.js").read_text()
+    assert details.count(f'"maps":"../maps/{path.stem}.webp"') == 1
+    assert details.count('"maps":null') == 1
+
+
+def test_methods_without_masks_have_no_maps(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    from jobs.picture import read_picture, with_texts
+
+    mine = read_picture(picture(job))
+    merged = tmp_path / "merged.png"
+    merged.write_bytes(with_texts(mine.pixels, mine.parameters, {**mine.recipe, "method": "merge"}))
+    assert render(merged, maps=True) == 2
+    told = capsys.readouterr().err
+    assert "'merge' makes no masks; --maps is for clora, clora-no-update" in told
+
+
+def test_another_picture_is_told_apart(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The recipe of one picture in the pixels of another."""
+    one, other = (Image.open(picture(job, index)) for index in range(2))
+    from jobs.picture import with_texts
+
+    forged = tmp_path / "forged.png"
+    recipe = json.loads(other.text["clora"])
+    forged.write_bytes(with_texts(np.asarray(one), other.text["parameters"], recipe))
+    job_path = tmp_path / "job.yaml"
+    job_path.write_text(yaml.safe_dump(job.model_dump(mode="json", exclude_none=True)))
+    assert render(forged, job_path=job_path, out=tmp_path / "again.png") == 1
+    assert "another picture" in capsys.readouterr().out
+
+
+def test_show_prints_infotext_and_recipe(job: JobFile, capsys: pytest.CaptureFixture[str]):
+    assert show(picture(job)) == 0
+    infotext, _, recipe = capsys.readouterr().out.partition("\n\n")
+    assert "Composition: clora" in infotext
+    assert json.loads(recipe)["seed"] == 0
+
+
+def test_a_picture_that_cannot_be_made_here_says_why(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    assert render(plain) == show(plain) == 2
+    assert "does not say how it was made" in capsys.readouterr().err
+    lonely = tmp_path / "lonely.png"
+    lonely.write_bytes(picture(job).read_bytes())
+    assert render(lonely) == 2
+    assert "lies in no output" in capsys.readouterr().err
+    assert render(tmp_path / "none.png") == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"base_model_digest": "0" * 64}, "was made with the base model of digest 000000000000"),
+        ({"loras": [{"name": "x", "digest": "1" * 64}]}, "has the tensors of 'x'"),
+    ],
+)
+def test_other_files_than_the_picture_s_are_refused_by_digest(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str], change, sentence: str
+):
+    from jobs.picture import read_picture, with_texts
+
+    mine = read_picture(picture(job))
+    changed = Path(job.output) / "changed.png"
+    changed.write_bytes(with_texts(mine.pixels, mine.parameters, {**mine.recipe, **change}))
+    assert render(changed, out=tmp_path / "again.png") == 2
+    assert sentence in capsys.readouterr().err

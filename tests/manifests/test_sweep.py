@@ -1,0 +1,193 @@
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.catalog import LoraEntry
+from manifests.locations import LocationError
+from manifests.problems import InputError
+from manifests.sweep import Expansion, SweepRules, expand_sweep
+from manifests.sweep_spec import SweepSpec, load_sweep
+
+CATALOG = {
+    name: LoraEntry(name=name, uri=f"/{name}", subject=subject, kind="concept")
+    for name, subject in {"tom": "cat", "felix": "cat", "rex": "dog", "hoot": "owl"}.items()
+} | {"ink": LoraEntry(name="ink", uri="/ink", kind="style")}
+
+FILES = {"lines.txt": "a cat <lora:tom:0.5> --d 3 --s 9\na dog\n"}
+
+
+def read_text(name: str) -> str:
+    if name not in FILES:
+        raise LocationError(f"{name} does not exist; check the path")
+    return FILES[name]
+
+
+def expand(**spec: Any) -> Expansion:
+    rules = SweepRules(
+        catalog=CATALOG,
+        methods=("clora", "merge", "single"),
+        composition_findings=lambda method, _prompt, loras: (
+            [("method", "needs one LoRA")] if method == "single" and len(loras) > 1 else []
+        ),
+        read_text=read_text,
+    )
+    return expand_sweep(SweepSpec.model_validate({"output": "out", **spec}), rules)
+
+
+def columns(expansion: Expansion, *names: str) -> list[tuple[Any, ...]]:
+    assert not expansion.findings
+    return [tuple(row[name] for name in names) for row in expansion.rows]
+
+
+@given(
+    methods=st.lists(st.sampled_from(["clora", "merge"]), min_size=1, unique=True),
+    seeds=st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True),
+    num_backgrounds=st.integers(1, 3),
+    num_samplers=st.integers(1, 2),
+)
+def test_every_method_gets_the_same_prompts_seeds_and_settings(
+    methods: list[str], seeds: list[int], num_backgrounds: int, num_samplers: int
+):
+    made = expand(
+        methods=methods,
+        seeds=seeds,
+        prompts=["{subjects} {background}"],
+        backgrounds=[f"in {n}" for n in range(num_backgrounds)],
+        samplers=[{"num_steps": 10 + n} for n in range(num_samplers)],
+        compositions=[["tom", "rex"], {"loras": ["rex", "hoot"]}],
+    )
+    each = {
+        method: [
+            (row["prompt"], row["loras"], row["seed"], row["sampler"])
+            for row in made.rows
+            if row["method"] == method
+        ]
+        for method in methods
+    }
+    first = each[methods[0]]
+    assert all(rows == first for rows in each.values())
+    assert len(set(first)) == len(first) == 2 * num_backgrounds * num_samplers * len(seeds)
+    assert len({row["row_id"] for row in made.rows}) == len(made.rows)
+
+
+def test_a_template_without_background_is_made_once():
+    made = expand(
+        methods=["merge"],
+        prompts=["{subjects}", "a {0} {background}"],
+        backgrounds=["here", "there"],
+        compositions=[["tom", "rex"]],
+    )
+    assert columns(made, "prompt", "background") == [
+        ("a cat and a dog", None),
+        ("a cat here", "here"),
+        ("a cat there", "there"),
+    ]
+
+
+def test_pairs_and_triples_are_those_of_different_subjects():
+    made = expand(methods=["merge"], pairs_of=["tom", "felix", "rex"], triples_of=list(CATALOG)[:4])
+    assert columns(made, "loras") == [
+        ("tom;rex",),
+        ("felix;rex",),
+        ("tom;rex;hoot",),
+        ("felix;rex;hoot",),
+    ]
+
+
+def test_loras_keep_their_weights_and_words_and_styles_have_no_place_in_the_prompt():
+    loras = [{"lora": "tom", "weight": 0.5, "subject": "kitten"}, "ink:0.25"]
+    made = expand(methods=["merge"], compositions=[loras])
+    ((prompt, text),) = columns(made, "prompt", "loras")
+    assert prompt == "a kitten"
+    assert json.loads(text)[0] == {"lora": "tom", "weight": 0.5, "subject": "kitten"}
+    plain = expand(methods=["merge"], compositions=[["tom:0.5", "ink"]])
+    assert columns(plain, "loras") == [("tom:0.5;ink",)]
+
+
+def test_lines_of_a_prompt_file_bring_their_own_loras_seeds_and_settings():
+    made = expand(
+        methods=["merge"],
+        seeds=[0, 1],
+        samplers=[{"guidance_scale": 4.0}],
+        compositions=[{"loras": ["tom", "rex"], "prompt_file": "lines.txt"}],
+    )
+    assert columns(made, "prompt", "loras", "seed", "sampler") == [
+        ("a cat", "rex;tom:0.5", 3, '{"guidance_scale": 4.0, "num_steps": 9}'),
+        ("a dog", "tom;rex", 0, '{"guidance_scale": 4.0}'),
+        ("a dog", "tom;rex", 1, '{"guidance_scale": 4.0}'),
+    ]
+
+
+def test_every_mistake_of_every_composition_is_told_at_once():
+    made = expand(
+        methods=["clora", "mergee", "single"],
+        prompts=["{subjects}", "{9}"],
+        pairs_of=["tom", "felix"],
+        compositions=[
+            ["tom", "nobody"],
+            {"loras": ["tom", "rex"], "prompts": ["__none__"]},
+            {"loras": ["tom"], "prompt_file": "gone.txt"},
+            {"loras": ["tom", "rex"], "prompts": ["a cat and a dog"]},
+        ],
+    )
+    assert not made.rows
+    told = [f"{place}: {text}" for place, text in made.findings]
+    for part in (
+        "methods: 'mergee' is no method; did you mean 'merge'?",
+        "pairs_of: gives no set of 2",
+        "compositions[0].loras: no LoRA 'nobody'",
+        "compositions[0].prompts[1]: {9} is used",
+        "compositions[1].prompts[0]: there is no list 'none'",
+        "compositions[2].prompt_file: gone.txt does not exist",
+        "compositions[3]: prompt 'a cat and a dog', method: needs one LoRA",
+    ):
+        assert any(part in line for line in told), (part, told)
+
+
+def test_an_empty_grid_is_a_mistake():
+    assert expand(methods=["merge"]).findings == (
+        ("compositions", "holds no LoRA sets; list some, or name pairs_of"),
+    )
+
+
+def write(folder: Path, values: Mapping[str, Any] | str) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+    return path
+
+
+def test_seeds_are_a_list_or_a_range(tmp_path: Path):
+    ranged, place = load_sweep(write(tmp_path, {"output": "o", "seeds": {"first": 5, "count": 3}}))
+    assert ranged.seeds == (5, 6, 7)
+    assert place == str(tmp_path / "sweep.yaml")
+
+
+def test_every_problem_of_the_file_is_told_with_the_nearest_name(tmp_path: Path):
+    path = write(
+        tmp_path,
+        {
+            "outputt": "o",
+            "seeds": {"first": 5, "cuont": 3},
+            "compositions": [{"loras": ["a"], "promptfile": "x"}],
+            "width": 13,
+        },
+    )
+    with pytest.raises(InputError) as error:
+        load_sweep(path)
+    told = str(error.value)
+    assert "output: is required and not given; there is 'outputt'" in told
+    assert "there is 'cuont'" in told
+    assert "compositions.0.promptfile: is not a known setting; did you mean 'prompt_file'?" in told
+    assert "width: Input should be greater than or equal to 64, got 13" in told
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: b: c", "methods: {"])
+def test_a_file_that_is_no_sweep_is_a_sentence(tmp_path: Path, text: str):
+    with pytest.raises(InputError, match="1 problem"):
+        load_sweep(write(tmp_path, text))
