@@ -24,13 +24,14 @@ from manifests.problems import InputError, Problem
 from manifests.sweep import Expansion, SweepRules, expand_sweep
 from manifests.sweep_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
 from manifests.wording import WHOLE, SettingsError
-from pipelines.storage import StorageError, open_storage
+from pipelines.storage import Storage, StorageError, open_storage
 
 __all__ = ["sweep"]
 
 BAD_INPUT = 2
 MANIFEST_NAME = "manifest.parquet"
 JOB_NAME = "job.yaml"
+MARK = "# Written by `clora sweep"
 
 COLUMNS = pa.schema(
     [
@@ -56,6 +57,7 @@ def sweep(path: str | Path) -> int:
         spec, place = load_sweep(path)
         job, expansion = _checked(spec, place)
         storage = open_storage(job.output)
+        _check_free(storage)
     except (InputError, StorageError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
@@ -63,6 +65,15 @@ def sweep(path: str | Path) -> int:
     storage.put(JOB_NAME, _job_text(job, place))
     print(_summary(spec, expansion, f"{job.output}/{JOB_NAME}"))
     return 0
+
+
+def _check_free(storage: Storage) -> None:
+    """Refuse to replace a job that somebody wrote by hand."""
+    if storage.exists(JOB_NAME) and not storage.read(JOB_NAME).startswith(MARK.encode()):
+        raise StorageError(
+            f"{storage.uri}/{JOB_NAME} was not written by `clora sweep` and would be replaced; "
+            "name another output, or move that file"
+        )
 
 
 def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
@@ -139,7 +150,7 @@ def _job_text(job: JobFile, place: str) -> bytes:
     """Return the job file: its manifest beside it, its output where it lies."""
     values = job.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     values |= {"manifest": MANIFEST_NAME, "output": "."}
-    heading = f"# Written by `clora sweep {Path(place).name}`, which replaces it.\n"
+    heading = f"{MARK} {Path(place).name}`, which replaces it.\n"
     return (heading + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)).encode()
 
 

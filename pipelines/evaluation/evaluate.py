@@ -62,7 +62,9 @@ def evaluate(
     results = read_results(rows, more)
     comparison = compare(results)
     alone = _alone(rows, references)
-    failures = sorted(ledger.last_errors.values(), key=lambda error: error["key"])
+    failures = sorted(
+        ledger.last_errors.values(), key=lambda error: (error["row_id"], error["key"])
+    )
     reasons = Counter(
         f"{error['stage']}, {error['error']}: {_DIGITS.sub('…', error['message'])}"
         for error in failures

@@ -65,7 +65,7 @@ def _cost(comparison: Comparison) -> list[str]:
     known = [arm for arm in comparison.arms if name in arm.means]
     if len(known) < 2:
         return []
-    cheapest = min(known, key=lambda arm: arm.means[name].mean)
+    cheapest = min(known, key=lambda arm: (arm.means[name].mean, arm.name))
     parts = [
         f"{arm.name} {arm.means[name].mean:,.0f} "
         f"({arm.means[name].mean / cheapest.means[name].mean:.1f} times {cheapest.name})"

@@ -48,6 +48,18 @@ def test_a_sweep_becomes_a_job_that_validates_and_writing_it_again_changes_nothi
     assert [(out / name).read_bytes() for name in (JOB_NAME, MANIFEST_NAME)] == first
 
 
+def test_a_job_that_somebody_wrote_is_not_replaced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = write(tmp_path, compositions=[["violet-cat", "husky-dog"]])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / JOB_NAME).write_text("manifest: mine.csv\n")
+    assert sweep(path) == 2
+    assert "was not written by `clora sweep`" in capsys.readouterr().err
+    assert (tmp_path / "out" / JOB_NAME).read_text() == "manifest: mine.csv\n"
+    assert not (tmp_path / "out" / MANIFEST_NAME).exists()
+
+
 def test_problems_of_grid_settings_catalog_and_job_come_in_one_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

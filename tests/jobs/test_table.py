@@ -9,6 +9,7 @@ import jobs.evaluated
 from emoji_world import presence_file
 from emoji_world.presence import judge, load_presence
 from jobs.evaluated import evaluated, open_output
+from jobs.report import report
 from jobs.table import table
 from pipelines.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.storage import LocalStorage
@@ -59,6 +60,19 @@ def test_images_of_another_base_model_are_not_judged(output: LocalStorage):
     assert not any("presence_all" in result.values for result in results)
 
 
-def test_a_folder_without_runs_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert table(str(tmp_path / "none")) == 2
+def test_the_report_tells_what_the_run_was_made_with(
+    output: LocalStorage, capsys: pytest.CaptureFixture[str]
+):
+    assert report(output.uri) == 0
+    assert "4 images, 0 failed rows" in capsys.readouterr().out
+    page = output.read("report/index.html").decode()
+    assert "<h1>out</h1>" in page
+    assert "latest run" in page
+
+
+@pytest.mark.parametrize("command", [table, report])
+def test_a_folder_without_runs_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command
+):
+    assert command(str(tmp_path / "none")) == 2
     assert "no run has written here" in capsys.readouterr().err
