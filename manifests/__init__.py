@@ -5,7 +5,8 @@ at once; gives each row a key that is the hash of everything that changes its pi
 moment: neither torch nor Ray nor any model library is imported here.
 
     rows         readers > row_schema, row_loras, regions > row_check > check, resolved, keys
-    LoRAs        catalog > lora_files > lora_file > safetensors_header, lora_layers, lora_family
+    LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
+                 lora_layers, lora_names, other_adapters; lora_family
     base model   base_model, digests
     places       locations (paths and URIs), file_cache (local copies)
     text         text_rules, wording, problems, json_text, yaml_text

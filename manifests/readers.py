@@ -15,7 +15,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 from pyarrow import NativeFile, RecordBatch
 
-from manifests.json_text import load_json
+from manifests.json_text import first_repeated, load_json
 from manifests.locations import LocationError, expand, open_file, open_stream
 from manifests.problems import Problem
 
@@ -86,8 +86,8 @@ def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
     with open_file(file) as source:
         table = pq.ParquetFile(source)
         names = table.schema_arrow.names
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        twice = first_repeated(names)
+        if twice is not None:
             yield Problem(
                 place=file, field=twice, problem="is the name of two columns; names are unique"
             )
