@@ -7,6 +7,8 @@ moment: neither torch nor Ray nor any model library is imported here.
     rows         readers > row_schema, row_loras, regions > row_check > check, resolved, keys
     LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
                  lora_layers, lora_names, other_adapters; lora_family
+    a LoRA told  lora_report > lora_scales, lora_parts, lora_fingerprint, gallery_hashes,
+                 trainer_notes > catalog_entry
     base model   base_model, digests
     places       locations (paths and URIs), file_cache (local copies)
     text         text_rules, wording, problems, json_text, yaml_text

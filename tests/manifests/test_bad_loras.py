@@ -11,6 +11,7 @@ from input_kit import raw_bytes, safetensors_bytes
 from manifests.catalog import LoraEntry
 from manifests.lora_file import LoraFileProblem, inspect_lora_file
 from manifests.lora_files import LoraFiles
+from manifests.lora_report import lora_report
 
 CORPUS = bad_files()
 
@@ -22,11 +23,12 @@ def test_the_corpus_is_large_and_every_file_in_it_another():
 
 
 @pytest.mark.parametrize("bad", CORPUS, ids=lambda bad: bad.name)
-def test_a_bad_file_is_refused_with_its_name_and_the_reason(tmp_path: Path, bad: BadFile):
+@pytest.mark.parametrize("look", [inspect_lora_file, lora_report])
+def test_a_bad_file_is_refused_with_its_name_and_the_reason(tmp_path: Path, bad: BadFile, look):
     path = tmp_path / f"{bad.name}.safetensors"
     path.write_bytes(bad.content)
     with pytest.raises(LoraFileProblem) as caught:
-        inspect_lora_file(path)
+        look(path)
     sentence = str(caught.value)
     assert sentence.startswith(str(path))
     assert bad.words in sentence
