@@ -164,7 +164,12 @@ def _read_csv(file: str) -> Iterator[RawRow | Problem]:
         texts = (content.decode("utf-8", "surrogateescape") for _, content in _lines(stream))
         header_text = next(texts, "").removeprefix("\ufeff")
         delimiter = max(",;\t", key=header_text.count)
-        header = next(csv.reader([header_text], delimiter=delimiter), [])
+        try:
+            header = next(csv.reader([header_text], delimiter=delimiter), [])
+        except csv.Error as error:
+            problem = f"is not valid CSV ({error}); save the file again"
+            yield Problem(place=file, line=1, field="(header)", problem=problem)
+            return
         names = [name.strip() for name in header]
         if not names or len(set(names)) != len(names) or "" in names:
             problem = f"should name every column once, got {names!r}"

@@ -39,6 +39,9 @@ MAX_TENSORS = 100_000
 MAX_TENSOR_NAME_CHARACTERS = 500
 
 
+_ENTRY_FIELDS = ("dtype", "shape", "data_offsets")
+
+
 class LoraFileProblem(Exception):  # noqa: N818  (a finding about a file, not a fault of ours)
     """The file cannot be used as a LoRA; the message is a sentence that names it and says why."""
 
@@ -144,7 +147,8 @@ def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, s
     if not isinstance(header, dict):
         raise LoraFileProblem(f"{path} has a header that is not a JSON object")
     fields = cast("dict[str, Any]", header)
-    metadata = fields.pop("__metadata__", {}) or {}
+    metadata = fields.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict):
         raise LoraFileProblem(f"{path} has metadata that is not a JSON object; save it again")
     known = cast("dict[str, Any]", metadata)
@@ -185,7 +189,13 @@ def _entry(path: Path, name: str, value: object) -> TensorEntry:
     if not isinstance(value, dict):
         raise LoraFileProblem(f"{where} is not described by a JSON object")
     fields = cast("dict[str, Any]", value)
-    dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if len(fields) > 3:
+        extra = next(key for key in fields if key not in _ENTRY_FIELDS)
+        raise LoraFileProblem(
+            f"{where} is described by {extra[:100]!r}, which safetensors does not know; save the "
+            "LoRA again"
+        )
+    dtype, shape, offsets = (fields.get(key) for key in _ENTRY_FIELDS)
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise LoraFileProblem(f"{where} has the dtype {str(dtype)[:40]!r}; use F32, F16 or BF16")
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2 or len(shape) > 8:

@@ -27,6 +27,8 @@ def headers() -> Iterator[BadFile]:
         "metadata-null": ({"__metadata__": {"a": None}, "a": entry()}, "'a' is not text"),
         "metadata-nested": ({"__metadata__": {"a": {}}, "a": entry()}, "'a' is not text"),
         "metadata-half": ({"__metadata__": {"a": "\ud800"}, "a": entry()}, "'a' is not text"),
+        "metadata-empty-list": ({"__metadata__": [], "a": entry()}, "metadata that is not a JSON"),
+        "entry-extra": ({"a": entry(extra=1)}, "'extra', which safetensors does not know"),
         "entry-null": ({"a": None}, "not described by a JSON object"),
         "entry-list": ({"a": [entry()]}, "not described by a JSON object"),
         "no-dtype": ({"a": {"shape": [1], "data_offsets": [0, 2]}}, "dtype 'None'"),
