@@ -10,7 +10,7 @@ moment: neither torch nor Ray nor any model library is imported here.
     a LoRA told  lora_report > lora_scales, lora_parts, lora_fingerprint, gallery_hashes,
                  trainer_notes > catalog_entry
     base model   base_model, digests
-    places       locations (paths and URIs), file_cache (local copies)
+    places       locations (paths and URIs), file_cache (local copies), allowed_roots (services)
     text         text_rules, wording, problems, json_text, yaml_text
 
 A row and a LoRA pass through the modules from left to right; each begins with its rule.
