@@ -17,6 +17,7 @@ from pyarrow import NativeFile, RecordBatch
 
 from manifests.json_text import first_repeated, load_json
 from manifests.locations import LocationError, expand, open_file, open_stream
+from manifests.manifest_limits import check_parquet_size, counted_lines
 from manifests.problems import Problem
 
 __all__ = ["RawRow", "read_rows"]
@@ -85,6 +86,7 @@ def _read_file(file: str) -> Iterator[RawRow | Problem]:
 def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
     with open_file(file) as source:
         table = pq.ParquetFile(source)
+        check_parquet_size(table, file=file)
         names = table.schema_arrow.names
         twice = first_repeated(names)
         if twice is not None:
@@ -118,7 +120,7 @@ def _arrow_row(row: RecordBatch) -> dict[str, Any] | str:
 
 def _read_json_lines(file: str) -> Iterator[RawRow | Problem]:
     with open_stream(file) as source:
-        for line, content in _lines(_buffered(source)):
+        for line, content in counted_lines(_lines(_buffered(source)), file=file):
             if len(content) > MAX_LINE_BYTES:
                 problem = f"is longer than {MAX_LINE_BYTES:,} bytes; what follows is not read"
                 yield Problem(place=file, line=line, field="(row)", problem=problem)
@@ -161,7 +163,8 @@ def _read_csv(file: str) -> Iterator[RawRow | Problem]:
             yield Problem(place=file, field="(file)", problem=problem)
             return
         # Bytes that are not UTF-8 stay visible as lone surrogates, and cost their row alone.
-        texts = (content.decode("utf-8", "surrogateescape") for _, content in _lines(stream))
+        lines = counted_lines(_lines(stream), file=file)
+        texts = (content.decode("utf-8", "surrogateescape") for _, content in lines)
         header_text = next(texts, "").removeprefix("\ufeff")
         delimiter = max(",;\t", key=header_text.count)
         try:
