@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= demo_out
 
-.PHONY: demo benchmark test check lint types imports unit ray clean help
+.PHONY: demo benchmark test check lint types imports unit ray fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is to run
@@ -51,6 +51,9 @@ unit: $(VENV)/.dev ## Tests that need no cluster
 
 ray: $(VENV)/.dev ## Tests on a local Ray cluster and of the whole product
 	$(BIN)/pytest -q -m "ray or e2e"
+
+fuzz: $(VENV)/.dev ## A million damaged LoRA headers and 300,000 mutated rows; takes long
+	PYTHONPATH=tests:. $(BIN)/python -m fuzz
 
 clean: ## Remove the virtual environment and the demo's output
 	rm -rf $(VENV) $(OUT)

@@ -14,6 +14,9 @@ from torch import Tensor
 from clora_core.errors import PromptError
 from clora_core.rows import Region
 
+_NO_IMAGE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
+"""What Pillow raises for a picture that is none, or that would unpack to gigabytes."""
+
 
 def region_mask(region: Region, height: int, width: int) -> Bool[Tensor, "height width"]:
     """Return ``region`` on a map of ``height`` x ``width`` positions, by each position's centre.
@@ -48,6 +51,6 @@ def _drawn(path: str, height: int, width: int) -> Tensor:
     try:
         with Image.open(path) as image:
             small = image.convert("L").resize((width, height), Image.Resampling.BOX)
-    except (OSError, UnidentifiedImageError) as error:
+    except _NO_IMAGE as error:
         raise PromptError(f"region mask {path} cannot be read as an image ({error})") from error
     return torch.from_numpy(np.asarray(small) >= 128)

@@ -172,6 +172,23 @@ def render(
     raise typer.Exit(run(image, job_path=job, out=out, maps=maps))
 
 
+loras_app = typer.Typer(help="Look at LoRA files.", no_args_is_help=True)
+app.add_typer(loras_app, name="loras")
+
+
+@loras_app.command("inspect")
+def loras_inspect(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRA files.")],
+    catalog: Annotated[
+        bool, typer.Option("--catalog", help="Write a LoRA catalog (YAML) of the files instead.")
+    ] = False,
+) -> None:
+    """Say what LoRA files are, or what is wrong with them. Exit 0, or 2 if one is no use."""
+    from jobs.loras import inspect as run
+
+    raise typer.Exit(run(files, as_catalog=catalog))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with the command's exit code."""
     app(args=None if arguments is None else list(arguments), prog_name="clora")

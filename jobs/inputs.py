@@ -14,6 +14,8 @@ from clora_core.methods import METHODS
 from emoji_world import base_model_dir, dino_dir, lora_catalog
 from jobs.composable import composition_findings
 from jobs.job_file import EMOJI_WORLD, JobFile, resolve_sampler
+from jobs.job_roots import refuse_outside, service_roots
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.catalog import Catalog, read_catalog
 from manifests.check import RowDefaults, RowRules, check_rows
@@ -80,6 +82,8 @@ def prepare(
     Raises:
         InputError: With every problem of job, catalog, base model and manifest.
     """
+    allowed = service_roots()
+    refuse_outside(job, allowed, place=place)
     problems: list[Problem] = []
     base = _STAND_IN
     try:
@@ -90,7 +94,7 @@ def prepare(
     if scoring.model_dir is not None and not Path(scoring.model_dir).is_dir():
         text = f"{scoring.model_dir} is not a folder; name a DINO model, or set references to 0"
         problems.append(Problem(place=place, field="scoring.model", problem=text))
-    catalog = job_catalog(job)
+    catalog = job_catalog(job, allowed)
     problems.extend(catalog.problems)
     sampler = job.sampler_config()
 
@@ -111,6 +115,7 @@ def prepare(
         base_model_digest=base.digest,
         dtype=job.resources.dtype,
         engine_version=ENGINE_VERSION,
+        allowed=allowed,
     )
     checked = check_rows(read_rows(job.manifest), rules, place=job.manifest)
     problems.extend(checked.problems)
@@ -159,12 +164,13 @@ def _hub_snapshot(name: str) -> str:
         ) from error
 
 
-def job_catalog(job: JobFile) -> Catalog:
+def job_catalog(job: JobFile, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
     """Return the LoRA catalog of a job; what is wrong with it is in its problems."""
     if job.catalog is None:
         return Catalog(place="(no catalog)", entries={})
-    place = str(lora_catalog()) if job.catalog == EMOJI_WORLD else job.catalog
-    return read_catalog(place)
+    if job.catalog == EMOJI_WORLD:
+        return read_catalog(str(lora_catalog()))
+    return read_catalog(job.catalog, allowed=allowed)
 
 
 def _scoring(job: JobFile) -> Scoring:

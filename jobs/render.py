@@ -18,6 +18,7 @@ from clora_core.methods import METHODS
 from clora_core.rows import AttentionRecord, RowFailure
 from jobs.inputs import base_model_folder, job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
+from jobs.job_roots import service_roots
 from jobs.picture import Picture, PictureError, read_picture, with_texts
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.file_cache import local_copy
@@ -159,7 +160,7 @@ def _check_base(picture: Picture, base: BaseModelFacts, path: Path) -> None:
 def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str, str]:
     """Return where the LoRAs of the recipe are, by digest."""
     files = LoraFiles(model_width=base.cross_attention_width)
-    catalog = job_catalog(job)
+    catalog = job_catalog(job, service_roots())
     named = {lora["name"] for lora in picture.recipe["loras"]}
     # Those of the same name first: a catalog may be long and its files far away.
     entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
 from manifests.locations import LocationError, absolute, open_file, parent, read_bytes
 from manifests.problems import Problem
 from manifests.resolved import LoraKind
@@ -88,8 +89,13 @@ class Catalog(Mapping[str, LoraEntry]):
         return len(self.entries)
 
 
-def read_catalog(uri: str) -> Catalog:
-    """Return the catalog at ``uri`` (absolute path or URI); what is wrong is in its problems."""
+def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
+    """Return the catalog at ``uri`` (absolute path or URI); what is wrong is in its problems.
+
+    Args:
+        uri: The catalog.
+        allowed: Where its LoRA files may be; an entry that names another place is a problem.
+    """
     try:
         items, lines = (
             _parquet_items(uri)
@@ -103,6 +109,9 @@ def read_catalog(uri: str) -> Catalog:
     problems: list[Problem] = []
     for item, line in zip(items, lines, strict=True):
         entry, findings = _entry(item, folder=parent(uri))
+        refusal = None if entry is None else allowed.refusal(entry.uri)
+        if entry is not None and refusal is not None:
+            entry, findings = None, [("uri", f"{named(entry.uri)} {refusal}")]
         name = item.get("name") if isinstance(item, Mapping) else None
         if entry is not None and entry.name in entries:
             entry, findings = (
@@ -154,6 +163,8 @@ def _parquet_items(uri: str) -> tuple[Sequence[Any], list[int]]:
         items = [{k: v for k, v in item.items() if v == v} for item in items]
     except LocationError as error:
         raise _NotACatalogError(str(error)) from error
+    except (ValueError, OverflowError) as error:
+        raise _NotACatalogError(f"holds a value that cannot be read ({error})") from error
     return items, list(range(1, len(items) + 1))
 
 

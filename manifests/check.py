@@ -8,6 +8,7 @@ how settings are resolved, so that manifests are checked on machines without one
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from manifests.manifest_limits import too_many_problems
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedRow
@@ -46,6 +47,10 @@ def check_rows(
     for item in checked_rows(raw_rows, rules):
         if isinstance(item, Problem):
             problems.append(item)
+            enough = too_many_problems(len(problems))
+            if enough is not None:
+                problems.append(Problem(place=place, field="(file)", problem=enough))
+                break
         else:
             rows.append(item)
     if not rows and not problems:

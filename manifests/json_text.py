@@ -5,25 +5,44 @@ a mistake someone would like to hear of.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["load_json"]
+__all__ = ["first_repeated", "load_json"]
 
 
-def load_json(text: str) -> Any:
+def load_json(text: str, *, allow_nan: bool = True) -> Any:
     """Return the value of a JSON text.
+
+    Args:
+        text: One JSON value.
+        allow_nan: Take ``NaN`` and ``Infinity``, which Python writes and JSON doesn't know.
 
     Raises:
         ValueError: Not JSON, or a key given twice.
         RecursionError: Nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_pairs_that_differ)
+    constants = None if allow_nan else _refuse_constant
+    return json.loads(text, object_pairs_hook=_pairs_that_differ, parse_constant=constants)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _pairs_that_differ(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:100]!r} is given twice")
+        twice = first_repeated(name for name, _ in pairs)
+        raise ValueError(f"{(twice or '')[:100]!r} is given twice")
     return found
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """Return the first name that was there before, or None; takes as long as there are names."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

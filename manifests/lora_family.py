@@ -9,38 +9,82 @@ from collections.abc import Sequence
 
 from manifests.lora_layers import LoraLayer
 
-__all__ = ["UNKNOWN_FAMILY", "cross_attention_width", "misfit", "model_family"]
+__all__ = [
+    "UNKNOWN_FAMILY",
+    "cross_attention_width",
+    "cross_attention_widths",
+    "misfit",
+    "model_family",
+]
 
 UNKNOWN_FAMILY = "unknown"
 
 _WIDTHS = {768: "SD1.x", 1024: "SD2.x", 2048: "SDXL"}
-_CROSS_ATTENTION = re.compile(r"attn2[._](?:processor[._])?to_[kv](?:_lora)?$")
+_TEXT_WIDTHS = {768: "SD1.x", 1024: "SD2.x"}
+_ELSEWHERE = ("FLUX", "SD3", "other transformer")
+"""Families whose models have no UNet; none of them runs here."""
+
+_CROSS_ATTENTION = re.compile(r"attn2[._](?:processor[._])?to_[kv](?:_lora)?\Z")
+_TEXT_ATTENTION = re.compile(r"^(?:lora_te_|text_encoder\.).*self_attn[._][qkv]_proj")
 _FLUX = re.compile(r"double_blocks|single_blocks|single_transformer_blocks")
-_SDXL = re.compile(r"^lora_te2_|^text_encoder_2\.|label_emb")
-_TRANSFORMER = re.compile(r"^(lora_)?transformer[._]|joint_blocks|^lora_unet_blocks_")
+_SD3 = re.compile(r"joint_blocks")
+_SDXL = re.compile(
+    r"^lora_te2_|^text_encoder_2\.|label_emb|^lora_unet_(?:input_blocks|middle_block|output_blocks)_"
+)
+_TRANSFORMER = re.compile(
+    r"^(?:lora_)?(?:transformer|prior)[._]|^lora_unet_(?:blocks|layers|transformer_blocks)_"
+    r"|^(?:diffusion_model\.)?(?:blocks|layers|transformer_blocks|decoders)\."
+)
 
 
 def cross_attention_width(layers: Sequence[LoraLayer]) -> int | None:
     """Return the width of the text embedding that cross-attention reads, or None."""
-    for layer in layers:
-        if not layer.in_text_encoder and _CROSS_ATTENTION.search(layer.name):
-            return layer.in_features
-    return None
+    widths = cross_attention_widths(layers)
+    return widths[0] if widths else None
+
+
+def cross_attention_widths(layers: Sequence[LoraLayer]) -> tuple[int, ...]:
+    """Return every width that cross-attention reads, in order; a whole LoRA has one at most."""
+    return tuple(
+        sorted(
+            {
+                layer.in_features
+                for layer in layers
+                if not layer.in_text_encoder and _CROSS_ATTENTION.search(layer.name)
+            }
+        )
+    )
 
 
 def model_family(layers: Sequence[LoraLayer]) -> str:
-    """Return ``SD1.x``, ``SD2.x``, ``SDXL``, ``FLUX``, ``other transformer`` or ``unknown``."""
+    """Return the family of base models, ``unknown`` where names and shapes leave it open.
+
+    Returns:
+        ``SD1.x``, ``SD2.x``, ``SDXL``, ``FLUX``, ``SD3``, ``other transformer`` or ``unknown``.
+    """
     names = [layer.name for layer in layers]
-    if any(_FLUX.search(name) for name in names):
-        return "FLUX"
+    for family, pattern in (("FLUX", _FLUX), ("SD3", _SD3)):
+        if any(pattern.search(name) for name in names):
+            return family
     width = cross_attention_width(layers)
     if width is not None:
         return _WIDTHS.get(width, UNKNOWN_FAMILY)
-    if any(_SDXL.search(name) for name in names):
-        return "SDXL"
-    if any(_TRANSFORMER.search(name) for name in names):
-        return "other transformer"
-    return UNKNOWN_FAMILY
+    for family, pattern in (("SDXL", _SDXL), ("other transformer", _TRANSFORMER)):
+        if any(pattern.search(name) for name in names):
+            return family
+    return _family_of_text(layers)
+
+
+def _family_of_text(layers: Sequence[LoraLayer]) -> str:
+    """Tell by the text encoder alone, where its name stands for one family."""
+    widths = {layer.in_features for layer in layers if _TEXT_ATTENTION.search(layer.name)}
+    if len(widths) != 1:
+        return UNKNOWN_FAMILY
+    (width,) = widths
+    # SDXL and FLUX have SD1's text encoder, too, and diffusers names it alike.
+    if width == 768 and not all(layer.name.startswith("lora_te_") for layer in layers):
+        return UNKNOWN_FAMILY
+    return _TEXT_WIDTHS.get(width, UNKNOWN_FAMILY)
 
 
 def misfit(*, family: str, lora_width: int | None, model_width: int | None) -> str | None:
@@ -59,9 +103,11 @@ def misfit(*, family: str, lora_width: int | None, model_width: int | None) -> s
             f"is made for {_named(family, lora_width)} and this job's base model is {model}; "
             "use a LoRA or a base model of the same family"
         )
-    if lora_width is None and family in ("FLUX", "SDXL", "other transformer"):
-        if family == _WIDTHS.get(model_width):
-            return None
+    known = _WIDTHS.get(model_width)
+    is_elsewhere = family in _ELSEWHERE or (family == "SDXL" and known is None)
+    if lora_width is None and (
+        is_elsewhere or (known is not None and family not in (known, UNKNOWN_FAMILY))
+    ):
         return (
             f"is made for {family} and this job's base model is {model}; "
             "use a LoRA or a base model of the same family"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.digests import tensor_hashes
-from manifests.lora_family import cross_attention_width, model_family
-from manifests.lora_layers import FileFormat, file_format, lora_layers
+from manifests.lora_family import cross_attention_width, cross_attention_widths, model_family
+from manifests.lora_layers import FileFormat, LoraLayer, file_format, lora_layers
 from manifests.safetensors_header import LoraFileProblem, read_header
 
 __all__ = ["LoraFileInfo", "LoraFileProblem", "inspect_lora_file"]
@@ -31,7 +31,7 @@ class LoraFileInfo:
         rank: The largest rank of its layers.
         has_unet: It adapts the image model.
         has_text_encoder: It adapts a text encoder.
-        num_layers: Adapted layers.
+        layers: What it changes, sorted by name.
         metadata: What its maker wrote; shown, never trusted.
     """
 
@@ -44,8 +44,13 @@ class LoraFileInfo:
     rank: int
     has_unet: bool
     has_text_encoder: bool
-    num_layers: int
+    layers: tuple[LoraLayer, ...]
     metadata: Mapping[str, str]
+
+    @property
+    def num_layers(self) -> int:
+        """Adapted layers."""
+        return len(self.layers)
 
 
 def inspect_lora_file(path: str | Path) -> LoraFileInfo:
@@ -58,6 +63,12 @@ def inspect_lora_file(path: str | Path) -> LoraFileInfo:
     header = read_header(path)
     kind = file_format(path, header.tensors)
     layers = lora_layers(path, header.tensors)
+    widths = cross_attention_widths(layers)
+    if len(widths) > 1:
+        raise LoraFileProblem(
+            f"{path} reads text embeddings of widths {' and '.join(map(str, widths))}, and every "
+            "base model has one; it was put together from LoRAs of two families: save one alone"
+        )
     try:
         identity, whole, data = tensor_hashes(path, header)
     except OSError as error:
@@ -72,6 +83,6 @@ def inspect_lora_file(path: str | Path) -> LoraFileInfo:
         rank=max(layer.rank for layer in layers),
         has_unet=any(not layer.in_text_encoder for layer in layers),
         has_text_encoder=any(layer.in_text_encoder for layer in layers),
-        num_layers=len(layers),
+        layers=layers,
         metadata=header.metadata,
     )

@@ -12,71 +12,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from manifests.lora_names import plain_layer_name
+from manifests.other_adapters import other_kind
 from manifests.safetensors_header import LoraFileProblem, TensorEntry
 
-__all__ = ["FileFormat", "LoraLayer", "file_format", "lora_layers"]
+__all__ = ["FileFormat", "LoraLayer", "file_format", "lora_layers", "tensor_part"]
 
 FileFormat = Literal["kohya", "locon", "diffusers", "peft", "peft without prefix"]
 
 _ACCEPTED = "kohya, LoCon, diffusers and peft LoRAs are read"
-_OTHER_ADAPTERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), sentence)
-    for pattern, sentence in (
-        (
-            r"dora_scale|lora_magnitude_vector",
-            "is a DoRA (it also rescales whole weights), which a plain LoRA cannot express; "
-            "retrain it without DoRA",
-        ),
-        (
-            r"\bhada_|\.hada_",
-            "is a LoHa (Hadamard product); convert it to a LoRA by SVD, or retrain it as LoRA",
-        ),
-        (
-            r"lokr_",
-            "is a LoKr (Kronecker product); convert it to a LoRA by SVD, or retrain it as LoRA",
-        ),
-        (
-            r"oft_blocks|oft_diag|oft_r\b|\.oft_|boft_",
-            "is an OFT (orthogonal rotation), which is no low-rank update; retrain it as LoRA",
-        ),
-        (r"lora_mid", "is a LoCon with Tucker decomposition (lora_mid); retrain without it"),
-        (r"\.on_input$|ia3_", "is an IA3 (it scales activations); retrain it as LoRA"),
-        (
-            r"^emb_params$|^clip_[lg]$|string_to_param",
-            "is a textual-inversion embedding and not a LoRA",
-        ),
-        (
-            r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.",
-            "is a full checkpoint and not a LoRA; use it as the base model, or extract a LoRA",
-        ),
-        (
-            r"^(unet\.)?(conv_in|time_embedding\.linear_1|down_blocks\.0\.resnets\.0\.conv1)\.weight$",
-            "is a whole UNet and not a LoRA; use it as part of a base model",
-        ),
-        (
-            r"^(text_model\.embeddings\.|encoder\.conv_in\.|decoder\.conv_in\.)",
-            "is a whole text encoder or VAE and not a LoRA",
-        ),
-    )
-)
 
+_KOHYA = r"^(?P<layer>lora_(?:unet|te|te1|te2|te3|transformer|prior)_[\w\-]+)"
 _PARTS: tuple[tuple[re.Pattern[str], FileFormat], ...] = (
+    (re.compile(_KOHYA + r"\.(?P<part>lora_down|lora_up)\.weight\Z"), "kohya"),
+    (re.compile(_KOHYA + r"\.(?P<part>alpha)\Z"), "kohya"),
     (
-        re.compile(r"^(?P<layer>lora_(?:unet|te|te1|te2|te3)_[\w\-]+)\.(?P<part>lora_down|lora_up)\.weight$"),
-        "kohya",
-    ),
-    (re.compile(r"^(?P<layer>lora_(?:unet|te|te1|te2|te3)_[\w\-]+)\.(?P<part>alpha)$"), "kohya"),
-    (
-        re.compile(r"^(?P<layer>.+?)(?P<part>\.lora_A|\.lora_B)(?:\.default(?:_\d+)?)?\.weight$"),
+        re.compile(r"^(?P<layer>.+?)(?P<part>\.lora_A|\.lora_B)(?:\.default(?:_\d+)?)?\.weight\Z"),
         "peft",
     ),
-    (re.compile(r"^(?P<layer>.+?)(?P<part>\.lora\.down|\.lora\.up)\.weight$"), "diffusers"),
-    (re.compile(r"^(?P<layer>.+?_lora)(?P<part>\.down|\.up)\.weight$"), "diffusers"),
+    (re.compile(r"^(?P<layer>.+?)(?P<part>\.lora\.down|\.lora\.up)\.weight\Z"), "diffusers"),
+    (re.compile(r"^(?P<layer>.+?_lora)(?P<part>\.down|\.up)\.weight\Z"), "diffusers"),
     (
-        re.compile(r"^(?P<layer>.+?)(?P<part>\.lora_linear_layer\.down|\.lora_linear_layer\.up)\.weight$"),
+        re.compile(r"^(?P<layer>.+?)(?P<part>\.lora_linear_layer\.down|\.lora_linear_layer\.up)\.weight\Z"),
         "diffusers",
     ),
-    (re.compile(r"^(?P<layer>.+?)(?P<part>\.alpha)$"), "diffusers"),
+    (re.compile(r"^(?P<layer>.+?)(?P<part>\.alpha)\Z"), "diffusers"),
 )  # fmt: skip
 _ROLE = {"down": "down", "lora_down": "down", "lora_A": "down"}
 _PREFIX = re.compile(r"^(unet|text_encoder|text_encoder_2|text_encoder_3|transformer)\.")
@@ -111,16 +71,16 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
         LoraFileProblem: Another kind of adapter, a full checkpoint, a mix of formats, or a name
             that none of the formats has.
     """
-    for pattern, sentence in _OTHER_ADAPTERS:
-        hits = sum(pattern.search(name) is not None for name in tensors)
-        if hits:
-            raise LoraFileProblem(
-                f"{path} {sentence} ({hits} of {len(tensors)} tensors; {_ACCEPTED})"
-            )
+    other = other_kind(tensors)
+    if other is not None:
+        sentence, hits = other
+        raise LoraFileProblem(
+            f"{path} {sentence} ({hits} of {len(tensors)} tensors say so; {_ACCEPTED})"
+        )
     found: dict[FileFormat, str] = {}
     strange: list[str] = []
     for name in tensors:
-        match = _match(name)
+        match = tensor_part(name)
         if match is None:
             strange.append(name)
         elif not name.endswith(".alpha") or match[1] == "kohya":
@@ -157,7 +117,7 @@ def lora_layers(path: Path, tensors: Mapping[str, TensorEntry]) -> tuple[LoraLay
     """
     halves: dict[str, dict[str, TensorEntry]] = {}
     for name, entry in tensors.items():
-        match = _match(name)
+        match = tensor_part(name)
         if match is None:
             raise LoraFileProblem(f"{path} holds {name[:200]!r}, which is no part of a LoRA")
         layer, role = match[0], match[2]
@@ -169,6 +129,7 @@ def lora_layers(path: Path, tensors: Mapping[str, TensorEntry]) -> tuple[LoraLay
         if role in halves.setdefault(layer, {}):
             raise LoraFileProblem(f"{path} holds {role!r} of {layer[:200]!r} twice")
         halves[layer][role] = entry
+    _refuse_layers_named_twice(path, halves)
     return tuple(_layer(path, name, halves[name]) for name in sorted(halves))
 
 
@@ -177,8 +138,8 @@ def is_text_encoder(layer: str) -> bool:
     return bool(re.search(r"^lora_te|(^|\.)text_encoder|(^|[._])text_model[._]", layer))
 
 
-def _match(name: str) -> tuple[str, FileFormat, str] | None:
-    """Return (layer, format, role) of a tensor name; role is down, up or alpha."""
+def tensor_part(name: str) -> tuple[str, FileFormat, str] | None:
+    """Return (layer, format, role) of a tensor name, or None; role is down, up or alpha."""
     for pattern, kind in _PARTS:
         found = pattern.match(name)
         if found is not None:
@@ -186,6 +147,17 @@ def _match(name: str) -> tuple[str, FileFormat, str] | None:
             role = "alpha" if part == "alpha" else _ROLE.get(part, "up")
             return found["layer"], kind, role
     return None
+
+
+def _refuse_layers_named_twice(path: Path, names: Iterable[str]) -> None:
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(plain_layer_name(name), name)
+        if other != name:
+            raise LoraFileProblem(
+                f"{path} holds one layer twice, as {other[:100]!r} and {name[:100]!r}; "
+                "save it with one tool, under one name a layer"
+            )
 
 
 def _layer(path: Path, name: str, halves: Mapping[str, TensorEntry]) -> LoraLayer:

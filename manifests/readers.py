@@ -15,8 +15,9 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 from pyarrow import NativeFile, RecordBatch
 
-from manifests.json_text import load_json
+from manifests.json_text import first_repeated, load_json
 from manifests.locations import LocationError, expand, open_file, open_stream
+from manifests.manifest_limits import check_parquet_size, counted_lines
 from manifests.problems import Problem
 
 __all__ = ["RawRow", "read_rows"]
@@ -85,9 +86,10 @@ def _read_file(file: str) -> Iterator[RawRow | Problem]:
 def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
     with open_file(file) as source:
         table = pq.ParquetFile(source)
+        check_parquet_size(table, file=file)
         names = table.schema_arrow.names
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+        twice = first_repeated(names)
+        if twice is not None:
             yield Problem(
                 place=file, field=twice, problem="is the name of two columns; names are unique"
             )
@@ -118,7 +120,7 @@ def _arrow_row(row: RecordBatch) -> dict[str, Any] | str:
 
 def _read_json_lines(file: str) -> Iterator[RawRow | Problem]:
     with open_stream(file) as source:
-        for line, content in _lines(_buffered(source)):
+        for line, content in counted_lines(_lines(_buffered(source)), file=file):
             if len(content) > MAX_LINE_BYTES:
                 problem = f"is longer than {MAX_LINE_BYTES:,} bytes; what follows is not read"
                 yield Problem(place=file, line=line, field="(row)", problem=problem)
@@ -161,10 +163,16 @@ def _read_csv(file: str) -> Iterator[RawRow | Problem]:
             yield Problem(place=file, field="(file)", problem=problem)
             return
         # Bytes that are not UTF-8 stay visible as lone surrogates, and cost their row alone.
-        texts = (content.decode("utf-8", "surrogateescape") for _, content in _lines(stream))
+        lines = counted_lines(_lines(stream), file=file)
+        texts = (content.decode("utf-8", "surrogateescape") for _, content in lines)
         header_text = next(texts, "").removeprefix("\ufeff")
         delimiter = max(",;\t", key=header_text.count)
-        header = next(csv.reader([header_text], delimiter=delimiter), [])
+        try:
+            header = next(csv.reader([header_text], delimiter=delimiter), [])
+        except csv.Error as error:
+            problem = f"is not valid CSV ({error}); save the file again"
+            yield Problem(place=file, line=1, field="(header)", problem=problem)
+            return
         names = [name.strip() for name in header]
         if not names or len(set(names)) != len(names) or "" in names:
             problem = f"should name every column once, got {names!r}"

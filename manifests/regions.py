@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
-from manifests.locations import absolute, read_bytes
+from manifests.locations import LocationError, absolute, read_bytes
 from manifests.text_rules import ShortText
 
 __all__ = [
@@ -90,20 +91,30 @@ class RegionArguments(TypedDict):
     mask_path: NotRequired[str]
 
 
-def resolved_region(request: RegionRequest, *, folder: str, cache: Path | None = None) -> str:
+def resolved_region(
+    request: RegionRequest,
+    *,
+    folder: str,
+    cache: Path | None = None,
+    allowed: AllowedRoots = EVERYWHERE,
+) -> str:
     """Return the region as canonical JSON: ``box`` or ``mask`` (uri and sha256), and ``mode``.
 
     Args:
         request: What the row says.
         folder: Where relative mask files start, as a path or URI.
         cache: Folder for fetched files; the user's cache if None.
+        allowed: Where the mask may be.
 
     Raises:
-        LocationError: The mask cannot be read; the sentence names it.
+        LocationError: The mask cannot be read or may not be; the sentence names it.
     """
     if request.mask is None:
         return canonical_json({"box": request.box, "mode": request.mode})
     uri = absolute(request.mask, beside=folder)
+    refusal = allowed.refusal(uri)
+    if refusal is not None:
+        raise LocationError(f"{named(uri)} {refusal}")
     path = local_copy(uri, max_bytes=MAX_MASK_BYTES, cache=cache)
     digest = sha256(read_bytes(str(path), max_bytes=MAX_MASK_BYTES)).hexdigest()
     return canonical_json({"mask": {"sha256": digest, "uri": uri}, "mode": request.mode})

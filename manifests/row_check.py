@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
 from manifests.json_text import load_json
 from manifests.keys import canonical_json, row_key
@@ -64,6 +65,7 @@ class RowRules:
         base_model_digest: Part of every key.
         dtype: Part of every key.
         engine_version: Part of every key.
+        allowed: Where files that rows name may be.
     """
 
     catalog: Mapping[str, LoraEntry]
@@ -75,6 +77,7 @@ class RowRules:
     base_model_digest: str
     dtype: str
     engine_version: int | str
+    allowed: AllowedRoots = EVERYWHERE
 
 
 class RowChecker:
@@ -178,7 +181,11 @@ class RowChecker:
         if name not in self._lora_lists:
             requests, findings = requested_loras(value)
             loras, more = resolved_loras(
-                requests, catalog=self._rules.catalog, files=self._rules.lora_files, folder=folder
+                requests,
+                catalog=self._rules.catalog,
+                files=self._rules.lora_files,
+                folder=folder,
+                allowed=self._rules.allowed,
             )
             _remember(self._lora_lists, name, (loras, [*findings, *more]))
             return loras, [*findings, *more]

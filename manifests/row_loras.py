@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
 from manifests.json_text import load_json
 from manifests.locations import LocationError
@@ -91,6 +92,7 @@ def resolved_loras(
     catalog: Mapping[str, LoraEntry],
     files: LoraFiles,
     folder: str,
+    allowed: AllowedRoots = EVERYWHERE,
 ) -> tuple[tuple[ResolvedLora, ...], _Findings]:
     """Return the requested LoRAs with the catalog's values filled in, and what cannot be.
 
@@ -99,6 +101,7 @@ def resolved_loras(
         catalog: LoRAs by name.
         files: Looks at the LoRAs' files.
         folder: The manifest's, where relative mask files start.
+        allowed: Where mask files may be.
     """
     resolved: list[ResolvedLora] = []
     findings: _Findings = []
@@ -124,7 +127,7 @@ def resolved_loras(
                 )
                 findings.append(("loras", text))
             try:
-                region_json = resolved_region(request.region, folder=folder)
+                region_json = resolved_region(request.region, folder=folder, allowed=allowed)
             except LocationError as error:
                 findings.append(("loras", f"the region of LoRA {request.lora!r}: {error}"))
         state = files.state(entry)

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
+from manifests.file_magic import PICKLE_SUFFIXES, other_format
 from manifests.json_text import load_json
 
 __all__ = [
@@ -34,21 +35,11 @@ DTYPE_BYTES: Mapping[str, int] = {
 }  # fmt: skip
 """Bytes per value of the safetensors dtypes that a LoRA file has been seen with."""
 
-_PICKLE_SUFFIXES = (".pt", ".ckpt", ".bin", ".pth", ".pkl", ".zip")
-_PICKLE = "is a Python pickle, which can run code when loaded; convert it to .safetensors"
-_MAGICS: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "is a zip archive or " + _PICKLE.removeprefix("is ")),
-    (b"\x80\x02", _PICKLE),
-    (b"\x80\x03", _PICKLE),
-    (b"\x80\x04", _PICKLE),
-    (b"\x80\x05", _PICKLE),
-    (
-        b"version https://git-lfs",
-        "is a git-lfs pointer and not the weights; run `git lfs pull` where it came from",
-    ),
-    (b"\x1f\x8b", "is gzip-compressed; unpack it first"),
-    (b"GGUF", "is a GGUF file; use the .safetensors version"),
-)
+MAX_TENSORS = 100_000
+MAX_TENSOR_NAME_CHARACTERS = 500
+
+
+_ENTRY_FIELDS = ("dtype", "shape", "data_offsets")
 
 
 class LoraFileProblem(Exception):  # noqa: N818  (a finding about a file, not a fault of ours)
@@ -89,7 +80,7 @@ def read_header(path: Path) -> Header:
         LoraFileProblem: It isn't there, isn't safetensors, or says what isn't so.
     """
     file_bytes = _size_of_regular_file(path)
-    if path.suffix.lower() in _PICKLE_SUFFIXES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         raise LoraFileProblem(
             f"{path} ends in {path.suffix}: such files are Python pickles, which can run code "
             "when loaded; convert it to .safetensors"
@@ -99,9 +90,13 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             start = file.read(512)
-            _refuse_other_formats(path, start)
             length = int.from_bytes(start[:8], "little")
             limit = min(MAX_HEADER_BYTES, file_bytes - 8)
+            # A header's length may look like another format's first bytes: 640 is a pickle's.
+            if length > limit or start[8:9] != b"{":
+                sentence = other_format(start)
+                if sentence is not None:
+                    raise LoraFileProblem(f"{path} {sentence}")
             if len(start) < 8 or length > limit:
                 raise LoraFileProblem(
                     f"{path} is truncated or not safetensors: its header should be "
@@ -137,23 +132,14 @@ def _size_of_regular_file(path: Path) -> int:
     return status.st_size
 
 
-def _refuse_other_formats(path: Path, start: bytes) -> None:
-    for magic, sentence in _MAGICS:
-        if start.startswith(magic):
-            raise LoraFileProblem(f"{path} {sentence}")
-    text = start.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise LoraFileProblem(
-            f"{path} is a web page and not the weights; the download link needed a login or has "
-            "moved: download it again"
-        )
-    if text.startswith((b'{"', b"{'")):
-        raise LoraFileProblem(f"{path} is JSON text (a server's answer?) and not the weights")
-
-
 def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    if not text.startswith(b"{"):
+        raise LoraFileProblem(
+            f"{path} has a header that is not a JSON object; it is not safetensors, or damaged: "
+            "download it again"
+        )
     try:
-        header = load_json(text.decode("utf-8"))
+        header = load_json(text.decode("utf-8"), allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise LoraFileProblem(
             f"{path} has a header that is not valid JSON ({error}); download it again"
@@ -161,10 +147,27 @@ def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, s
     if not isinstance(header, dict):
         raise LoraFileProblem(f"{path} has a header that is not a JSON object")
     fields = cast("dict[str, Any]", header)
-    metadata = fields.pop("__metadata__", {}) or {}
+    metadata = fields.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict):
-        raise LoraFileProblem(f"{path} has metadata that is not a JSON object")
-    known = {str(k): v for k, v in cast("dict[str, Any]", metadata).items() if isinstance(v, str)}
+        raise LoraFileProblem(f"{path} has metadata that is not a JSON object; save it again")
+    known = cast("dict[str, Any]", metadata)
+    for key, value in known.items():
+        if not isinstance(value, str) or not _is_text(key + value):
+            raise LoraFileProblem(
+                f"{path} has metadata whose {key[:100]!r} is not text; safetensors allows text only"
+            )
+    if len(fields) > MAX_TENSORS:
+        raise LoraFileProblem(
+            f"{path} holds {len(fields):,} tensors and a LoRA has at most {MAX_TENSORS:,}: is it "
+            "a full checkpoint?"
+        )
+    for name in fields:
+        if len(name) > MAX_TENSOR_NAME_CHARACTERS or not name.isprintable():
+            raise LoraFileProblem(
+                f"{path} holds a tensor named {name[:100]!r}, which is longer than "
+                f"{MAX_TENSOR_NAME_CHARACTERS} characters or not plain text; save the LoRA again"
+            )
     tensors = {name: _entry(path, name, value) for name, value in fields.items()}
     if not tensors:
         raise LoraFileProblem(f"{path} holds no tensors; save the LoRA again")
@@ -172,12 +175,27 @@ def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, s
     return dict(ordered), known
 
 
+def _is_text(value: str) -> bool:
+    """Return whether ``value`` can be written at all: half of a surrogate pair cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _entry(path: Path, name: str, value: object) -> TensorEntry:
     where = f"{path}, tensor {name[:200]!r}"
     if not isinstance(value, dict):
         raise LoraFileProblem(f"{where} is not described by a JSON object")
     fields = cast("dict[str, Any]", value)
-    dtype, shape, offsets = (fields.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if len(fields) > 3:
+        extra = next(key for key in fields if key not in _ENTRY_FIELDS)
+        raise LoraFileProblem(
+            f"{where} is described by {extra[:100]!r}, which safetensors does not know; save the "
+            "LoRA again"
+        )
+    dtype, shape, offsets = (fields.get(key) for key in _ENTRY_FIELDS)
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise LoraFileProblem(f"{where} has the dtype {str(dtype)[:40]!r}; use F32, F16 or BF16")
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2 or len(shape) > 8:

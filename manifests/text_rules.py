@@ -9,12 +9,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-__all__ = ["AnyText", "LoraName", "Prompt", "RowId", "ShortText"]
+__all__ = ["AnyText", "LoraName", "Prompt", "RowId", "ShortText", "one_line"]
 
 MAX_PROMPT_CHARACTERS = 4000
 MAX_NAME_CHARACTERS = 200
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNSEEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+"""Marks that take no space or turn the direction of writing, so that a text looks like another."""
 _SEPARATORS = re.compile(r"[;|:,\[\]{}\"]")
 
 
@@ -26,6 +28,13 @@ def _without_control_characters(text: str) -> str:
             f"{found.start()}: remove it"
         )
     return text
+
+
+def one_line(text: str, *, max_characters: int) -> str:
+    """Return a stranger's text as it may be shown: one line, no control or unseen characters."""
+    plain = _UNSEEN.sub("", _CONTROL.sub(" ", text[: 4 * max_characters]))
+    plain = " ".join(plain.split())
+    return plain if len(plain) <= max_characters else f"{plain[: max_characters - 3]}..."
 
 
 def _not_blank(text: str) -> str:

@@ -11,6 +11,10 @@ import yaml
 __all__ = ["YamlError", "load_yaml", "numbered_items"]
 
 
+MAX_NODES = 5_000_000
+"""A few lines of aliases can stand for billions of values, which any message would write out."""
+
+
 class YamlError(Exception):
     """The text is not the YAML we read; ``line`` is 1-based or None."""
 
@@ -55,9 +59,25 @@ def numbered_items(text: str, field: str) -> list[int]:
 
 def _compose(text: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=_Loader)
+        weight = 0 if root is None else _weight(root, {})
     except (yaml.YAMLError, RecursionError) as error:
         raise _as_yaml_error(error) from error
+    if weight > MAX_NODES:
+        raise YamlError(f"stands for more than {MAX_NODES:,} values; write fewer aliases", None)
+    return root
+
+
+def _weight(node: yaml.Node, known: dict[int, float]) -> float:
+    """Return how many values a node stands for with all aliases written out."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # what an alias inside itself would stand for
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        else:
+            parts = node.value if isinstance(node, yaml.SequenceNode) else []
+        known[id(node)] = 1 + sum(_weight(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _build(text: str, node: yaml.Node | None) -> Any:

@@ -50,15 +50,24 @@ def read_lora(
         name = names.parse(key)
         if name is None:
             strangers.append(key)
-        else:
-            parts.setdefault((name.component, name.layer), {})[name.part] = tensor
+            continue
+        found = parts.setdefault((name.component, name.layer), {})
+        if name.part in found:
+            raise LoraFileError(
+                f"{path} holds the {name.part} factor of {name.component}.{name.layer} twice, the "
+                f"second time as {key!r}; export the LoRA with one tool"
+            )
+        found[name.part] = tensor
     if strangers:
         raise LoraFileError(
             f"{path} matches this base model in {len(tensors) - len(strangers)} of {len(tensors)} "
             f"tensors; the first that fits no layer is {strangers[0]!r}. It was trained for "
             f"another base model, or is not a plain LoRA"
         )
-    scales = MetadataScales.read(metadata)
+    try:
+        scales = MetadataScales.read(metadata)
+    except LoraFileError as error:
+        raise LoraFileError(f"{path} cannot be scaled: {error}") from error
     by_component: dict[str, dict[str, Factor]] = {}
     for (component, layer), found in parts.items():
         module = components[component].get_submodule(layer)

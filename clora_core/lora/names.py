@@ -25,14 +25,13 @@ _PARTS: tuple[tuple[str, Part], ...] = (
     (".alpha", "alpha"),
     (".lora_A.weight", "down"),
     (".lora_B.weight", "up"),
-    (".lora_A.default.weight", "down"),
-    (".lora_B.default.weight", "up"),
     (".lora_linear_layer.down.weight", "down"),
     (".lora_linear_layer.up.weight", "up"),
     (".lora.down.weight", "down"),
     (".lora.up.weight", "up"),
 )
-_OLD_DIFFUSERS = re.compile(r"\.processor\.(to_(?:q|k|v|out))_lora\.(down|up)\.weight$")
+_OLD_DIFFUSERS = re.compile(r"\.processor\.(to_(?:q|k|v|out))_lora\.(down|up)\.weight\Z")
+_ADAPTER_NAME = re.compile(r"(\.lora_[AB])\.default(?:_\d+)?\.weight\Z")
 _PREFIXES = {
     "lora_unet_": "unet",
     "lora_te_": "text_encoder",
@@ -87,6 +86,7 @@ def _split(key: str) -> tuple[str, Part | None]:
     if old:
         target = "to_out.0" if old[1] == "to_out" else old[1]
         return f"{key[: old.start()]}.{target}", "down" if old[2] == "down" else "up"
+    key = _ADAPTER_NAME.sub(r"\1.weight", key)
     for suffix, part in _PARTS:
         if key.endswith(suffix):
             return key.removesuffix(suffix), part

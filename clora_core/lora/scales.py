@@ -2,14 +2,23 @@
 
 diffusers writes peft's settings as JSON under ``lora_adapter_metadata``, each with its component in
 front. A layer's alpha may be given by a pattern of its name, and rank-stabilised LoRAs divide it by
-the root of the rank.
+the root of the rank. The patterns are a stranger's regular expressions: only those are tried that
+cannot run for hours.
 """
 
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
+
+from clora_core.errors import LoraFileError
+
+MAX_WILD_PATTERNS = 16
+MAX_PATTERN_CHARACTERS = 200
+_PLAIN = re.compile(r"\^?[\w.\-]+\$?")
+_FEW_QUANTIFIERS = re.compile(r"[^*+?{(]*(?:[*+?][^*+?{(]*){0,2}")
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,22 @@ class MetadataScales:
 
     @classmethod
     def read(cls, metadata: Mapping[str, str]) -> "MetadataScales":
-        """Return the scales that safetensors ``metadata`` tell of; damaged metadata say nothing."""
+        """Return the scales that safetensors ``metadata`` tell of; damaged metadata say nothing.
+
+        Raises:
+            LoraFileError: A layer pattern is no regular expression, or one that may not end.
+        """
         try:
             settings: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             return cls()
-        return cls(settings) if isinstance(settings, dict) else cls()
+        if not isinstance(settings, dict):
+            return cls()
+        named = cast("dict[str, Any]", settings)
+        for key, value in named.items():
+            if key.endswith("alpha_pattern") and isinstance(value, dict):
+                _refuse_costly_patterns(list(cast("dict[str, Any]", value)))
+        return cls(named)
 
     def scale(self, component: str, layer: str, rank: int, alpha: float | None) -> float:
         """Return the factor of one layer's delta.
@@ -50,5 +69,26 @@ class MetadataScales:
             # peft's rule: a pattern is a regular expression that ends the layer's name.
             alphas = [a for p, a in patterns.items() if re.match(rf"(.*\.)?({p})$", layer)]
         alphas.append(self.settings.get(f"{component}.lora_alpha"))
-        numbers = [float(a) for a in alphas if isinstance(a, int | float)]
-        return numbers[0] if numbers else None
+        for alpha in alphas:
+            if isinstance(alpha, int | float):
+                try:
+                    return float(alpha)
+                except OverflowError:  # JSON's integers have no end
+                    return math.inf
+        return None
+
+
+def _refuse_costly_patterns(patterns: Sequence[str]) -> None:
+    wild = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
+    for pattern in wild:
+        try:
+            re.compile(pattern)
+            is_cheap = bool(_FEW_QUANTIFIERS.fullmatch(pattern))
+        except (re.error, OverflowError, RecursionError):
+            is_cheap = False
+        if not is_cheap or len(pattern) > MAX_PATTERN_CHARACTERS or len(wild) > MAX_WILD_PATTERNS:
+            raise LoraFileError(
+                f"its metadata sets alphas by the pattern {pattern[:100]!r}; plain layer names and "
+                f"up to {MAX_WILD_PATTERNS} patterns with at most two of * + ? are read: save the "
+                "LoRA with an alpha for each layer"
+            )

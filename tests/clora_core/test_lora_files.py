@@ -196,6 +196,23 @@ def test_tensors_that_fit_no_layer_are_counted_and_the_first_is_named(read, chan
         read(path)
 
 
+def test_a_layer_that_two_names_mean_is_refused_with_the_second(read, changed):
+    """The later of the two would otherwise win, in silence."""
+    second = "base_model.model." + DOWN.removeprefix("unet.")
+    path = changed(lambda weights: weights.update({second: weights[DOWN].clone()}))
+    with pytest.raises(
+        LoraFileError, match=rf"holds the down factor of {LAYER} twice, the second time as"
+    ):
+        read(path)
+
+
+def test_metadata_with_a_costly_pattern_refuse_the_file_by_name(read, changed):
+    told = json.dumps({"unet.alpha_pattern": {"(a+)+b": 2}})
+    path = changed(dict.copy, metadata={"lora_adapter_metadata": told})
+    with pytest.raises(LoraFileError, match=r"broken.safetensors cannot be scaled: .*'\(a\+\)\+b'"):
+        read(path)
+
+
 @pytest.mark.parametrize("kind", ["hada_w1_a", "lokr_w1", "dora_scale", "diff_b"])
 def test_other_kinds_of_adapters_are_not_taken_for_loras(read, changed, kind):
     path = changed(lambda weights: weights.update({f"{LAYER}.{kind}": torch.zeros(4, 4)}))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
+from clora_core.errors import LoraFileError
 from clora_core.lora.scales import MetadataScales
 
 
@@ -40,6 +41,31 @@ def test_an_alpha_tensor_comes_before_metadata():
     assert scales.scale("unet", "to_q", 4, 2.0) == 0.5
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"unet.lora_alpha": "much"}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"unet.lora_alpha": "much"}', "null", "[" * 9999, "1" * 9999]
+)
 def test_damaged_metadata_say_nothing(text):
     assert MetadataScales.read({"lora_adapter_metadata": text}).scale("unet", "q", 4, None) == 1.0
+
+
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        ["(a+)+b"],
+        ["("],
+        [".*.*.*x"],
+        ["a{9999}"],
+        ["to_q" * 100 + ".*"],
+        [f"x{i}.*" for i in range(17)],
+    ],
+)
+def test_a_pattern_that_may_not_end_is_refused_before_it_is_tried(patterns):
+    told = json.dumps({"unet.alpha_pattern": dict.fromkeys(patterns, 2.0)})
+    with pytest.raises(LoraFileError, match="plain layer names and up to 16 patterns"):
+        MetadataScales.read({"lora_adapter_metadata": told})
+
+
+def test_an_alpha_too_large_for_a_number_is_not_finite():
+    told = json.dumps({"unet.lora_alpha": 10**400})
+    scale = MetadataScales.read({"lora_adapter_metadata": told}).scale("unet", "q", 4, None)
+    assert scale == float("inf")

@@ -1,5 +1,7 @@
 """Regions: where they lie on the maps, what is refused, and what they do to a row."""
 
+import struct
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 
@@ -198,3 +200,14 @@ def test_the_base_method_has_nothing_to_keep_in_a_region(core, row):
     base = replace(row, method="base")
     found, _ = core.sample(with_regions(base, LEFT_HALF, None))
     assert torch.equal(found, core.sample(base)[0])
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_mask_that_would_unpack_to_gigabytes_is_refused(tmp_path):
+    """A header that promises 2.5 billion pixels; Pillow refuses it before it reads them."""
+    size = struct.pack(">II", 50_000, 50_000) + bytes([8, 0, 0, 0, 0])
+    head = struct.pack(">I", 13) + b"IHDR" + size + struct.pack(">I", zlib.crc32(b"IHDR" + size))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 0) + b"IDAT" + bytes(4))
+    with pytest.raises(PromptError, match=r"bomb.png cannot be read as an image .*exceeds limit"):
+        region_mask(Region(mask_path=str(path)), 8, 8)

@@ -35,6 +35,15 @@ def test_the_command_line_is_this_and_no_more():
     assert {name: found[name] for name in OPTIONS} == OPTIONS
 
 
+def test_the_commands_on_lora_files_are_these_and_no_more():
+    group = get_command(app).commands["loras"]  # pyright: ignore[reportAttributeAccessIssue]
+    found = {
+        name: {parameter.opts[0] for parameter in command.params if parameter.name != "help"}
+        for name, command in group.commands.items()
+    }
+    assert found == {"inspect": {"files", "--catalog"}}
+
+
 def test_help_and_version_wait_for_no_model_library():
     code = """
 import sys

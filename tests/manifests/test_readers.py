@@ -180,3 +180,11 @@ def test_lists_structs_and_nans_of_parquet_are_plain_values(tmp_path):
     loras = [[{"lora": "cat", "weight": 0.5}], [{"lora": "dog", "weight": None}]]
     pq.write_table(pa.table({"loras": loras, "seed": [float("nan"), 2.0]}), path)
     assert values_of(path) == [{"loras": loras[0]}, {"loras": loras[1], "seed": 2.0}]
+
+
+def test_a_header_with_a_stray_carriage_return_is_told(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"prompt,se\red\na cat,1\n")
+    problem = only(path)
+    assert problem.field == "(header)"
+    assert "is not valid CSV" in problem.problem

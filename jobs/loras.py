@@ -1,0 +1,106 @@
+"""``clora loras inspect``: what LoRA files are, or what is wrong with them. Loads no torch.
+
+What can be used goes to standard output, what cannot to standard error; with ``as_catalog``
+standard output is a catalog of what can be used, ready to be saved.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from manifests.catalog_entry import catalog_entry, catalog_name
+from manifests.lora_file import LoraFileProblem
+from manifests.lora_report import LoraReport, lora_report
+
+__all__ = ["described", "inspect"]
+
+BAD_INPUT = 2
+
+
+def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
+    """Tell about every file; return the exit code: 0, or 2 if one cannot be used.
+
+    Args:
+        paths: LoRA files.
+        as_catalog: Write a catalog in YAML instead. Its relative paths are those given here, so
+            save it where the command was run.
+    """
+    has_problem = False
+    names: list[str] = []
+    seen: dict[str, Path] = {}
+    for path in paths:
+        try:
+            report = lora_report(path)
+        except LoraFileProblem as problem:
+            print(_printable(str(problem)), file=sys.stderr)
+            has_problem = True
+            continue
+        if as_catalog:
+            if not names:
+                print("loras:")
+            names.append(catalog_name(report, taken=names))
+            print(catalog_entry(report, name=names[-1]), end="")
+        else:
+            print(described(report, same_as=seen.setdefault(report.fingerprint, path)))
+    return BAD_INPUT if has_problem else 0
+
+
+def described(report: LoraReport, *, same_as: Path) -> str:
+    """Return what a file is, in a few lines that a person reads.
+
+    Args:
+        report: Of the file.
+        same_as: The first file that was seen with this LoRA; the file itself if it is the first.
+    """
+    info, notes = report.info, report.notes
+    kind = {"locon": "LoCon"}.get(info.format, info.format)
+    parts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
+    lines = [
+        f"{_printable(str(report.path))}: {kind} LoRA for {_family(report)}",
+        f"  changes:  {info.num_layers:,} layers ({parts})",
+        f"  rank:     {_listed(report.ranks)}, alpha {_listed(report.alphas)} "
+        f"(scale {_listed(report.scales)})",
+    ]
+    if notes.title or notes.base_model:
+        made = [f"trained on {notes.base_model}" if notes.base_model else "", notes.title or ""]
+        lines.append("  says:     " + ", ".join(text for text in reversed(made) if text))
+    if notes.license:
+        lines.append(f"  licence:  {notes.license}")
+    if notes.trigger or notes.subject:
+        noun = f" for {notes.subject!r}" if notes.subject else ""
+        lines.append(f"  trigger:  {notes.trigger!r}{noun}")
+    if notes.tags:
+        words = ", ".join(f"{word} ({count:,})" for word, count in notes.tags)
+        lines.append(f"  captions: {words}")
+    hashes = report.hashes
+    autov1 = f"AutoV1 {hashes.autov1}, " if hashes.autov1 else ""
+    lines += [
+        f"  identity: {info.digest}",
+        f"  hashes:   {autov1}AutoV2 {hashes.autov2}, AutoV3 {hashes.autov3}",
+        f"  sha256:   {info.file_sha256}",
+    ]
+    if same_as != report.path:
+        lines.append(f"  note:     the same LoRA as {_printable(str(same_as))}")
+    return "\n".join(lines)
+
+
+def _family(report: LoraReport) -> str:
+    width = report.info.cross_attention_width
+    if report.info.family == "unknown":
+        return "a base model that its layers don't tell" + (
+            f" (cross-attention width {width})" if width is not None else ""
+        )
+    return report.info.family
+
+
+def _listed(values: Sequence[float]) -> str:
+    texts = ["by pattern" if math.isnan(value) else f"{value:g}" for value in values]
+    if len(texts) <= 4:
+        return ", ".join(texts)
+    return f"{texts[0]} to {texts[-1]} ({len(texts)} different)"
+
+
+def _printable(text: str) -> str:
+    """Return ``text`` without what a terminal would obey: file names may hold anything."""
+    return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in text)

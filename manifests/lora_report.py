@@ -1,0 +1,82 @@
+"""Everything that can be told about a LoRA file without a model.
+
+A run needs identity and faults alone (``lora_file``); a person who has got a file from somewhere
+wants to know what it is for, how strong, under what words, and whether they have it already.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.gallery_hashes import GalleryHashes, gallery_hashes
+from manifests.lora_file import LoraFileInfo, inspect_lora_file
+from manifests.lora_fingerprint import lora_fingerprint
+from manifests.lora_parts import changed_parts
+from manifests.lora_scales import lora_scales
+from manifests.safetensors_header import LoraFileProblem, read_header
+from manifests.trainer_notes import TrainerNotes, trainer_notes
+
+__all__ = ["LoraReport", "lora_report"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraReport:
+    """What a usable LoRA file is.
+
+    Attributes:
+        path: The file, as it was asked for.
+        info: Format, family, identity.
+        ranks: Every rank of its layers, ascending.
+        scales: Every scale (alpha over rank) of its layers, ascending; NaN where a pattern in the
+            metadata decides it.
+        alphas: Every scale times its layer's rank, ascending; NaN as in ``scales``.
+        parts: How many layers of each part it changes.
+        hashes: By which galleries know it.
+        fingerprint: The same for the same LoRA in another format.
+        notes: What its trainer wrote.
+    """
+
+    path: Path
+    info: LoraFileInfo
+    ranks: tuple[int, ...]
+    scales: tuple[float, ...]
+    alphas: tuple[float, ...]
+    parts: Mapping[str, int]
+    hashes: GalleryHashes
+    fingerprint: str
+    notes: TrainerNotes
+
+
+def lora_report(path: str | Path) -> LoraReport:
+    """Return what the LoRA file ``path`` is.
+
+    Raises:
+        LoraFileProblem: It cannot be used; the sentence names the file, the reason, the way out.
+    """
+    path = Path(path)
+    info = inspect_lora_file(path)
+    try:
+        header = read_header(path)
+        scales = lora_scales(path, header, info.layers)
+        fingerprint = lora_fingerprint(path, header, info.layers, scales)
+        hashes = gallery_hashes(path, info)
+    except OSError as error:
+        raise LoraFileProblem(f"{path} cannot be read: {error.strerror or error}") from error
+    return LoraReport(
+        path=path,
+        info=info,
+        ranks=tuple(sorted({layer.rank for layer in info.layers})),
+        scales=_ascending(scales.values()),
+        alphas=_ascending(scales[layer.name] * layer.rank for layer in info.layers),
+        parts=changed_parts(info.layers),
+        hashes=hashes,
+        fingerprint=fingerprint,
+        notes=trainer_notes(info.metadata),
+    )
+
+
+def _ascending(values: Iterable[float]) -> tuple[float, ...]:
+    listed = list(values)
+    numbers = sorted({value for value in listed if not math.isnan(value)})
+    return (*numbers, *([math.nan] if any(map(math.isnan, listed)) else []))

@@ -1,0 +1,102 @@
+"""LoRA files with damaged headers: each is a report or a sentence, and never anything else.
+
+What is accepted must open in safetensors with the same names and shapes: a file that passes here
+and fails in the run would cost a GPU.
+"""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bad_loras import NAMES
+from input_kit import raw_bytes, safetensors_bytes
+from safetensors import safe_open
+
+from fuzz.mutations import damaged, junk, mutated
+from manifests.catalog_entry import catalog_entry, catalog_name
+from manifests.lora_file import LoraFileProblem
+from manifests.lora_report import lora_report
+
+METADATA = {
+    "ss_output_name": "cat",
+    "ss_tag_frequency": '{"10_sks cat": {"sks": 3}}',
+    "lora_adapter_metadata": '{"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_k": 1}}',
+}
+
+
+def _seeds() -> list[tuple[dict[str, Any], bytes]]:
+    """Return good files of every format as (header, data)."""
+    seeds: list[tuple[dict[str, Any], bytes]] = []
+    for names in NAMES.values():
+        shapes = ((2, 6), (4, 2), ())
+        tensors = {n: np.ones(s, "f2") for n, s in zip(names, shapes, strict=True)}
+        for metadata in (None, METADATA):
+            content = safetensors_bytes(tensors, metadata=metadata)
+            end = 8 + int.from_bytes(content[:8], "little")
+            seeds.append((json.loads(content[8:end]), content[end:]))
+    return seeds
+
+
+SEEDS = _seeds()
+
+
+def case(number: int, seed: int) -> bytes:
+    """Return the damaged file of one case."""
+    source = random.Random(f"{seed}/{number}")
+    header, data = source.choice(SEEDS)
+    how = source.randrange(10)
+    if how < 6:
+        for _ in range(source.randrange(1, 4)):
+            header = mutated(header, source)
+        text = json.dumps(header, ensure_ascii=source.random() < 0.5)
+        return raw_bytes(text.encode("utf-8", "surrogatepass"), data)
+    whole = raw_bytes(json.dumps(header).encode(), data)
+    if how < 9:
+        return damaged(whole, source)
+    metadata = {"__metadata__": {name: str(junk(source)) for name in METADATA}}
+    text = json.dumps(metadata | {k: v for k, v in header.items() if k != "__metadata__"})
+    return raw_bytes(text.encode(), data)
+
+
+def look(path: Path) -> str:
+    """Return what became of the file: ``refused`` or ``accepted``.
+
+    Raises:
+        AssertionError: A refusal is no sentence, or what was accepted cannot be opened.
+    """
+    try:
+        report = lora_report(path)
+    except LoraFileProblem as problem:
+        sentence = str(problem)
+        assert sentence.startswith(str(path)), sentence
+        assert len(sentence) < 1000, sentence
+        assert sentence.isprintable(), sentence
+        return "refused"
+    entry = catalog_entry(report, name=catalog_name(report))
+    assert entry.isprintable() or entry.replace("\n", "").isprintable(), entry
+    with safe_open(path, framework="numpy") as file:
+        layers = {name.rpartition(".lora")[0] for name in file.keys()}  # noqa: SIM118
+        assert layers
+        assert (file.metadata() or {}) == dict(report.info.metadata)
+    return "accepted"
+
+
+def fuzz_headers(first: int, num_cases: int, *, seed: int, folder: Path) -> Counter[str]:
+    """Return how many of the cases ended in which way.
+
+    Raises:
+        AssertionError: Naming the case, if one ended in another way.
+    """
+    counts: Counter[str] = Counter()
+    path = folder / "case.safetensors"
+    for number in range(first, first + num_cases):
+        content = case(number, seed)
+        path.write_bytes(content)
+        try:
+            counts[look(path)] += 1
+        except Exception as error:
+            raise AssertionError(f"header case {number} of seed {seed}: {content!r}") from error
+    return counts

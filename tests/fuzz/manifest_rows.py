@@ -1,0 +1,202 @@
+"""Manifests of mutated rows, in three formats: every row is a row, or has a problem.
+
+Values are mutated in all formats alike; text files are damaged byte by byte as well, and Parquet
+columns get types that no manifest should have.
+"""
+
+import csv
+import datetime
+import decimal
+import io
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from input_kit import row, write_catalog
+
+from fuzz.mutations import JUNK_TEXTS, damaged, mutated
+from jobs.composable import composition_findings
+from manifests.catalog import read_catalog
+from manifests.check import RowDefaults, RowRules, check_rows
+from manifests.lora_files import LoraFiles
+from manifests.problems import render
+from manifests.readers import read_rows
+from manifests.wording import SettingsError
+
+FORMATS = ("jsonl", "csv", "parquet")
+SEEDS = (
+    row(),
+    row(row_id="a", method="merge", width=128, height=64),
+    row(loras=["cat:0.5", {"lora": "dog", "weight": 1.0, "subject": "dog"}], sampler={"steps": 3}),
+    row(loras=["cat", "ink"], prompt="a cat", method="single", negative_prompt="blurry", shelf=4),
+    row(loras=[{"lora": "cat", "region": [0.0, 0.0, 0.5, 1.0]}, "dog"], notes={"a": [1, None]}),
+)
+COLUMNS = (
+    "prompt",
+    "seed",
+    "loras",
+    "row_id",
+    "method",
+    "width",
+    "sampler",
+    "negative_prompt",
+    "x",
+)
+
+
+def rules(folder: Path) -> RowRules:
+    """Return what the rows are checked against: a small catalog, written to ``folder``."""
+    return RowRules(
+        catalog=read_catalog(str(write_catalog(folder))),
+        lora_files=LoraFiles(model_width=96),
+        defaults=RowDefaults(method="clora", width=128, height=128),
+        methods=("base", "single", "merge", "switch", "clora"),
+        resolve_sampler=_resolve,
+        composition_findings=composition_findings,
+        base_model_digest="base",
+        dtype="float32",
+        engine_version=1,
+    )
+
+
+def _resolve(overrides: Any) -> dict[str, Any]:
+    for name, value in overrides.items():
+        if name != "steps" or type(value) is not int:
+            raise SettingsError([(str(name), "is not a known setting")])
+    return {"steps": 30} | dict(overrides)
+
+
+def _rows(source: random.Random, num_rows: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for _ in range(num_rows):
+        values: dict[str, Any] = dict(source.choice(SEEDS))
+        for _ in range(source.randrange(1, 4)):
+            changed = mutated(values, source)
+            values = changed if isinstance(changed, dict) and changed else values
+        rows.append(values)
+    return rows
+
+
+def _write_jsonl(path: Path, source: random.Random, num_rows: int) -> int | None:
+    lines = [
+        json.dumps(values, ensure_ascii=source.random() < 0.7) for values in _rows(source, num_rows)
+    ]
+    content = "\n".join(lines).encode("utf-8", "surrogatepass")
+    is_whole = source.random() < 0.5
+    path.write_bytes(content if is_whole else damaged(content, source))
+    return num_rows if is_whole else None
+
+
+def _write_csv(path: Path, source: random.Random, num_rows: int) -> int | None:
+    rows = _rows(source, num_rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, COLUMNS, extrasaction="ignore", delimiter=source.choice(",;\t"), escapechar="\\"
+    )
+    writer.writeheader()
+    for values in rows:
+        writer.writerow({k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()})
+    content = text.getvalue().encode("utf-8", "surrogatepass")
+    path.write_bytes(content if source.random() < 0.3 else damaged(content, source))
+    return None  # a line break in a cell, or an empty row, makes other rows of it
+
+
+_DAY = datetime.datetime(2020, 1, 2)
+_ARROW: tuple[tuple[pa.DataType, Callable[[random.Random], Any]], ...] = (
+    (pa.string(), lambda s: s.choice([t for t in JUNK_TEXTS if "\ud800" not in t])),
+    (pa.large_string(), lambda s: s.choice(("a cat and a dog", "cat;dog", "merge", ""))),
+    (pa.int64(), lambda s: s.choice((0, 7, -1, 2**63 - 1))),
+    (pa.uint64(), lambda s: s.choice((7, 2**64 - 1))),
+    (pa.float32(), lambda s: s.choice((0.0, 7.0, 0.5, float("nan"), float("inf")))),
+    (pa.bool_(), lambda s: s.random() < 0.5),
+    (pa.binary(), lambda s: s.randbytes(s.randrange(9))),
+    (pa.date32(), lambda _: _DAY.date()),
+    (pa.timestamp("ns"), lambda s: s.choice((_DAY, s.randrange(2**60)))),
+    (pa.timestamp("us", tz="UTC"), lambda s: s.randrange(-(2**62), 2**62)),
+    (pa.duration("ns"), lambda s: s.randrange(2**60)),
+    (pa.decimal128(10, 2), lambda _: decimal.Decimal("1.50")),
+    (pa.list_(pa.string()), lambda s: s.choice((["cat"], ["cat", "dog"], [], [None]))),
+    (pa.list_(pa.float64()), lambda s: s.choice(([0.0, 0.0, 1.0, 1.0], [float("nan")], []))),
+    (
+        pa.list_(pa.struct({"lora": pa.string(), "weight": pa.float64()})),
+        lambda s: s.choice(([{"lora": "cat", "weight": None}], [{"lora": None}], [None])),
+    ),
+    (pa.map_(pa.string(), pa.int64()), lambda s: s.choice(([("steps", 3)], [("x", 1)], []))),
+    (pa.struct({"steps": pa.int64()}), lambda s: s.choice(({"steps": 3}, {"steps": None}))),
+    (pa.dictionary(pa.int8(), pa.string()), lambda s: s.choice(("a cat", "cat"))),
+    (pa.null(), lambda _: None),
+)  # fmt: skip
+_GOOD = {
+    "prompt": (pa.string(), lambda s: s.choice(("a cat and a dog", "a dog"))),
+    "seed": (pa.int64(), lambda s: s.randrange(9)),
+    "loras": (pa.list_(pa.string()), lambda s: s.choice((["cat", "dog"], ["dog"]))),
+}
+
+
+def _write_parquet(path: Path, source: random.Random, num_rows: int) -> int | None:
+    columns: dict[str, pa.Array] = {}
+    for name in COLUMNS:
+        is_good = name in _GOOD and source.random() < 0.8
+        if not is_good and source.random() < 0.7:
+            continue
+        kind, value = _GOOD[name] if is_good else source.choice(_ARROW)
+        values = [None if source.random() < 0.1 else value(source) for _ in range(num_rows)]
+        columns[name] = pa.array(values, type=kind)
+    columns = columns or {"x": pa.nulls(num_rows)}
+    target = io.BytesIO()
+    pq.write_table(pa.table(columns), target, row_group_size=source.choice((7, 1000)))
+    is_whole = source.random() < 0.8
+    path.write_bytes(target.getvalue() if is_whole else damaged(target.getvalue(), source))
+    return num_rows if is_whole else None
+
+
+_WRITE = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}
+
+
+def fuzz_rows(
+    first: int, num_files: int, *, seed: int, folder: Path, rows_per_file: int = 50
+) -> Counter[str]:
+    """Return how many rows were good and how many problems were told, by format.
+
+    Args:
+        first: Number of the first file; each has a format in turn.
+        num_files: How many files.
+        seed: Of all of them.
+        folder: Where they are written, one over the other.
+        rows_per_file: Mutated rows in each.
+
+    Raises:
+        AssertionError: Naming the file, if a row was lost or anything else was raised.
+    """
+    counts: Counter[str] = Counter()
+    checked_against = rules(folder / "catalog")
+    for number in range(first, first + num_files):
+        source = random.Random(f"{seed}/{number}")
+        kind = FORMATS[number % len(FORMATS)]
+        path = folder / f"rows.{kind}"
+        try:
+            num_whole = _WRITE[kind](path, source, rows_per_file)
+            checked = check_rows(read_rows(str(path)), checked_against, place=str(path))
+            for resolved in checked.rows:
+                for text in (resolved.prompt, resolved.row_id, resolved.negative_prompt):
+                    text.encode()
+                json.loads(resolved.carried_json.encode())
+                json.loads(resolved.sampler_json.encode())
+            for problem in checked.problems:
+                str(problem).encode()
+                assert len(str(problem)) < 20_000, problem
+            render(checked.problems)
+            bad_lines = {p.line for p in checked.problems if p.line is not None}
+            if num_whole is not None and all(p.line is not None for p in checked.problems):
+                assert len(checked.rows) + len(bad_lines) == num_whole
+        except Exception as error:
+            raise AssertionError(f"manifest file {number} of seed {seed}, {path}") from error
+        counts[f"{kind} rows written"] += rows_per_file
+        counts[f"{kind} good"] += len(checked.rows)
+        counts[f"{kind} problems"] += len(checked.problems)
+    return counts

@@ -1,0 +1,33 @@
+"""YAML of strangers: aliases that stand for more than a machine holds are refused."""
+
+import pytest
+
+from manifests.catalog import read_catalog
+from manifests.yaml_text import YamlError, load_yaml
+
+
+def laughs(levels: int) -> str:
+    """Return YAML of ``levels`` lists, each ten times the one before: 10 ** levels values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels)
+    ]
+    return "\n".join(lines)
+
+
+def test_few_aliases_are_fine():
+    assert load_yaml("a: &a {x: 1}\nb: {<<: *a, y: 2}") == {"a": {"x": 1}, "b": {"x": 1, "y": 2}}
+    assert len(load_yaml(laughs(3))["a2"]) == 10
+
+
+@pytest.mark.parametrize("text", [laughs(9), laughs(60), "&a [*a]", "&a {x: [*a]}"])
+def test_aliases_that_stand_for_billions_are_refused(text):
+    with pytest.raises(YamlError, match="stands for more than 5,000,000 values"):
+        load_yaml(text)
+
+
+def test_a_catalog_of_such_aliases_is_a_problem(tmp_path):
+    path = tmp_path / "loras.yaml"
+    path.write_text(f"{laughs(9)}\nloras: [*a8]")
+    (problem,) = read_catalog(str(path)).problems
+    assert "write fewer aliases" in problem.problem
