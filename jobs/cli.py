@@ -96,6 +96,29 @@ def retry(job: JobPath, address: Address = None) -> None:
 
 
 @app.command()
+def submit(
+    job: JobPath,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="A", help="Dashboard, http://HOST:8265; default: $RAY_ADDRESS."),
+    ] = None,
+    submission_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Name of the work; default: made from it."),
+    ] = None,
+    working_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that is sent: the checkout, or the job's.")
+    ] = Path(),
+) -> None:
+    """Run the job on a cluster and show its log; Ctrl-C lets go of it. Exit as compose."""
+    from jobs.submit import submit as run
+
+    raise typer.Exit(
+        run(job, address=address, submission_id=submission_id, working_dir=working_dir)
+    )
+
+
+@app.command()
 def status(
     out: Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")],
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from jobs.account_line import account_line
+from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED
 from jobs.inputs import prepare
 from jobs.job_file import load_job
 from jobs.progress import open_progress
@@ -21,11 +22,6 @@ from pipelines.shares import SharesError
 from pipelines.storage import StorageError
 
 __all__ = ["compose"]
-
-ALL_MADE = 0
-SOME_FAILED = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 def compose(

@@ -15,6 +15,7 @@ OPTIONS = {
     "plan": {"job"},
     "compose": {"job", "--address", "--limit"},
     "retry": {"job", "--address"},
+    "submit": {"job", "--address", "--id", "--working-dir"},
     "status": {"out"},
 }
 
