@@ -37,6 +37,8 @@ def submit(
     address: str | None = None,
     submission_id: str | None = None,
     working_dir: Path = Path(),
+    metrics_port: str | None = None,
+    log_format: str = "text",
     connect: Callable[[str | None], JobServer] = open_job_server,
 ) -> int:
     """Submit the job at ``path``, or take up the one that runs already; return its exit code.
@@ -46,11 +48,15 @@ def submit(
         address: Of the cluster's dashboard; None for Ray's own rules (``RAY_ADDRESS``).
         submission_id: Names the work; None takes a name made from its content.
         working_dir: Folder that is sent to the cluster.
+        metrics_port: Where the job serves its metrics, on the machine that drives it.
+        log_format: ``text`` for people, ``json`` for one JSON object a line.
         connect: Opens the job server; tests give their own.
 
     Returns:
         0 all made, 1 some failed, 2 bad input or nothing started, 130 stopped, or let go of.
     """
+    options = [] if metrics_port is None else ["--metrics-port", metrics_port]
+    options += [] if log_format == "text" else ["--log", log_format]
     try:
         found = check_before_sending(path, working_dir)
         for note in found.notes:
@@ -62,7 +68,7 @@ def submit(
         _compare_versions(server, working_dir)
         submission = Submission(
             name=submission_id or content_name(path, found.content),
-            entrypoint=entrypoint("jobs.compose", path, working_dir),
+            entrypoint=entrypoint("jobs.compose", path, working_dir, options),
             working_dir=working_dir.absolute(),
             metadata={"job": str(path), _DISTRIBUTION: version(_DISTRIBUTION)},
         )

@@ -24,6 +24,7 @@ from jobs.job_file import parse_job
 
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 KUBERNETES = "1.37.0"
+METRICS = "0.0.0.0:9200"
 
 
 def check(document: dict[str, Any]) -> None:
@@ -159,7 +160,8 @@ def test_the_job_file_is_a_job_that_asks_for_gpus_and_has_only_places_on_the_sha
 def test_ray_jobs_run_that_job_file_and_clean_up(name: str):
     spec = load(name)["spec"]
     spec = spec.get("jobTemplate", spec)
-    assert shlex.split(spec["entrypoint"]) == ["python", "-m", "jobs.compose", "/jobs/job.yaml"]
+    command = ["python", "-m", "jobs.compose", "/jobs/job.yaml"]
+    assert shlex.split(spec["entrypoint"]) == [*command, "--metrics-port", METRICS]
     assert spec["shutdownAfterJobFinishes"] is True
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
 
@@ -184,6 +186,9 @@ def test_the_night_is_submitted_under_its_date_to_the_cluster_that_stays(tmp_pat
     assert (command, job) == ("submit", "/jobs/job.yaml")
     assert given["--id"] in {f"nightly-{day}" for day in (before, after)}
     name = load("ray-cluster.yaml")["metadata"]["name"]
+    assert given["--metrics-port"] == METRICS
+    ports = cluster_specs()["RayCluster"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert {"name": "clora-metrics", "containerPort": 9200} in ports["ports"]
     assert given["--address"] == f"http://{name}-head-svc:8265"
     known = get_command(app).commands["submit"].params  # pyright: ignore[reportAttributeAccessIssue]
     assert set(given) <= {option for parameter in known for option in parameter.opts}

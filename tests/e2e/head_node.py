@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ import psutil
 from e2e.kit import REPOSITORY
 
 OBJECT_STORE_BYTES = 512 * 1024**2
+READY_TIMEOUT_S = 180.0
+_QUICK_METRICS = {"RAY_metrics_report_interval_ms": "1000"}
+"""Ray's own are up to ten seconds old, and short runs are over by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,7 @@ def head_node(environment: Mapping[str, str]) -> Iterator[HeadNode]:
         "num-cpus": 2,
     }
     with _node(["--head"], flags, environment):
+        _wait_for_port(ports[1])
         yield HeadNode(
             dashboard=f"http://127.0.0.1:{ports[1]}",
             gcs=f"127.0.0.1:{ports[0]}",
@@ -58,8 +63,8 @@ def head_node(environment: Mapping[str, str]) -> Iterator[HeadNode]:
 
 
 @contextmanager
-def second_node(head: HeadNode, environment: Mapping[str, str]) -> Iterator[None]:
-    """Start another node of two processors, which joins ``head``."""
+def second_node(head: HeadNode, environment: Mapping[str, str]) -> Iterator[str]:
+    """Start another node of two processors, which joins ``head``; return its metrics address."""
     ports = free_ports(3)
     flags = {
         "address": head.gcs,
@@ -69,7 +74,7 @@ def second_node(head: HeadNode, environment: Mapping[str, str]) -> Iterator[None
         "num-cpus": 2,
     }
     with _node([], flags, environment):
-        yield
+        yield f"127.0.0.1:{ports[2]}"
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,6 +85,18 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def _wait_for_port(port: int) -> None:
+    end = time.monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            assert time.monotonic() < end, f"nobody listens at port {port}"
+            time.sleep(0.5)
+        else:
+            return
 
 
 @contextmanager
@@ -94,7 +111,11 @@ def _node(
     command += [f"--{name}={value}" for name, value in {**flags, **common, **own}.items()]
     with (folder / "start.log").open("w") as log:
         node = subprocess.Popen(
-            command, env=dict(environment), stdout=log, stderr=log, start_new_session=True
+            command,
+            env={**environment, **_QUICK_METRICS},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         yield

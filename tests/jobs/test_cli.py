@@ -13,9 +13,9 @@ OPTIONS = {
     "demo": {"--out"},
     "validate": {"job"},
     "plan": {"job"},
-    "compose": {"job", "--address", "--limit"},
+    "compose": {"job", "--address", "--limit", "--metrics-port", "--log"},
     "retry": {"job", "--address"},
-    "submit": {"job", "--address", "--id", "--working-dir"},
+    "submit": {"job", "--address", "--id", "--working-dir", "--metrics-port", "--log"},
     "status": {"out"},
 }
 
