@@ -117,6 +117,19 @@ def retry(job: JobPath, address: Address = None) -> None:
 
 
 @app.command()
+def catalog(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A catalog's spec, or a job file.")],
+    address: Address = None,
+    metrics_port: MetricsPort = None,
+    log: Log = LogFormat.text,
+) -> None:
+    """Render what changed since last time and publish it as an edition. Exit as compose."""
+    from jobs.catalog import catalog as run
+
+    raise typer.Exit(run(spec, address=address, metrics_port=metrics_port, log_format=log.value))
+
+
+@app.command()
 def submit(
     job: JobPath,
     address: Annotated[

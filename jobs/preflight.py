@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from cluster.upload import Upload, described, measure_upload, read_excludes
-from jobs.inputs import PreparedJob, prepare
-from jobs.job_file import EMOJI_WORLD, JobFile, load_job
+from jobs.catalog_spec import CatalogSpec, load_spec, prepare_catalog
+from jobs.inputs import PreparedJob
+from jobs.job_file import EMOJI_WORLD, JobFile
 from manifests.digests import file_sha256
-from manifests.locations import LocationError, expand, is_uri
+from manifests.locations import LocationError, absolute, expand, is_uri, parent
 from manifests.problems import InputError
 from manifests.yaml_text import load_yaml
 from pipelines.storage import StorageError, open_storage
@@ -30,11 +31,13 @@ class Preflight:
     """What was found.
 
     Attributes:
+        module: What the cluster runs: ``jobs.compose``, or ``jobs.catalog`` for a catalog's spec.
         content: What the work is, for its name.
         refusals: Why it must not be sent; empty if it may.
         notes: What whoever sends it should know.
     """
 
+    module: str
     content: Mapping[str, object]
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
@@ -46,19 +49,25 @@ def check_before_sending(path: Path, working_dir: Path) -> Preflight:
     Raises:
         InputError: The job file itself cannot be read.
     """
-    job = load_job(path)
+    spec = load_spec(path)
+    job = spec.job
     upload = measure_upload(working_dir, read_excludes())
-    refusals = [*_relative_outputs(path), *_left_behind(path, job, upload)]
+    refusals = [*_relative_outputs(path), *_left_behind(path, spec, upload)]
     if not upload.fits:
         refusals.append(described(upload))
     notes = [described(upload).splitlines()[0], *_output_notes(job, refusals)]
     unseen = _unseen(job, upload.folder)
     notes += [f"{what} {place}: not on this machine, so not checked" for what, place in unseen]
-    prepared = None if unseen else _prepared(job, path, refusals)
+    prepared = None if unseen else _prepared(spec, path, refusals)
     if prepared is not None:
         notes += [f"{problem}; its rows will fail" for problem in prepared.problems]
     return Preflight(
-        content={"job": job.model_dump(mode="json"), "inputs": _inputs(job, prepared)},
+        module="jobs.compose" if spec.axes is None else "jobs.catalog",
+        content={
+            "job": job.model_dump(mode="json"),
+            "catalog": None if spec.axes is None else spec.settings.model_dump(mode="json"),
+            "inputs": _inputs(spec, prepared),
+        },
         refusals=tuple(refusals),
         notes=tuple(notes),
     )
@@ -83,10 +92,10 @@ def _unseen(job: JobFile, sent: Path) -> list[tuple[str, str]]:
     return unseen
 
 
-def _prepared(job: JobFile, path: Path, refusals: list[str]) -> PreparedJob | None:
+def _prepared(spec: CatalogSpec, path: Path, refusals: list[str]) -> PreparedJob | None:
     """Return the checked inputs; None, with the reasons among the refusals, if they are bad."""
     try:
-        return prepare(job, place=str(path))
+        return prepare_catalog(spec, place=str(path))
     except InputError as error:
         refusals.append(str(error))
         return None
@@ -108,11 +117,11 @@ def _relative_outputs(path: Path) -> list[str]:
     return refusals
 
 
-def _left_behind(path: Path, job: JobFile, upload: Upload) -> list[str]:
+def _left_behind(path: Path, spec: CatalogSpec, upload: Upload) -> list[str]:
     """Return a refusal for each input in the working directory that is not sent with it."""
-    named = {"job file": str(path.absolute()), "manifest": job.manifest, "loras": job.loras}
+    named = [("job file", str(path.absolute())), *_tables(spec), ("loras", spec.job.loras)]
     refusals: list[str] = []
-    for what, place in named.items():
+    for what, place in named:
         if place is None or place == EMOJI_WORLD or is_uri(place):
             continue
         if not Path(place).is_file() or not Path(place).is_relative_to(upload.folder):
@@ -141,13 +150,28 @@ def _output_notes(job: JobFile, refusals: list[str]) -> list[str]:
     return [f"output {folder}: can be written from here"]
 
 
-def _inputs(job: JobFile, prepared: PreparedJob | None) -> Sequence[object]:
+def _inputs(spec: CatalogSpec, prepared: PreparedJob | None) -> Sequence[object]:
     """Return what the inputs hold: the rows that they come to, else the bytes that are here."""
     if prepared is not None:
         return [[row.key, row.row_id, row.carried_json] for row in prepared.rows]
-    places = [job.manifest, *([] if job.loras in (None, EMOJI_WORLD) else [job.loras])]
+    loras = spec.job.loras
+    places = [place for _, place in _tables(spec)]
+    places += [] if loras is None or loras == EMOJI_WORLD else [loras]
     files = [file for place in places if not is_uri(place) for file in _files(place)]
     return [[file, file_sha256(Path(file))] for file in files]
+
+
+def _tables(spec: CatalogSpec) -> list[tuple[str, str]]:
+    """Return the files that rows are made from: the manifest, or those of a catalog's axes."""
+    if spec.axes is None:
+        return [("manifest", spec.job.manifest)]
+    given = {"items": spec.settings.items, "scenes": spec.settings.scenes}
+    folder = parent(spec.job.manifest)
+    return [
+        (what, absolute(place, beside=folder))
+        for what, place in given.items()
+        if isinstance(place, str)
+    ]
 
 
 def _files(place: str) -> list[str]:

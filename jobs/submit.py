@@ -68,7 +68,7 @@ def submit(
         _compare_versions(server, working_dir)
         submission = Submission(
             name=submission_id or content_name(path, found.content),
-            entrypoint=entrypoint("jobs.compose", path, working_dir, options),
+            entrypoint=entrypoint(found.module, path, working_dir, options),
             working_dir=working_dir.absolute(),
             metadata={"job": str(path), _DISTRIBUTION: version(_DISTRIBUTION)},
         )

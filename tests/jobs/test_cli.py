@@ -15,6 +15,7 @@ OPTIONS = {
     "plan": {"job"},
     "compose": {"job", "--address", "--limit", "--metrics-port", "--log"},
     "retry": {"job", "--address"},
+    "catalog": {"spec", "--address", "--metrics-port", "--log"},
     "submit": {"job", "--address", "--id", "--working-dir", "--metrics-port", "--log"},
     "status": {"out"},
 }

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from input_kit import row, write_base_model, write_job
 
 from cluster import upload
@@ -20,6 +21,40 @@ def test_a_good_job_has_no_refusals_and_tells_size_and_output(tmp_path: Path, ou
     assert not found.refusals
     assert "which fits Ray's 100 MiB" in found.notes[0]
     assert f"output {out}: can be written from here" in found.notes
+
+
+def write_spec(tmp_path: Path, out: str) -> Path:
+    """Write a catalog's spec, its items in a file beside it."""
+    job = write_job(tmp_path / "sent", [row()], output=out)
+    (job.parent / "items.csv").write_text("item,loras,subject\nmug,cat,cat\nhat,dog,dog\n")
+    spec = job.parent / "catalog.yaml"
+    values = {**yaml.safe_load(job.read_text()), "items": "items.csv", "method": "single"}
+    del values["manifest"]
+    values["scenes"] = [{"scene": "home", "prompt": "a {subject} at home"}]
+    spec.write_text(yaml.safe_dump(values))
+    return spec
+
+
+def test_a_catalog_s_spec_is_checked_row_by_row_and_run_as_a_catalog(tmp_path: Path, out: str):
+    spec = write_spec(tmp_path, out)
+    found = check_before_sending(spec, spec.parent)
+    assert not found.refusals
+    assert found.module == "jobs.catalog"
+    (spec.parent / "items.csv").write_text("item,loras,subject\nmug,cat,dog\n")
+    changed = check_before_sending(spec, spec.parent)
+    assert changed.content != found.content
+    (refusal,) = changed.refusals
+    assert "row 'mug/home/plain/0'" in refusal
+    (spec.parent / ".gitignore").write_text("*.csv\n")
+    assert any(
+        text.startswith(f"items {spec.parent / 'items.csv'} stays behind")
+        for text in check_before_sending(spec, spec.parent).refusals
+    )
+
+
+def test_a_job_is_run_as_one(tmp_path: Path, out: str):
+    job = write_job(tmp_path / "sent", [row()], output=out)
+    assert check_before_sending(job, job.parent).module == "jobs.compose"
 
 
 def test_too_large_a_folder_is_refused_with_its_largest_files(tmp_path: Path, out: str):
