@@ -19,8 +19,8 @@ from cluster_kit import FOLDER, ROOT, load
 from kuberay_schema import SCHEMAS
 from typer.main import get_command
 
+from jobs.catalog_spec import load_catalog
 from jobs.cli import app
-from jobs.job_file import parse_job
 
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 KUBERNETES = "1.37.0"
@@ -146,21 +146,29 @@ def test_the_ray_of_the_clusters_is_the_pinned_one():
     assert {spec["rayVersion"] for spec in cluster_specs().values()} == {pinned.group(1)}
 
 
-def test_the_job_file_is_a_job_that_asks_for_gpus_and_has_only_places_on_the_shared_disk():
-    values = yaml.safe_load(load("job-files.yaml")["data"]["job.yaml"])
-    job = parse_job(values, place="/jobs/job.yaml")
+def test_the_catalog_s_spec_holds_asks_for_gpus_and_has_only_places_on_the_shared_disk(
+    tmp_path: Path,
+):
+    (text,) = load("job-files.yaml")["data"].values()
+    items = tmp_path / "items.jsonl"
+    items.write_text('{"item": "mug", "loras": ["mug"], "subject": "mug"}\n')
+    values = yaml.safe_load(text)
+    places = [values[name] for name in ("items", "loras", "output", "base_model")]
+    assert all(place.startswith("/data/") for place in places)
+    path = tmp_path / "catalog.yaml"
+    path.write_text(text.replace(values["items"], str(items)))
+    spec = load_catalog(path)
+    assert spec.axes is not None
+    assert spec.axes.num_rows == 4
     # A cluster that sleeps has no GPU, and a job that does not say so would take the processor.
-    assert job.resources.gpus_per_actor == 1
-    for place in (job.manifest, job.loras, job.output, job.base_model):
-        assert place is not None
-        assert place.startswith("/data/")
+    assert spec.job.resources.gpus_per_actor == 1
 
 
 @pytest.mark.parametrize("name", ["ray-job.yaml", "ray-cron-job.yaml"])
 def test_ray_jobs_run_that_job_file_and_clean_up(name: str):
     spec = load(name)["spec"]
     spec = spec.get("jobTemplate", spec)
-    command = ["python", "-m", "jobs.compose", "/jobs/job.yaml"]
+    command = ["python", "-m", "jobs.catalog", "/jobs/catalog.yaml"]
     assert shlex.split(spec["entrypoint"]) == [*command, "--metrics-port", METRICS]
     assert spec["shutdownAfterJobFinishes"] is True
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
@@ -183,7 +191,7 @@ def test_the_night_is_submitted_under_its_date_to_the_cluster_that_stays(tmp_pat
     command, job, *options = told_by_cron(tmp_path)
     after = datetime.now(UTC).date().isoformat()
     given = dict(zip(options[::2], options[1::2], strict=True))
-    assert (command, job) == ("submit", "/jobs/job.yaml")
+    assert (command, job) == ("submit", "/jobs/catalog.yaml")
     assert given["--id"] in {f"nightly-{day}" for day in (before, after)}
     name = load("ray-cluster.yaml")["metadata"]["name"]
     assert given["--metrics-port"] == METRICS
