@@ -4,6 +4,7 @@ What the commands need of it is a protocol, so that they are tested with a serve
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -63,10 +64,20 @@ class RayJobServer:
         self.address = address
 
     def versions(self) -> tuple[str, str]:
-        """Return the cluster's versions of Ray and Python."""
-        answer = self._client._do_request("GET", "/api/v0/cluster_metadata")
-        data = answer.json()["data"]
-        return str(data["rayVersion"]), str(data["pythonVersion"])
+        """Return the cluster's versions of Ray and Python.
+
+        Raises:
+            ServerError: It does not tell them, as no Ray that this release runs on does.
+        """
+        ask = self._client._do_request  # what Ray's dashboard asks; its client has no name for it
+        answer = _asked(lambda: ask("GET", "/api/v0/cluster_metadata"))
+        try:
+            data = answer.json()["data"]
+            return str(data["rayVersion"]), str(data["pythonVersion"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(
+                f"{self.address} does not tell its version; name the dashboard of a Ray cluster"
+            ) from error
 
     def jobs(self) -> list[tuple[str | None, str]]:
         """Return (submission id, status) of every job that the cluster knows."""
@@ -78,6 +89,8 @@ class RayJobServer:
         Raises:
             ServerError: The server refuses.
         """
+        from ray.exceptions import RayError
+
         try:
             self._client.submit_job(
                 entrypoint=command,
@@ -89,7 +102,7 @@ class RayJobServer:
             if "already exists" in str(error):
                 return False
             raise ServerError(_first_line(error)) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RayError) as error:
             raise ServerError(_first_line(error)) from error
         return True
 
@@ -123,8 +136,11 @@ def open_job_server(address: str | None) -> JobServer:
     Raises:
         ServerError: Nobody answers there, or it wants a token.
     """
+    from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
+    # Its client tells of every upload and of how each connection closed.
+    logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
     told = address or "Ray's default address"
     try:
         client = JobSubmissionClient(address)
@@ -133,7 +149,12 @@ def open_job_server(address: str | None) -> JobServer:
             f"no job server answers at {told}; start the cluster, name its dashboard "
             "(http://HOST:8265), or forward the port: ssh -L 8265:127.0.0.1:8265 HEAD"
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except RayError as error:
+        raise ServerError(
+            f"the job server at {told} wants a token ({_first_line(error)}); set "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that the cluster has"
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
         raise ServerError(f"the job server at {told} refuses: {_first_line(error)}") from error
     return RayJobServer(client, client.get_address())
 
@@ -143,9 +164,12 @@ async def _next(chunks: AsyncIterator[str]) -> str | None:
 
 
 def _asked(ask: Callable[[], Any]) -> Any:
+    # Imported late: Ray reads its environment when it is imported, and whoever starts it sets it.
+    from ray.exceptions import RayError
+
     try:
         return ask()
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, RayError) as error:
         raise ServerError(_first_line(error)) from error
 
 
