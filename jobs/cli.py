@@ -4,6 +4,7 @@ Every command imports its module when it runs, so that ``clora --help`` waits fo
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,22 @@ Address = Annotated[
     str | None,
     typer.Option(metavar="A", help="Ray cluster; default: $RAY_ADDRESS, else this machine alone."),
 ]
+
+
+MetricsPort = Annotated[
+    str | None,
+    typer.Option(metavar="[HOST:]PORT", help="Serve metrics while it runs; on loopback alone."),
+]
+
+
+class LogFormat(StrEnum):
+    """How progress is told where no terminal shows a bar."""
+
+    text = "text"
+    json = "json"
+
+
+Log = Annotated[LogFormat, typer.Option("--log", help="Progress for people, or as JSON lines.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -82,11 +99,15 @@ def compose(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the manifest's first N rows.")
     ] = None,
+    metrics_port: MetricsPort = None,
+    log: Log = LogFormat.text,
 ) -> None:
     """Make the rows that are not made yet. Exit 0 all made, 1 some failed, 2 bad input."""
     from jobs.compose import compose as run
 
-    raise typer.Exit(run(job, address=address, limit=limit))
+    raise typer.Exit(
+        run(job, address=address, limit=limit, metrics_port=metrics_port, log_format=log.value)
+    )
 
 
 @app.command()
@@ -95,6 +116,51 @@ def retry(job: JobPath, address: Address = None) -> None:
     from jobs.compose import compose as run
 
     raise typer.Exit(run(job, address=address, only_failed=True))
+
+
+@app.command()
+def catalog(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A catalog's spec, or a job file.")],
+    address: Address = None,
+    metrics_port: MetricsPort = None,
+    log: Log = LogFormat.text,
+) -> None:
+    """Render what changed since last time and publish it as an edition. Exit as compose."""
+    from jobs.catalog import catalog as run
+
+    raise typer.Exit(run(spec, address=address, metrics_port=metrics_port, log_format=log.value))
+
+
+@app.command()
+def submit(
+    job: JobPath,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="A", help="Dashboard, http://HOST:8265; default: $RAY_ADDRESS."),
+    ] = None,
+    submission_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Name of the work; default: made from it."),
+    ] = None,
+    working_dir: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that is sent: the checkout, or the job's.")
+    ] = Path(),
+    metrics_port: MetricsPort = None,
+    log: Log = LogFormat.text,
+) -> None:
+    """Run the job on a cluster and show its log; Ctrl-C lets go of it. Exit as compose."""
+    from jobs.submit import submit as run
+
+    raise typer.Exit(
+        run(
+            job,
+            address=address,
+            submission_id=submission_id,
+            working_dir=working_dir,
+            metrics_port=metrics_port,
+            log_format=log.value,
+        )
+    )
 
 
 @app.command()

@@ -5,27 +5,28 @@ same job file, on whatever cluster the environment names.
 """
 
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.account_line import account_line
+from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED
 from jobs.inputs import prepare
 from jobs.job_file import load_job
-from jobs.progress import open_progress
+from jobs.json_progress import JsonProgress
+from jobs.progress import RunProgress, open_progress
 from jobs.run_request import run_request
 from manifests.problems import InputError
 from pipelines.accounting import Account
 from pipelines.cluster_session import ClusterError
 from pipelines.ledger import LedgerError, read_ledger
+from pipelines.metrics_server import MetricsPortError, parse_address
 from pipelines.run import compose_rows
+from pipelines.run_record import new_run_id
 from pipelines.shares import SharesError
 from pipelines.storage import StorageError
 
-__all__ = ["compose"]
-
-ALL_MADE = 0
-SOME_FAILED = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
+__all__ = ["compose", "exit_code", "open_log"]
 
 
 def compose(
@@ -34,6 +35,8 @@ def compose(
     address: str | None = None,
     limit: int | None = None,
     only_failed: bool = False,
+    metrics_port: str | None = None,
+    log_format: str = "text",
 ) -> int:
     """Run or resume the job at ``path``.
 
@@ -42,6 +45,8 @@ def compose(
         address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
         limit: Only the first rows of the manifest.
         only_failed: Make the rows that failed, however often, and nothing else.
+        metrics_port: ``PORT`` on loopback, or ``HOST:PORT``, to serve metrics at; None for none.
+        log_format: ``text`` for people, ``json`` for one JSON object a line.
 
     Returns:
         The exit code: 0 every row has its image, 1 some have not, 2 bad input and nothing was
@@ -50,16 +55,20 @@ def compose(
     try:
         job = load_job(path)
         prepared = prepare(job, place=str(path))
-        request = run_request(job, prepared, limit=limit, only_failed=only_failed)
-    except (InputError, StorageError) as error:
+        request = replace(
+            run_request(job, prepared, limit=limit, only_failed=only_failed),
+            run_id=new_run_id(datetime.now(UTC)),
+            metrics_at=None if metrics_port is None else parse_address(metrics_port),
+        )
+    except (InputError, StorageError, MetricsPortError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     try:
-        with open_progress() as progress:
+        with open_log(log_format, request.run_id or "") as progress:
             for problem in prepared.problems:
                 progress.note(f"{problem}; its rows will fail")
             account = compose_rows(request, progress, address=address)
-    except (ClusterError, SharesError, LedgerError) as error:
+    except (ClusterError, SharesError, LedgerError, MetricsPortError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -72,6 +81,11 @@ def compose(
         return INTERRUPTED
     print(account_line(account, job.output))
     return exit_code(account)
+
+
+def open_log(log_format: str, run_id: str) -> RunProgress:
+    """Return the progress of ``log_format``: JSON lines, or what suits standard error."""
+    return JsonProgress(sys.stderr, run_id) if log_format == "json" else open_progress()
 
 
 def exit_code(account: Account) -> int:

@@ -5,7 +5,7 @@ back wants to fix them in one go. A LoRA file that cannot be used is not among t
 planned and end as errors, and all others are made. Loads neither torch nor Ray.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from manifests.catalog import Catalog, read_catalog
 from manifests.check import RowDefaults, RowRules, check_rows
 from manifests.lora_files import LoraFiles
 from manifests.problems import InputError, Problem
-from manifests.readers import read_rows
+from manifests.readers import RawRow, read_rows
 from manifests.resolved import ResolvedRow
 
 __all__ = ["PreparedJob", "Scoring", "base_model_folder", "job_catalog", "prepare"]
@@ -69,7 +69,11 @@ class PreparedJob:
 
 
 def prepare(
-    job: JobFile, *, place: str = "job", snapshot: Callable[[str], str] | None = None
+    job: JobFile,
+    *,
+    place: str = "job",
+    snapshot: Callable[[str], str] | None = None,
+    raw_rows: Iterable[RawRow | Problem] | None = None,
 ) -> PreparedJob:
     """Read and check everything that ``job`` names.
 
@@ -78,6 +82,7 @@ def prepare(
         place: The job file, for messages.
         snapshot: Brings a hub model (``owner/name@revision``) to a local folder; the hub's own
             client if None.
+        raw_rows: Rows to check in place of the manifest's.
 
     Raises:
         InputError: With every problem of job, catalog, base model and manifest.
@@ -117,7 +122,8 @@ def prepare(
         engine_version=ENGINE_VERSION,
         allowed=allowed,
     )
-    checked = check_rows(read_rows(job.manifest), rules, place=job.manifest)
+    raw_rows = read_rows(job.manifest) if raw_rows is None else raw_rows
+    checked = check_rows(raw_rows, rules, place=job.manifest)
     problems.extend(checked.problems)
     if problems:
         raise InputError(problems)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.file_cache import local_copy
 from manifests.locations import LocationError
+from pipelines.actor_metrics import ActorMetrics
 from pipelines.engine import Engine, EngineUse, LoadEngine
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
@@ -34,10 +35,16 @@ class GenerateImages:
 
     def __init__(self, load_engine: LoadEngine) -> None:
         self._engine = load_engine()
+        self._metrics = ActorMetrics()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the units of ``batch`` with rows of ``schemas.GENERATED``."""
-        return map_messages(batch, lambda message: generate_unit(message, self._engine))
+        return map_messages(batch, self._generate)
+
+    def _generate(self, message: UnitMessage) -> UnitMessage:
+        made = generate_unit(message, self._engine)
+        self._metrics.observe(made)
+        return made
 
 
 def generate_unit(message: UnitMessage, engine: Engine) -> UnitMessage:

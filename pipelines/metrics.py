@@ -15,6 +15,7 @@ __all__ = ["RunMetrics"]
 _SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(11))
 _STAGES = ("lora", "prompt", "sample", "decode", "generate")
+_OTHER = "other"
 
 
 class RunMetrics:
@@ -83,6 +84,9 @@ class RunMetrics:
             ["version", "torch", "diffusers"],
             registry=self.registry,
         )
+        # A reason that never was is 0 and not absent, so that its first failure is an increase.
+        for reason in (*_STAGES, _OTHER):
+            self._failures.labels(reason)
         self._remaining.set(num_planned)
         self._peak_bytes = 0
 
@@ -94,7 +98,7 @@ class RunMetrics:
             if row.dino_min is not None:
                 self._scores.observe(row.dino_min)
             if not row.made:
-                reason = row.stage if row.stage in _STAGES else "other"
+                reason = row.stage if row.stage in _STAGES else _OTHER
                 self._failures.labels(reason).inc()
         facts = receipt.facts
         for stage, seconds in (

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from manifests.resolved import ResolvedRow
 from pipelines.engine import LoadEngine
+from pipelines.metrics_server import MetricsAddress
 from pipelines.receipts import Receipt
 from pipelines.references import ReferenceSettings
 from pipelines.score import LoadScorer
@@ -68,6 +69,8 @@ class RunRequest:
         resources: What the run may use.
         only_failed: Make the rows that failed, however often, and nothing else.
         job: The job, for the record.
+        run_id: Of the run; None makes one.
+        metrics_at: Where the run's metrics are served while it lasts; None for nowhere.
     """
 
     rows: Sequence[ResolvedRow]
@@ -82,3 +85,5 @@ class RunRequest:
     resources: Resources = Resources()
     only_failed: bool = False
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    run_id: str | None = None
+    metrics_at: MetricsAddress | None = None

@@ -21,6 +21,7 @@ from pipelines.cluster_session import Cluster, cluster_session
 from pipelines.engine import LoadEngine
 from pipelines.ledger import Ledger, read_ledger, restore_errors
 from pipelines.metrics import RunMetrics
+from pipelines.metrics_server import served
 from pipelines.plan import Plan, plan_units
 from pipelines.planned_rows import row_table
 from pipelines.publish import publish
@@ -52,6 +53,7 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
     Raises:
         ClusterError, SharesError: There is no cluster, or it cannot hold the job.
         LedgerError, StorageError: The output is not what it should be.
+        MetricsPortError: The port for metrics cannot be opened.
         Exception: The machinery failed; what is committed stays and the next run goes on there.
     """
     before = read_ledger(request.storage)
@@ -60,7 +62,7 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
     if not plan.num_rows:
         restore_errors(request.storage, before)
         return run.account(before)
-    with cluster_session(address) as cluster:
+    with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
         shares = _shares(request.resources, cluster)
         restore_errors(request.storage, before)
         try:
@@ -96,9 +98,10 @@ class _Run:
         self._before = before
         self._plan = plan
         self._metrics = RunMetrics(plan.num_rows)
+        self.registry = self._metrics.registry
         now = datetime.now(UTC)
         self._record = RunRecord(
-            run_id=new_run_id(now),
+            run_id=request.run_id or new_run_id(now),
             started_at=now.isoformat(timespec="seconds"),
             num_rows=len(request.rows),
             job=request.job,

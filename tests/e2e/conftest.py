@@ -7,9 +7,11 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from e2e.head_node import HeadNode, head_node
 from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run
 
 
@@ -22,6 +24,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return {
         **kept,
+        # As in a shell with the virtual environment switched on: jobs run `python`.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,3 +48,10 @@ def clora(environment: dict[str, str]) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def head(environment: dict[str, str]) -> Iterator[HeadNode]:
+    """One head node for all tests that need a cluster."""
+    with head_node(environment) as node:
+        yield node

@@ -1,22 +1,16 @@
 """The product's main job, on a laptop and through Ray's job API, with one job file."""
 
-import os
 import secrets
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
-from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run, committed, manifest, write_job
+from e2e.head_node import HeadNode, packages
+from e2e.kit import RUN_TIMEOUT_S, Run, committed, manifest, write_job
 from PIL import Image
 
 from clora_core.config import SamplerConfig
@@ -101,46 +95,14 @@ def test_what_is_left_for_people_is_there(laptop: Path):
     assert len(list((laptop / "runs").iterdir())) == 1
 
 
-@pytest.fixture(scope="module")
-def dashboard(environment: dict[str, str]) -> Iterator[str]:
-    """A head node on loopback, ended by the process that started it."""
-    # Ray's sockets have paths of at most 107 characters, so no folder of pytest's.
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
-    ports = _free_ports(6)
-    flags = {
-        "node-ip-address": "127.0.0.1",
-        "port": ports[0],
-        "dashboard-host": "127.0.0.1",
-        "dashboard-port": ports[1],
-        "dashboard-agent-listen-port": ports[2],
-        "dashboard-agent-grpc-port": ports[3],
-        "ray-client-server-port": ports[4],
-        "metrics-export-port": ports[5],
-        "num-cpus": 2,
-        "object-store-memory": 512 * 1024**2,
-        "temp-dir": folder,
-    }
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
-    command += [f"--{name}={value}" for name, value in flags.items()]
-    log = (folder / "start.log").open("w")
-    head = subprocess.Popen(
-        command, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        yield f"http://127.0.0.1:{ports[1]}"
-    finally:
-        _end(head, folder)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def test_the_same_job_file_through_ray_job_submit_gives_the_same_images(
-    laptop: Path, dashboard: str, environment: dict[str, str], tmp_path: Path
+    laptop: Path, head: HeadNode, environment: dict[str, str], tmp_path: Path
 ):
     job = write_job(tmp_path, rows(), scoring=REFERENCES)
-    code = _packages(tmp_path / "code")
+    code = packages(tmp_path / "code")
     entrypoint = [sys.executable, "-m", "jobs.compose", str(job)]
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
-    command += ["--address", dashboard, "--working-dir", ".", "--submission-id"]
+    command += ["--address", head.dashboard, "--working-dir", ".", "--submission-id"]
     deadline = time.monotonic() + 90
     while True:
         submission = [*command, f"e2e-{secrets.token_hex(4)}", "--", *entrypoint]
@@ -162,49 +124,9 @@ def test_the_same_job_file_through_ray_job_submit_gives_the_same_images(
         assert there[key]["dino_min"] == pytest.approx(row["dino_min"], abs=1e-3)
 
 
-def _packages(folder: Path) -> Path:
-    """Copy what a cluster needs of the repository: a checkout may hold much else."""
-    for name in ("clora_core", "manifests", "pipelines", "jobs", "emoji_world"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
-    return folder
-
-
 def _by_key(table: pa.Table) -> dict[str, dict[str, object]]:
     return {row["key"]: row for row in table.drop_columns(["image"]).to_pylist()}
 
 
 def _pixels(output: Path, key: str) -> np.ndarray:
     return np.asarray(Image.open(output / "images" / key[:2] / f"{key}.png"), np.int16)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _end(head: subprocess.Popen[bytes], folder: Path) -> None:
-    """End the head and what it started: its children, and processes of its own folder."""
-    try:
-        family = psutil.Process(head.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        family = []
-    head.send_signal(signal.SIGTERM)
-    try:
-        head.wait(3)
-    except subprocess.TimeoutExpired:
-        head.kill()
-        head.wait()
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid != os.getpid() and str(folder) in " ".join(process.info["cmdline"] or ()):
-            family.append(process)
-    for process in family:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue

@@ -1,0 +1,70 @@
+"""Exit codes: what a command tells a script, and how a cluster's word on a job becomes one.
+
+Ray's own client says 1 for anything that went wrong. The details of a job have the exit code of the
+process itself, so a submission can say what ``compose`` would have said on the same machine.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["ALL_MADE", "BAD_INPUT", "INTERRUPTED", "SOME_FAILED", "JobEnd", "exit_code_of"]
+
+ALL_MADE = 0
+SOME_FAILED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_NEVER_STARTED = (
+    "RUNTIME_ENV_SETUP_FAILURE",
+    "JOB_SUPERVISOR_ACTOR_START_TIMEOUT",
+    "JOB_SUPERVISOR_ACTOR_START_FAILURE",
+    "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
+    "JOB_ENTRYPOINT_COMMAND_START_ERROR",
+)
+"""Ray's names of failures before the job's process began."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEnd:
+    """How a job ended, in Ray's words.
+
+    Attributes:
+        status: SUCCEEDED, FAILED or STOPPED.
+        driver_exit_code: Of the job's process; None if it never ended by itself.
+        error_type: Ray's name of the failure.
+        message: Ray's sentence.
+    """
+
+    status: str
+    driver_exit_code: int | None = None
+    error_type: str | None = None
+    message: str | None = None
+
+
+def exit_code_of(end: JobEnd, *, told_account: bool) -> tuple[int, str | None]:
+    """Return the exit code of a submission, and a sentence if the job's log does not explain it.
+
+    Args:
+        end: How the job ended.
+        told_account: Its log has the line of counts that a run ends with.
+    """
+    if end.status == "SUCCEEDED":
+        return ALL_MADE, None
+    if end.status == "STOPPED":
+        return INTERRUPTED, "the job was stopped; the same command goes on from there"
+    if end.driver_exit_code == BAD_INPUT:
+        return BAD_INPUT, None
+    if end.driver_exit_code == INTERRUPTED:
+        return INTERRUPTED, None
+    if end.driver_exit_code is None and end.error_type in _NEVER_STARTED:
+        return BAD_INPUT, f"nothing was started: {end.message or end.error_type}"
+    if end.driver_exit_code == SOME_FAILED and told_account:
+        return SOME_FAILED, None
+    reason = (
+        f"its process ended with {end.driver_exit_code}"
+        if end.driver_exit_code is not None
+        else end.message or end.error_type or "Ray gives no reason"
+    )
+    return SOME_FAILED, (
+        f"the run did not come to its end ({reason}); what is committed stays, and the same "
+        "command goes on from there"
+    )

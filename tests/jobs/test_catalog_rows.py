@@ -1,0 +1,90 @@
+from itertools import product
+from typing import Any
+
+import pytest
+
+from jobs.catalog_rows import Axes, axis_problems, expand_rows, lora_list
+
+
+def axes(**changes: Any) -> Axes:
+    values: dict[str, Any] = {
+        "items": [
+            {"item": "mug", "loras": "mug;logo", "colour": "red"},
+            {"item": "hat", "loras": ["hat"], "colour": "blue", "width": 640},
+        ],
+        "scenes": [
+            {"scene": "beach", "prompt": "a {colour} {item} on the beach"},
+            {"scene": "desk", "prompt": "a {item} on a desk", "negative_prompt": "blur"},
+        ],
+        "looks": {"plain": [], "ink": ["ink"]},
+        "seeds": [1, 2],
+    }
+    return Axes(**(values | changes))
+
+
+def test_there_is_a_row_for_every_combination_and_its_name_says_which():
+    rows = list(expand_rows(axes()))
+    names = [
+        "/".join(map(str, point))
+        for point in product(["mug", "hat"], ["beach", "desk"], ["plain", "ink"], [1, 2])
+    ]
+    assert [row["row_id"] for row in rows] == names
+    assert len(rows) == axes().num_rows == 16
+    assert not axis_problems(axes(), place="spec")
+
+
+def test_a_row_has_its_item_s_words_loras_and_columns_and_its_scene_s():
+    rows = {row["row_id"]: row for row in expand_rows(axes())}
+    row = rows["hat/desk/ink/2"]
+    assert row == {
+        "item": "hat",
+        "colour": "blue",
+        "width": 640,
+        "scene": "desk",
+        "negative_prompt": "blur",
+        "look": "ink",
+        "prompt": "a hat on a desk",
+        "loras": ["hat", "ink"],
+        "seed": 2,
+        "row_id": "hat/desk/ink/2",
+    }
+    assert rows["mug/beach/plain/1"]["prompt"] == "a red mug on the beach"
+    assert rows["mug/beach/plain/1"]["loras"] == ["mug", "logo"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        (None, []),
+        ("", []),
+        ("a; b ;", ["a", "b"]),
+        ([{"lora": "a", "weight": 0.5}], [{"lora": "a", "weight": 0.5}]),
+        ({"lora": "a"}, [{"lora": "a"}]),
+    ],
+)
+def test_a_cell_of_loras_is_a_list_however_it_is_written(cell: object, found: list[Any]):
+    assert lora_list(cell) == found
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "sentence"),
+    [
+        ({"items": []}, "items", "should not be empty"),
+        ({"looks": {}}, "looks", "should not be empty"),
+        ({"seeds": [1, 1]}, "seeds", "should differ"),
+        ({"items": [{"item": "a"}, {"item": "a"}]}, "items 2, item", "also the name of item 1"),
+        ({"items": [{"item": "a/b"}]}, "items 1, item", "should hold no /"),
+        ({"items": [{"colour": "red"}]}, "items 1, item", "should name the item"),
+        (
+            {"scenes": [{"scene": "s", "prompt": "a {color} cat"}]},
+            "scenes 1 ('s'), prompt",
+            "{color} is no column of the items; did you mean 'colour'?",
+        ),
+        ({"scenes": [{"scene": "s"}]}, "scenes 1 ('s'), prompt", "should be a text"),
+        ({"seeds": range(5_000_000)}, "(file)", "a catalog has at most 10,000,000"),
+    ],
+)
+def test_what_cannot_be_expanded_is_named(changes: dict[str, Any], field: str, sentence: str):
+    problems = axis_problems(axes(**changes), place="spec")
+    (problem,) = [problem for problem in problems if problem.field == field]
+    assert sentence in problem.problem

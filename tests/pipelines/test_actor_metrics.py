@@ -1,0 +1,44 @@
+from typing import Any
+
+import pytest
+from engine_kit import BAD_ROW, FakeEngine, row
+from engine_kit import rows as manifest_rows
+
+from pipelines.actor_metrics import COUNTERS, GAUGES, readings
+from pipelines.generate import generate_unit
+from pipelines.planned_rows import row_table
+from pipelines.schemas import PLANNED_ROW
+from pipelines.unit_message import UnitFacts, UnitMessage
+
+
+def generated(unit: list[Any]) -> UnitMessage:
+    values = [{**value, "attempt": 1} for value in row_table(unit).to_pylist()]
+    import pyarrow as pa
+
+    rows = pa.Table.from_pylist(values, schema=pa.schema(PLANNED_ROW))
+    return generate_unit(UnitMessage(unit_id="u", rows=rows, facts=UnitFacts()), FakeEngine())
+
+
+def test_readings_are_what_the_engine_did():
+    unit = [*manifest_rows(3), row(3, method="merge"), row(4, prompt=BAD_ROW)]
+    made = generated(unit)
+    told = {(r.name, tuple(sorted(r.tags.items()))): r.value for r in readings(made)}
+    rows = "clora_actor_rows_total"
+    assert told[rows, (("method", "clora"), ("status", "made"))] == 3
+    assert told[rows, (("method", "merge"), ("status", "made"))] == 1
+    assert told[rows, (("method", "clora"), ("status", "failed"))] == 1
+    assert told["clora_actor_unet_evaluations_total", ()] == 40
+    assert told["clora_actor_generate_seconds_total", ()] == made.facts.generate_seconds
+    assert told["clora_actor_lora_cache_events_total", (("event", "miss"),)] == 2
+    assert told["clora_actor_peak_memory_bytes", ()] == 7
+
+
+def test_every_reading_is_declared_with_its_tags():
+    declared = {name: set(tags) for name, (_, tags) in {**COUNTERS, **GAUGES}.items()}
+    found = {reading.name: set(reading.tags) for reading in readings(generated(manifest_rows(2)))}
+    assert found == declared
+
+
+@pytest.mark.parametrize("word", ["prompt", "row_id", "key", "lora", "seed"])
+def test_no_tag_is_open(word: str):
+    assert word not in {tag for _, tags in {**COUNTERS, **GAUGES}.values() for tag in tags}
