@@ -59,7 +59,7 @@ def compose(
             for problem in prepared.problems:
                 progress.note(f"{problem}; its rows will fail")
             account = compose_rows(request, progress, address=address)
-    except (ClusterError, SharesError, LedgerError) as error:
+    except (ClusterError, SharesError, LedgerError, StorageError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from jobs.inputs import PreparedJob
 from jobs.job_file import JobFile
 from manifests.digests import folder_digest
+from manifests.folder_cache import local_folder
 from manifests.keys import canonical_json
 from pipelines.engine import EngineSource
 from pipelines.references import ReferenceSettings
@@ -51,11 +52,11 @@ def run_request(
         only_failed: Make the rows that failed, however often, and nothing else.
 
     Raises:
-        StorageError: The output is in a place that cannot be written yet.
+        StorageError: The output is in a place that commits cannot be made atomic on.
     """
     resources = job.resources
     dino_dir = prepared.scoring.model_dir
-    dino_digest = None if dino_dir is None else folder_digest(dino_dir)
+    dino_digest = None if dino_dir is None else folder_digest(local_folder(dino_dir))
     references_at = job.scoring.references_at
     # Features of one DINO model say nothing to another, so each has references of its own.
     folder = f"dino-{(dino_digest or 'none')[:_SHORT_DIGEST]}"

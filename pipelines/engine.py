@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from clora_core.config import ENGINE_VERSION
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
+from manifests.folder_cache import local_folder
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
@@ -59,7 +60,7 @@ class EngineSource:
     """Where an engine comes from.
 
     Attributes:
-        base_model_dir: Folder in diffusers' format.
+        base_model_dir: Folder in diffusers' format: a path that every machine has, or a URI.
         lora_cache_bytes: Budget of the LoRA cache. More keeps LoRAs of more units.
         dtype: Numbers of the base model: ``float32``, ``float16`` or ``bfloat16``.
         use_gpu: Sample on the GPU that Ray gave the actor.
@@ -85,7 +86,7 @@ class EngineSource:
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
         device = "cuda" if self.use_gpu else "cpu"
-        model = load_base_model(self.base_model_dir, dtype=self.dtype, device=device)
+        model = load_base_model(local_folder(self.base_model_dir), dtype=self.dtype, device=device)
         cache = LoraCache(self.lora_cache_bytes)
         composer = Composer(model, cache, max_lanes=self.max_lanes)
         return _LoadedEngine(composer, cache, device, self.dtype)

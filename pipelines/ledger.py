@@ -82,9 +82,8 @@ def read_ledger(storage: Storage) -> Ledger:
 
 def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
     """Return the keys and the footer of a committed unit, without reading its images."""
-    filesystem, path = storage.arrow(name)
     try:
-        with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+        with storage.open(name) as source, pq.ParquetFile(source) as file:
             footer = decode_footer(file.metadata)
             keys: list[str] = []
             if file.num_row_groups:
