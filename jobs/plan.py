@@ -12,7 +12,7 @@ from manifests.problems import InputError
 from pipelines.ledger import LedgerError, read_ledger
 from pipelines.output_table import read_rows
 from pipelines.plan import Plan
-from pipelines.run import plan_references, plan_rows
+from pipelines.run_plan import plan_references, plan_rows
 from pipelines.storage import StorageError
 
 __all__ = ["plan"]

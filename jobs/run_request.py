@@ -8,6 +8,7 @@ from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
 from manifests.keys import canonical_json
 from pipelines.engine import EngineSource
+from pipelines.failure_budget import FailureBudget
 from pipelines.references import ReferenceSettings
 from pipelines.request import Resources, RunRequest
 from pipelines.score import ScorerSource
@@ -90,6 +91,9 @@ def run_request(
             score_actors=resources.score_actors,
             rows_per_unit=resources.rows_per_unit,
             max_attempts=resources.attempts,
+        ),
+        failure_budget=FailureBudget(
+            share=job.failure_budget.share, min_rows=job.failure_budget.min_rows
         ),
         only_failed=only_failed,
         job=job.model_dump(mode="json"),

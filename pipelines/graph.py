@@ -56,7 +56,11 @@ def make_units(units: pa.Table, stages: Stages, shares: Shares) -> Iterator[Rece
     dataset = data.from_arrow(list(_blocks(units)))
     dataset = dataset.map_batches(
         GenerateImages,
-        fn_constructor_kwargs={"load_engine": stages.load_engine},
+        fn_constructor_kwargs={
+            "load_engine": stages.load_engine,
+            "attempts": stages.store.attempts,
+            "fence": stages.store.fence,
+        },
         compute=ActorPoolStrategy(size=shares.num_generators),
         num_cpus=shares.generator_cpus,
         num_gpus=shares.generator_gpus or None,

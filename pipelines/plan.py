@@ -11,6 +11,7 @@ that order, so an actor meets a LoRA set once; hot sets span units, tiny ones sh
 whole committed units away leaves the borders of the others where they were; and rows that failed
 stay with those they failed with. Hence a worker that outlives its driver can only commit a unit
 that the next run knows by the same id, where one of the two loses (``tests`` hold this property).
+Where the manifest or the size of units was changed in between, ``seal`` sees to it.
 
 Pure: tables in, tables out; the order of the manifest's rows changes nothing but which of several
 equal rows gives its ``row_id``.
@@ -69,6 +70,7 @@ def plan_units(
     failed: Mapping[str, FailedRow],
     rows_per_unit: int,
     max_attempts: int | None,
+    abandoned: Collection[str] = frozenset(),
 ) -> Plan:
     """Return the units that make every row which is not made and has not failed too often.
 
@@ -78,6 +80,7 @@ def plan_units(
         failed: Rows without an image, by key.
         rows_per_unit: Most rows in a unit. More fills batches better and loses more on a kill.
         max_attempts: A row that failed as often is left alone; None tries all again.
+        abandoned: Unit ids that must not be used again, see ``seal``.
     """
     distinct = _first_of_each_key(rows)
     quarantined: list[str] = []
@@ -88,7 +91,7 @@ def plan_units(
         quarantined = pending.filter(pa.array(is_given_up))["key"].to_pylist()
         pending = pending.filter(pa.array(~is_given_up))
     return Plan(
-        units=_cut(pending, rows_per_unit),
+        units=_cut(pending, rows_per_unit, abandoned),
         num_manifest_rows=rows.num_rows,
         num_duplicates=rows.num_rows - distinct.num_rows,
         num_already_made=int(is_made.sum()),
@@ -126,7 +129,7 @@ def _with_attempts(rows: pa.Table, failed: Mapping[str, FailedRow]) -> pa.Table:
     return rows.append_column("lora_set", pa.array(lora_sets, pa.string()))
 
 
-def _cut(rows: pa.Table, rows_per_unit: int) -> pa.Table:
+def _cut(rows: pa.Table, rows_per_unit: int, abandoned: Collection[str]) -> pa.Table:
     if rows.num_rows == 0:
         return PLAN.empty_table()
     order = [(name, "ascending") for name in (*_GROUP, "lora_digests", "key")]
@@ -144,7 +147,7 @@ def _cut(rows: pa.Table, rows_per_unit: int) -> pa.Table:
     units = pa.table(
         {
             "unit_id": [
-                _unit_id(keys[start:end], attempts[start:end])
+                _unit_id(keys[start:end], attempts[start:end], abandoned)
                 for start, end in zip(starts, ends, strict=True)
             ],
             "num_rows": pa.array(ends - starts, pa.int32()),
@@ -170,7 +173,10 @@ def _unit_starts(rows: pa.Table, rows_per_unit: int) -> np.ndarray:
     return np.flatnonzero((index - group_start) % rows_per_unit == 0)
 
 
-def _unit_id(keys: list[str], attempts: list[int]) -> str:
+def _unit_id(keys: list[str], attempts: list[int], abandoned: Collection[str]) -> str:
     pairs = sorted(zip(keys, attempts, strict=True))
     text = "\n".join(f"{key} {attempt}" for key, attempt in pairs)
-    return hashlib.sha256(text.encode()).hexdigest()
+    unit_id = hashlib.sha256(text.encode()).hexdigest()
+    while unit_id in abandoned:
+        unit_id = hashlib.sha256(unit_id.encode()).hexdigest()
+    return unit_id

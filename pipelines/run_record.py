@@ -27,7 +27,8 @@ __all__ = [
 
 RUNS_FOLDER = "runs"
 
-RunState = Literal["running", "finished", "interrupted", "failed"]
+RunState = Literal["running", "finished", "interrupted", "failed", "stopped", "superseded"]
+"""``stopped`` by its failure budget; ``superseded`` by a later run that took it for dead."""
 
 
 @dataclass(kw_only=True)
