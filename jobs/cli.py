@@ -105,6 +105,28 @@ def status(
     raise typer.Exit(run(out))
 
 
+@app.command()
+def verify(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")],
+) -> None:
+    """Check that every committed row has its image, once, unchanged. Exit 0 or 1."""
+    from jobs.verify import verify as run
+
+    raise typer.Exit(run(out))
+
+
+@app.command()
+def gc(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")],
+    *,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them.")] = False,
+) -> None:
+    """Show files of an output that nothing refers to; a killed run leaves some."""
+    from jobs.gc import gc as run
+
+    raise typer.Exit(run(out, delete=delete))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with the command's exit code."""
     app(args=None if arguments is None else list(arguments), prog_name="clora")

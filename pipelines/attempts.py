@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pipelines.storage import Storage
 
-__all__ = ["AttemptLog", "UnitTries"]
+__all__ = ["ATTEMPTS_FOLDER", "AttemptLog", "UnitTries"]
 
 ATTEMPTS_FOLDER = "attempts"
 TRIES_TOGETHER = 2

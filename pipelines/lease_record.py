@@ -7,6 +7,7 @@ from typing import Literal
 from pipelines.storage import Storage
 
 __all__ = [
+    "LEASES_FOLDER",
     "LeaseRecord",
     "LeaseState",
     "earlier_leases",

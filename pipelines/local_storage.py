@@ -7,9 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["LocalStorage"]
+__all__ = ["UNFINISHED", "LocalStorage"]
 
 UNFINISHED = ".writing-"
+"""How the name of a write begins until it is done."""
 
 
 class LocalStorage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from manifests.resolved import ResolvedRow
 from pipelines.lease import HeldLease
@@ -60,17 +61,25 @@ def sealed_plan(
         if not is_current:
             before = read_ledger(storage)
             plan = plan_rows(request, before)
-        rivals = find_rivals(earlier, plan.units, committed=before.unit_ids)
+        rivals = find_rivals(
+            earlier,
+            settled=before.unit_ids.union(plan.units["unit_id"].to_pylist()),
+            own_keys=partial(_planned_keys, plan),
+        )
         if seal_units(storage, rivals.unit_ids, run_id=run_id):
             return before, plan, not rivals.others
         is_current = False
+
+
+def _planned_keys(plan: Plan) -> set[str]:
+    return {row["key"] for rows in plan.units["rows"].to_pylist() for row in rows}
 
 
 def wanted_references(request: RunRequest, plan: Plan) -> list[ResolvedRow]:
     """Return the references that the planned rows are compared with, made or not."""
     if request.references is None:
         return []
-    pending = {row["key"] for rows in plan.units["rows"].to_pylist() for row in rows}
+    pending = _planned_keys(plan)
     rows = (row for row in request.rows if row.key in pending)
     return list(reference_rows(rows, request.references))
 

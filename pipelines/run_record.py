@@ -17,6 +17,7 @@ from pipelines.receipts import Receipt
 from pipelines.storage import Storage
 
 __all__ = [
+    "RUNS_FOLDER",
     "PhaseTotals",
     "RunRecord",
     "RunState",

@@ -11,7 +11,7 @@ The earlier run writes its plan before it asks for its lease a last time, and th
 lease before it looks for plans: a plan that is not seen is of a run that never starts.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -61,25 +61,27 @@ def plans_of_earlier_runs(storage: Storage, leases: Iterable[LeaseRecord]) -> li
 
 
 def find_rivals(
-    earlier: Iterable[pa.Table], units: pa.Table, *, committed: Collection[str]
+    earlier: Iterable[pa.Table],
+    *,
+    settled: Collection[str],
+    own_keys: Callable[[], Collection[str]],
 ) -> Rivals:
     """Return what workers of earlier runs could still commit.
 
     Args:
         earlier: From ``plans_of_earlier_runs``.
-        units: The new plan (``schemas.PLAN``).
-        committed: Ids of all committed units.
+        settled: Ids of units that are committed, or that this run plans too.
+        own_keys: Gives the keys of rows that nobody else may commit now.
     """
-    settled = {*committed, *units["unit_id"].to_pylist()}
     pending: dict[str, set[str]] = {}
     for plan in earlier:
-        is_open = pa.array([unit_id not in settled for unit_id in plan["unit_id"].to_pylist()])
-        for unit in plan.filter(is_open.cast(pa.bool_())).to_pylist():
+        is_open = [unit_id not in settled for unit_id in plan["unit_id"].to_pylist()]
+        for unit in plan.filter(pa.array(is_open, pa.bool_())).to_pylist():
             pending[unit["unit_id"]] = {row["key"] for row in unit["rows"]}
     if not pending:
         return Rivals(unit_ids=frozenset(), others=False)
-    planned = {row["key"] for unit in units["rows"].to_pylist() for row in unit}
-    rivals = frozenset(unit_id for unit_id, keys in pending.items() if keys & planned)
+    own = own_keys()
+    rivals = frozenset(unit_id for unit_id, keys in pending.items() if not keys.isdisjoint(own))
     return Rivals(unit_ids=rivals, others=len(rivals) < len(pending))
 
 
