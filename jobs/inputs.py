@@ -5,7 +5,7 @@ back wants to fix them in one go. A LoRA file that cannot be used is not among t
 planned and end as errors, and all others are made. Loads neither torch nor Ray.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clora_core.config import ENGINE_VERSION, SamplerConfig
@@ -57,7 +57,7 @@ class PreparedJob:
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
     """
 
-    rows: tuple[ResolvedRow, ...]
+    rows: Sequence[ResolvedRow]
     catalog: Catalog
     base_model_dir: str
     base_model_digest: str

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from clora_core.config import ENGINE_VERSION
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.folder_cache import local_folder
+from pipelines.lora_identity import LoraIdentity, compose_unchanged
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
@@ -96,6 +97,7 @@ class _LoadedEngine:
     def __init__(self, composer: "Composer", cache: "LoraCache", device: str, dtype: str) -> None:
         self._composer = composer
         self._cache = cache
+        self._identity = LoraIdentity()
         self._on_gpu = device == "cuda"
         self.device = f"{_device_name(device)} {dtype}"
         self.versions_json = _versions_json()
@@ -105,7 +107,7 @@ class _LoadedEngine:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
-        return self._composer.compose(rows)
+        return compose_unchanged(rows, self._composer.compose, self._identity)
 
     def use(self) -> EngineUse:
         stats = self._cache.stats

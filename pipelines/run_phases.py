@@ -7,7 +7,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.resolved import ResolvedRow
@@ -23,6 +22,7 @@ from pipelines.references import CentroidSource, read_centroids, write_centroids
 from pipelines.request import Observer, RunRequest
 from pipelines.run_plan import plan_references, wanted_references
 from pipelines.run_record import PhaseTotals, RunRecord, RunState, write_run_record
+from pipelines.schemas import PLAN
 from pipelines.score import reference_id
 from pipelines.seal import plan_name
 from pipelines.shares import Shares
@@ -69,7 +69,7 @@ class Run:
         request = self._request
         restore_errors(request.storage, self._before)
         write_run_record(request.storage, self._record)
-        _write_plan(request.storage, plan_name(self._record.run_id, "images"), self._plan.units)
+        _write_plan(request.storage, plan_name(self._record.run_id, "images"), self._plan)
         # In this order: see ``seal``.
         lease.fence.check()
         if is_sealed:
@@ -77,7 +77,7 @@ class Run:
         load_engine = request.make_engine(shares)
         centroids = self._make_references(load_engine, shares, lease.fence)
         self._make_units(
-            "images", self._plan.units, request.storage, load_engine, centroids, shares, lease.fence
+            "images", self._plan, request.storage, load_engine, centroids, shares, lease.fence
         )
 
     def _make_references(
@@ -92,8 +92,8 @@ class Run:
         storage = request.references_storage
         if plan.num_rows:
             name = plan_name(self._record.run_id, "references")
-            _write_plan(request.storage, name, plan.units)
-            self._make_units("references", plan.units, storage, load_engine, none, shares, fence)
+            _write_plan(request.storage, name, plan)
+            self._make_units("references", plan, storage, load_engine, none, shares, fence)
         wanted = wanted_references(request, self._plan)
         found = read_centroids(storage, wanted)
         num_missing = len({reference_id(asdict(row.loras[0])) for row in wanted}) - len(found)
@@ -108,7 +108,7 @@ class Run:
     def _make_units(
         self,
         phase: str,
-        units: pa.Table,
+        plan: Plan,
         storage: Storage,
         load_engine: LoadEngine,
         centroids: CentroidSource,
@@ -119,9 +119,7 @@ class Run:
         from pipelines.graph import Stages, make_units
 
         request, record = self._request, self._record
-        totals = PhaseTotals(
-            num_planned=sum(units["num_rows"].to_pylist()), num_units=units.num_rows
-        )
+        totals = PhaseTotals(num_planned=plan.num_rows, num_units=plan.num_units)
         record.phases[phase] = totals
         self._observer.begin(phase, totals.num_planned)
         stages = Stages(
@@ -136,9 +134,9 @@ class Run:
                 fence=fence,
             ),
         )
-        max_failed = self._max_failed(units)
+        max_failed = self._max_failed(plan)
         start = time.perf_counter()
-        for receipt in make_units(units, stages, shares):
+        for receipt in make_units(plan.batches(), stages, shares):
             totals.add(receipt)
             totals.wall_seconds = time.perf_counter() - start
             if phase == "images":
@@ -150,13 +148,11 @@ class Run:
                     f"more than the {max_failed:,} that failure_budget allows"
                 )
 
-    def _max_failed(self, units: pa.Table) -> int | None:
-        """Return how many rows of ``units`` may fail; None where rows are known to be bad."""
+    def _max_failed(self, plan: Plan) -> int | None:
+        """Return how many rows of ``plan`` may fail; None where rows are known to be bad."""
         if self._request.only_failed:
             return None
-        rows = [row for unit in units["rows"].to_pylist() for row in unit]
-        num_known = sum(any(lora["problem"] for lora in row["loras"]) for row in rows)
-        return self._request.failure_budget.limit(len(rows), num_known=num_known)
+        return self._request.failure_budget.limit(plan.num_rows, num_known=plan.num_unusable)
 
     def finish(self, state: RunState, error: BaseException | None) -> Account:
         """Take the account, and write what the run leaves beside its data."""
@@ -192,9 +188,11 @@ def manifest_account(request: RunRequest, plan: Plan, before: Ledger, after: Led
     )
 
 
-def _write_plan(storage: Storage, name: str, units: pa.Table) -> None:
+def _write_plan(storage: Storage, name: str, plan: Plan) -> None:
     sink = io.BytesIO()
-    pq.write_table(units, sink, compression="zstd")
+    with pq.ParquetWriter(sink, PLAN, compression="zstd") as writer:
+        for batch in plan.batches():
+            writer.write_table(batch)
     storage.put(name, sink.getvalue())
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from manifests.resolved import ResolvedRow
 from pipelines.lease import HeldLease
 from pipelines.lease_record import LeaseRecord, earlier_leases
 from pipelines.ledger import Ledger, read_ledger
-from pipelines.plan import Plan, plan_units
-from pipelines.planned_rows import row_table
+from pipelines.plan import Plan
+from pipelines.plan_units import plan_units
 from pipelines.references import reference_rows
 from pipelines.request import Resources, RunRequest
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
@@ -63,30 +62,26 @@ def sealed_plan(
             plan = plan_rows(request, before)
         rivals = find_rivals(
             earlier,
-            settled=before.unit_ids.union(plan.units["unit_id"].to_pylist()),
-            own_keys=partial(_planned_keys, plan),
+            settled=before.unit_ids.union(plan.unit_ids),
+            own_keys=plan.keys,
         )
         if seal_units(storage, rivals.unit_ids, run_id=run_id):
             return before, plan, not rivals.others
         is_current = False
 
 
-def _planned_keys(plan: Plan) -> set[str]:
-    return {row["key"] for rows in plan.units["rows"].to_pylist() for row in rows}
-
-
 def wanted_references(request: RunRequest, plan: Plan) -> list[ResolvedRow]:
     """Return the references that the planned rows are compared with, made or not."""
     if request.references is None:
         return []
-    pending = _planned_keys(plan)
+    pending = plan.keys()
     rows = (row for row in request.rows if row.key in pending)
     return list(reference_rows(rows, request.references))
 
 
 def _plan(rows: Sequence[ResolvedRow], ledger: Ledger, resources: Resources) -> Plan:
     return plan_units(
-        row_table(rows),
+        rows,
         made=ledger.made,
         failed=ledger.failed,
         abandoned=ledger.abandoned,

@@ -3,6 +3,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -84,18 +85,21 @@ def test_a_run_that_lost_its_lease_beats_no_more(storage: Storage):
 
 
 def test_of_eight_that_claim_a_free_output_at_once_one_gets_it(storage: Storage):
-    def attempt(number: int) -> bool:
-        try:
-            claim(storage, f"run-{number}", times=QUICK, sleep=_refuse).__enter__()
-        except LeaseHeldError:
-            return False
-        return True
+    with ExitStack() as leases:
 
-    def _refuse(_: float) -> None:
-        raise LeaseHeldError
+        def attempt(number: int) -> bool:
+            try:
+                lease = claim(storage, f"run-{number}", times=QUICK, sleep=_refuse)
+            except LeaseHeldError:
+                return False
+            leases.enter_context(lease)
+            return True
 
-    with ThreadPoolExecutor(8) as pool:
-        wins = list(pool.map(attempt, range(8)))
+        def _refuse(_: float) -> None:
+            raise LeaseHeldError
+
+        with ThreadPoolExecutor(8) as pool:
+            wins = list(pool.map(attempt, range(8)))
     assert wins.count(True) == 1
 
 
