@@ -65,6 +65,11 @@ def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Acc
         if isinstance(error, TooManyFailuresError):
             error.account = account
         raise
+    lost = _lost(lease)
+    if lost is not None:
+        # Its workers had made the last units before another run came; what is told is that run's.
+        run.end("superseded", lost)
+        raise lost
     lease.finished()
     return run.finish("finished", None)
 

@@ -52,11 +52,11 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty place in the store, and an environment that opens it."""
     from manifests import locations
-    from pipelines import object_storage
+    from pipelines import store_client
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
-    clients = (locations._remote, object_storage._client)
+    clients = (locations._remote, store_client.client)
     for kept in clients:
         kept.cache_clear()
     yield f"s3://{BUCKET}/{secrets.token_hex(6)}"

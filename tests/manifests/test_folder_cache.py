@@ -12,7 +12,7 @@ from manifests.base_model import inspect_base_model
 from manifests.digests import folder_digest
 from manifests.folder_cache import _inner_name, local_folder
 from manifests.locations import LocationError
-from pipelines.object_storage import _client
+from pipelines.store_client import client
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def model(s3_uri: str, tmp_path: Path) -> tuple[str, Path]:
     for file in folder.rglob("*"):
         if file.is_file():
             name = file.relative_to(folder).as_posix()
-            obstore.put(_client(f"s3://{BUCKET}"), f"{prefix}/base/{name}", file.read_bytes())
+            obstore.put(client(f"s3://{BUCKET}"), f"{prefix}/base/{name}", file.read_bytes())
     return f"{s3_uri}/base", folder
 
 
@@ -49,7 +49,7 @@ def test_it_is_fetched_once_and_anew_when_it_changes(
     assert local_folder(uri, cache=tmp_path / "cache") == first
     assert len(fetched) == len(set(fetched)) == 4
     prefix = uri.removeprefix(f"s3://{BUCKET}/")
-    obstore.put(_client(f"s3://{BUCKET}"), f"{prefix}/model_index.json", b'{"_class_name": "X"}')
+    obstore.put(client(f"s3://{BUCKET}"), f"{prefix}/model_index.json", b'{"_class_name": "X"}')
     changed = local_folder(uri, cache=tmp_path / "cache")
     assert changed != first
     assert len(fetched) == 5

@@ -7,7 +7,7 @@ from fault_proxy import FAULTS, FaultPlan, FaultProxy, fault_proxy
 from s3_kit import S3Server
 
 from manifests.locations import read_bytes
-from pipelines import object_storage
+from pipelines import store_client
 from pipelines.storage import Storage, StorageError, open_storage
 
 CONTENT = b"the committed unit" * 20_000
@@ -26,7 +26,7 @@ def proxy(
 ) -> Iterator[FaultProxy]:
     with fault_proxy(s3_server.port) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
-        monkeypatch.setattr(object_storage, "FIRST_PAUSE_S", 0.01)
+        monkeypatch.setattr(store_client, "FIRST_PAUSE_S", 0.01)
         yield running
 
 
@@ -76,7 +76,7 @@ def test_reading_listing_and_deleting_outlast_a_failing_store(
 def test_a_store_that_stays_down_is_told_with_the_object_s_name(
     storage: Storage, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(object_storage, "NUM_TRIES", 2)
+    monkeypatch.setattr(store_client, "NUM_TRIES", 2)
     proxy.plan = FaultPlan(fault="reset")
     with pytest.raises(StorageError, match=r"rows/a cannot be used .*and that the store is up"):
         storage.put_if_absent("rows/a", b"1")
