@@ -15,7 +15,7 @@ import obstore
 from obstore.store import S3Store
 
 BUCKET = "clora-tests"
-READY_S = 60.0
+READY_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     }
     identities = folder / "identities.json"
     identities.write_text(json.dumps({"identities": [identity]}))
-    ports = free_ports(8)
+    ports = free_ports(10)
     names = ("master", "volume", "filer", "s3")
     flags = {"dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.config": identities}
     flags |= {f"{name}.port": ports[index] for index, name in enumerate(names)}
     flags |= {f"{name}.port.grpc": ports[4 + index] for index, name in enumerate(names)}
+    # These two are fixed otherwise, and a second server on the machine could not start.
+    flags |= {"s3.port.iceberg": ports[8], "s3.port.lance": ports[9]}
     flags |= {"volume.max": 20, "master.volumeSizeLimitMB": 64, "master.telemetry": "false"}
     weed = Path(sys.executable).with_name("weed")
     command = [str(weed), "server", "-s3", *(f"-{name}={value}" for name, value in flags.items())]
