@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= demo_out
 
-.PHONY: demo benchmark test check lint types imports unit ray fuzz clean help
+.PHONY: demo benchmark test check lint types imports unit ray faults fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is to run
@@ -47,10 +47,13 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.dev ## Tests that need no cluster
-	$(BIN)/pytest -q -m "not ray and not e2e" --jaxtyping-packages=clora_core,beartype.beartype
+	$(BIN)/pytest -q -m "not ray and not e2e and not faults" --jaxtyping-packages=clora_core,beartype.beartype
 
 ray: $(VENV)/.dev ## Tests on a local Ray cluster and of the whole product
-	$(BIN)/pytest -q -m "ray or e2e"
+	$(BIN)/pytest -q -m "(ray or e2e) and not faults"
+
+faults: $(VENV)/.dev ## The whole fault matrix; writes docs/faults.md
+	CLORA_FAULTS_TABLE=docs/faults.md $(BIN)/pytest -q tests/faults -p no:randomly
 
 fuzz: $(VENV)/.dev ## A million damaged LoRA headers and 300,000 mutated rows; takes long
 	PYTHONPATH=tests:. $(BIN)/python -m fuzz

@@ -20,6 +20,8 @@ from manifests.problems import InputError
 from pipelines.cluster_session import ClusterError
 from pipelines.edition import edition_table
 from pipelines.editions import EditionsError, Published, publish_edition
+from pipelines.failure_budget import TooManyFailuresError
+from pipelines.lease import LeaseHeldError, LeaseLostError
 from pipelines.ledger import LedgerError
 from pipelines.metrics_server import MetricsPortError, parse_address
 from pipelines.output_table import read_rows
@@ -74,9 +76,12 @@ def catalog(
     except (InputError, StorageError, MetricsPortError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    except (ClusterError, SharesError, LedgerError, EditionsError) as error:
+    except (ClusterError, SharesError, LeaseHeldError, LedgerError, EditionsError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except (LeaseLostError, TooManyFailuresError) as error:
+        print(f"{error}; nothing was published", file=sys.stderr)
+        return SOME_FAILED
     except KeyboardInterrupt:
         print(
             "stopped; nothing was published, and the same command goes on from what is committed",

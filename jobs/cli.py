@@ -172,6 +172,26 @@ def status(out: OutPath) -> None:
 
 
 @app.command()
+def verify(out: OutPath) -> None:
+    """Check that every committed row has its image, once, unchanged. Exit 0 or 1."""
+    from jobs.verify import verify as run
+
+    raise typer.Exit(run(out))
+
+
+@app.command()
+def gc(
+    out: OutPath,
+    *,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them.")] = False,
+) -> None:
+    """Show files of an output that nothing refers to; a killed run leaves some."""
+    from jobs.gc import gc as run
+
+    raise typer.Exit(run(out, delete=delete))
+
+
+@app.command()
 def sweep(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")],
 ) -> None:

@@ -19,8 +19,11 @@ from jobs.run_request import run_request
 from manifests.problems import InputError
 from pipelines.accounting import Account
 from pipelines.cluster_session import ClusterError
+from pipelines.failure_budget import TooManyFailuresError, commonest_reasons
+from pipelines.lease import LeaseHeldError, LeaseLostError
 from pipelines.ledger import LedgerError, read_ledger
 from pipelines.metrics_server import MetricsPortError, parse_address
+from pipelines.request import RunRequest
 from pipelines.run import compose_rows
 from pipelines.run_record import new_run_id
 from pipelines.shares import SharesError
@@ -68,9 +71,25 @@ def compose(
             for problem in prepared.problems:
                 progress.note(f"{problem}; its rows will fail")
             account = compose_rows(request, progress, address=address)
-    except (ClusterError, SharesError, LedgerError, MetricsPortError) as error:
+    except (
+        ClusterError,
+        SharesError,
+        LeaseHeldError,
+        LedgerError,
+        StorageError,
+        MetricsPortError,
+    ) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except LeaseLostError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return SOME_FAILED
+    except TooManyFailuresError as error:
+        print(error, file=sys.stderr)
+        _print_reasons(request)
+        if error.account is not None:
+            print(account_line(error.account, job.output))
+        return SOME_FAILED
     except KeyboardInterrupt:
         num_made = len(read_ledger(request.storage).made)
         print(
@@ -86,6 +105,12 @@ def compose(
 def open_log(log_format: str, run_id: str) -> RunProgress:
     """Return the progress of ``log_format``: JSON lines, or what suits standard error."""
     return JsonProgress(sys.stderr, run_id) if log_format == "json" else open_progress()
+
+
+def _print_reasons(request: RunRequest) -> None:
+    """Print what most of the rows failed of."""
+    errors = read_ledger(request.storage).last_errors.values()
+    print("\n".join(["why rows failed:", *commonest_reasons(errors)]), file=sys.stderr)
 
 
 def exit_code(account: Account) -> int:

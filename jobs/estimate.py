@@ -5,7 +5,7 @@ the same method and size that are committed already, and unknown where there are
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,8 @@ class Estimate:
     unmeasured: tuple[str, ...]
 
 
-def estimate(units: pa.Table, made: pa.Table) -> Estimate:
-    """Return the cost of ``units`` (``schemas.PLAN``), from committed rows (``COST_COLUMNS``)."""
+def estimate(units: Iterable[pa.Table], made: pa.Table) -> Estimate:
+    """Return the cost of ``units`` (``schemas.PLAN``, in parts) by rows made (``COST_COLUMNS``)."""
     from clora_core.cost import unet_evaluations
 
     seconds_each = _seconds_each(made)
@@ -46,7 +46,7 @@ def estimate(units: pa.Table, made: pa.Table) -> Estimate:
     seconds = 0.0
     unmeasured: set[str] = set()
     costs: dict[tuple[str, int, str], int] = {}
-    for unit in units.to_pylist():
+    for unit in (unit for part in units for unit in part.to_pylist()):
         for row in unit["rows"]:
             what = (row["method"], _num_concepts(row), row["sampler_json"])
             if what not in costs:

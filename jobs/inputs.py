@@ -5,9 +5,8 @@ back wants to fix them in one go. A LoRA file that cannot be used is not among t
 planned and end as errors, and all others are made. Loads neither torch nor Ray.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clora_core.config import ENGINE_VERSION, SamplerConfig
 from clora_core.methods import METHODS
@@ -19,6 +18,8 @@ from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.catalog import Catalog, read_catalog
 from manifests.check import RowDefaults, RowRules, check_rows
+from manifests.folder_cache import local_folder
+from manifests.locations import LocationError, is_uri
 from manifests.lora_files import LoraFiles
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
@@ -35,7 +36,7 @@ class Scoring:
     """Whether and with what images are scored.
 
     Attributes:
-        model_dir: Folder of the DINO model, or None for no scores.
+        model_dir: Folder of the DINO model, a path or a URI, or None for no scores.
         statement: One sentence for the log: what scores, or why nothing does.
     """
 
@@ -50,7 +51,7 @@ class PreparedJob:
     Attributes:
         rows: Of the manifest in its order, duplicates included.
         catalog: LoRAs by name.
-        base_model_dir: Local folder.
+        base_model_dir: Local folder, or the URI of one that every machine fetches for itself.
         base_model_digest: Part of every key.
         defaults: What a row that doesn't say gets.
         sampler: Settings of rows that change none.
@@ -58,7 +59,7 @@ class PreparedJob:
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
     """
 
-    rows: tuple[ResolvedRow, ...]
+    rows: Sequence[ResolvedRow]
     catalog: Catalog
     base_model_dir: str
     base_model_digest: str
@@ -93,11 +94,12 @@ def prepare(
     base = _STAND_IN
     try:
         base = inspect_base_model(base_model_folder(job, snapshot))
-    except BaseModelProblem as error:
+    except (BaseModelProblem, LocationError) as error:
         problems.append(Problem(place=place, field="base_model", problem=str(error)))
     scoring = _scoring(job)
-    if scoring.model_dir is not None and not Path(scoring.model_dir).is_dir():
-        text = f"{scoring.model_dir} is not a folder; name a DINO model, or set references to 0"
+    problem = _folder_problem(scoring.model_dir)
+    if problem is not None:
+        text = f"{problem}; name a DINO model, or set references to 0"
         problems.append(Problem(place=place, field="scoring.model", problem=text))
     catalog = job_catalog(job, allowed)
     problems.extend(catalog.problems)
@@ -130,7 +132,7 @@ def prepare(
     return PreparedJob(
         rows=checked.rows,
         catalog=catalog,
-        base_model_dir=base.folder,
+        base_model_dir=job.base_model if is_uri(job.base_model) else base.folder,
         base_model_digest=base.digest,
         defaults=defaults,
         sampler=sampler,
@@ -150,7 +152,20 @@ def base_model_folder(job: JobFile, snapshot: Callable[[str], str] | None = None
     """
     if job.uses_emoji_world:
         return str(base_model_dir())
-    return (snapshot or _hub_snapshot)(job.base_model) if job.is_hub_model else job.base_model
+    if job.is_hub_model:
+        return (snapshot or _hub_snapshot)(job.base_model)
+    return str(local_folder(job.base_model))
+
+
+def _folder_problem(place: str | None) -> str | None:
+    """Return why ``place`` is no folder that can be read, None if it is one or there is none."""
+    if place is None:
+        return None
+    try:
+        is_folder = local_folder(place).is_dir()
+    except LocationError as error:
+        return str(error)
+    return None if is_folder else f"{place} is not a folder"
 
 
 def _hub_snapshot(name: str) -> str:

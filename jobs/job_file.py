@@ -21,6 +21,7 @@ from manifests.yaml_text import YamlError, load_yaml
 
 __all__ = [
     "EMOJI_WORLD",
+    "FailureBudgetSettings",
     "JobFile",
     "ResourceSettings",
     "ScoringSettings",
@@ -90,6 +91,23 @@ class ResourceSettings(BaseModel):
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
 
 
+class FailureBudgetSettings(BaseModel):
+    """How many rows may fail before a run stops, because something is wrong with all of them.
+
+    Rows whose LoRA file is known to be unusable before the run don't count, and ``clora retry``
+    has no budget. What is made stays, and the same command goes on.
+
+    Attributes:
+        share: Of the rows to make. More carries on for longer; 1 never stops.
+        min_rows: As many may fail in any case, so that a small run is not stopped by a few.
+    """
+
+    model_config = _FROZEN
+
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    min_rows: Annotated[int, Field(ge=0)] = 100
+
+
 class JobFile(BaseModel):
     """A job. All paths are absolute (or URIs) once ``load_job`` has read it.
 
@@ -104,6 +122,7 @@ class JobFile(BaseModel):
             them. Preset ``emoji`` with the embedded base model, else ``paper``.
         scoring: How images are scored.
         resources: What the run may use. But for ``dtype`` it changes no row's key.
+        failure_budget: How many rows may fail before the run stops.
     """
 
     model_config = _FROZEN
@@ -116,6 +135,7 @@ class JobFile(BaseModel):
     sampler: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     scoring: ScoringSettings = ScoringSettings()
     resources: ResourceSettings = ResourceSettings()
+    failure_budget: FailureBudgetSettings = FailureBudgetSettings()
 
     @field_validator("method")
     @classmethod
@@ -152,6 +172,7 @@ _KNOWN = {
     "": tuple(JobFile.model_fields),
     "scoring": tuple(ScoringSettings.model_fields),
     "resources": tuple(ResourceSettings.model_fields),
+    "failure_budget": tuple(FailureBudgetSettings.model_fields),
 }
 
 

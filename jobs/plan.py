@@ -12,7 +12,7 @@ from manifests.problems import InputError
 from pipelines.ledger import LedgerError, read_ledger
 from pipelines.output_table import read_rows
 from pipelines.plan import Plan
-from pipelines.run import plan_references, plan_rows
+from pipelines.run_plan import plan_references, plan_rows
 from pipelines.storage import StorageError
 
 __all__ = ["plan"]
@@ -33,11 +33,11 @@ def plan(path: str | Path) -> int:
         return BAD_INPUT
     made = read_rows(request.storage, COST_COLUMNS)
     made_references = read_rows(request.references_storage, COST_COLUMNS)
-    cost = estimate(rows.units, made)
+    cost = estimate(rows.batches(), made)
     print(_described(rows, references, rows_per_unit=job.resources.rows_per_unit))
     print(_costs("UNet evaluations", cost, job.resources.actors))
     if references is not None and references.num_rows:
-        cost = estimate(references.units, made_references)
+        cost = estimate(references.batches(), made_references)
         print(_costs("  for references", cost, job.resources.actors))
     for problem in prepared.problems:
         print(f"will fail         {problem}")
@@ -53,7 +53,7 @@ def _described(rows: Plan, references: Plan | None, *, rows_per_unit: int) -> st
     if rows.quarantined:
         lines.append(f"  failed too often {len(rows.quarantined):,} (`clora retry` tries again)")
     lines.append(
-        f"to make           {rows.num_rows:,} in {rows.units.num_rows:,} units of at most "
+        f"to make           {rows.num_rows:,} in {rows.num_units:,} units of at most "
         f"{rows_per_unit:,}"
     )
     if references is not None:

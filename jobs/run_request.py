@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from jobs.inputs import PreparedJob
 from jobs.job_file import JobFile
 from manifests.digests import folder_digest
+from manifests.folder_cache import local_folder
 from manifests.keys import canonical_json
 from pipelines.engine import EngineSource
+from pipelines.failure_budget import FailureBudget
 from pipelines.references import ReferenceSettings
 from pipelines.request import Resources, RunRequest
 from pipelines.score import ScorerSource
@@ -59,11 +61,11 @@ def run_request(
         only_failed: Make the rows that failed, however often, and nothing else.
 
     Raises:
-        StorageError: The output is in a place that cannot be written yet.
+        StorageError: The output is in a place that commits cannot be made atomic on.
     """
     resources = job.resources
     dino_dir = prepared.scoring.model_dir
-    dino_digest = None if dino_dir is None else folder_digest(dino_dir)
+    dino_digest = None if dino_dir is None else folder_digest(local_folder(dino_dir))
     references_at = job.scoring.references_at
     folder = references_folder(dino_digest)
     return RunRequest(
@@ -96,6 +98,9 @@ def run_request(
             score_actors=resources.score_actors,
             rows_per_unit=resources.rows_per_unit,
             max_attempts=resources.attempts,
+        ),
+        failure_budget=FailureBudget(
+            share=job.failure_budget.share, min_rows=job.failure_budget.min_rows
         ),
         only_failed=only_failed,
         job=job.model_dump(mode="json"),

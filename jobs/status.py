@@ -5,12 +5,12 @@ run left: counts come from what is committed, the rest from the record of the la
 """
 
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from jobs.method_table import TABLE_COLUMNS, method_table
 from manifests.locations import absolute
+from pipelines.failure_budget import commonest_reasons
 from pipelines.ledger import Ledger, LedgerError, read_ledger
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
@@ -20,7 +20,6 @@ __all__ = ["status"]
 
 ALL_MADE = 0
 SOME_MISSING = 1
-MAX_REASONS = 5
 
 
 def status(output: str) -> int:
@@ -67,18 +66,6 @@ def _described(storage: Storage, ledger: Ledger, record: Mapping[str, Any] | Non
     table = method_table(read_rows(storage, TABLE_COLUMNS))
     if table:
         lines += ["", table]
-    return "\n".join([*lines, *_reasons(ledger)])
-
-
-def _reasons(ledger: Ledger) -> list[str]:
-    if not ledger.last_errors:
-        return []
-    counts = Counter(
-        f"{error['stage']}, {error['error']}: {error['message']}"
-        for error in ledger.last_errors.values()
-    )
-    lines = ["", "why rows failed:"]
-    lines += [f"  {count:,} x {reason}" for reason, count in counts.most_common(MAX_REASONS)]
-    if len(counts) > MAX_REASONS:
-        lines.append(f"  ... and {len(counts) - MAX_REASONS:,} other reasons")
-    return lines
+    if ledger.last_errors:
+        lines += ["", "why rows failed:", *commonest_reasons(ledger.last_errors.values())]
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ share (LoRA lists, sampler settings) is worked out once. Knows no sampler: whoev
 how settings are resolved, so that manifests are checked on machines without one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from manifests.manifest_limits import too_many_problems
@@ -13,6 +13,7 @@ from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedRow
 from manifests.row_check import ResolveSampler, RowChecker, RowDefaults, RowRules
+from manifests.row_store import RowStore
 
 __all__ = [
     "CheckedManifest",
@@ -28,7 +29,7 @@ __all__ = [
 class CheckedManifest:
     """All good rows, and all problems, each in the order of the input."""
 
-    rows: tuple[ResolvedRow, ...]
+    rows: Sequence[ResolvedRow]
     problems: tuple[Problem, ...]
 
 
@@ -42,21 +43,24 @@ def check_rows(
         rules: What they are checked against.
         place: The manifest's name, for the problem that it is empty.
     """
-    rows: list[ResolvedRow] = []
     problems: list[Problem] = []
-    for item in checked_rows(raw_rows, rules):
-        if isinstance(item, Problem):
+
+    def good() -> Iterator[ResolvedRow]:
+        for item in checked_rows(raw_rows, rules):
+            if not isinstance(item, Problem):
+                yield item
+                continue
             problems.append(item)
             enough = too_many_problems(len(problems))
             if enough is not None:
                 problems.append(Problem(place=place, field="(file)", problem=enough))
-                break
-        else:
-            rows.append(item)
+                return
+
+    rows = RowStore(good())
     if not rows and not problems:
         text = "holds no rows; write at least one with prompt, loras and seed"
         problems.append(Problem(place=place, field="(file)", problem=text))
-    return CheckedManifest(rows=tuple(rows), problems=tuple(problems))
+    return CheckedManifest(rows=rows, problems=tuple(problems))
 
 
 def checked_rows(

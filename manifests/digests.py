@@ -12,11 +12,20 @@ import numpy as np
 
 from manifests.safetensors_header import Header, LoraFileProblem, TensorEntry
 
-__all__ = ["TensorHashes", "broken_digest", "file_sha256", "folder_digest", "tensor_hashes"]
+__all__ = [
+    "MODEL_SUFFIXES",
+    "TensorHashes",
+    "broken_digest",
+    "file_sha256",
+    "folder_digest",
+    "tensor_hashes",
+]
 
 CHUNK_BYTES = 8 * 1024**2
 
-_MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".bin", ".pt", ".spm")
+MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".bin", ".pt", ".spm")
+"""Endings of the files that can change a pixel."""
+
 _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),
@@ -90,11 +99,11 @@ def folder_digest(path: str | Path) -> str:
     files = sorted(
         file.relative_to(root).as_posix()
         for file in root.rglob("*")
-        if file.suffix in _MODEL_SUFFIXES and file.is_file()
+        if file.suffix in MODEL_SUFFIXES and file.is_file()
     )
     files = [name for name in files if not any(part.startswith(".") for part in name.split("/"))]
     if not files:
-        raise FileNotFoundError(f"{root} holds no model files ({', '.join(_MODEL_SUFFIXES)})")
+        raise FileNotFoundError(f"{root} holds no model files ({', '.join(MODEL_SUFFIXES)})")
     digest = hashlib.sha256()
     for name in files:
         digest.update(f"{name}\0{file_sha256(root / name)}\n".encode())

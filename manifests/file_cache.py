@@ -5,10 +5,13 @@ sha256 of their bytes and put in place by a rename, so that many processes may f
 none sees half a file. What a URI held last time is remembered by its size and time of change.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
@@ -64,10 +67,24 @@ def local_copy(
     seen = hashlib.sha256(f"{uri}\0{info.size}\0{info.mtime_ns}".encode()).hexdigest()
     note = folder / f"{seen}.json"
     copy = _remembered(note, folder, suffix, info.size)
-    if copy is None:
-        copy = _fetch(uri, folder, suffix, info.size)
-        _write_whole(note, json.dumps({"uri": uri, "sha256": copy.stem}).encode())
+    if copy is not None:
+        return copy
+    with _alone(note.with_suffix(".lock")):
+        # Whoever waited here finds what the first one fetched.
+        copy = _remembered(note, folder, suffix, info.size)
+        if copy is None:
+            copy = _fetch(uri, folder, suffix, info.size)
+            _write_whole(note, json.dumps({"uri": uri, "sha256": copy.stem}).encode())
     return copy
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Keep other processes of this machine out; a process that dies lets the next one in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _remembered(note: Path, folder: Path, suffix: str, num_bytes: int) -> Path | None:

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import ArrowException, NativeFile, fs
 
+from manifests.s3_reader import s3_filesystem
+
 __all__ = [
     "LocationError",
     "absolute",
@@ -203,6 +205,8 @@ def _remote(root: str) -> fs.FileSystem:
     """Return the store's client; kept, because making one may ask the network."""
     scheme = root.partition("://")[0]
     try:
+        if scheme == "s3" and "?" not in root:
+            return s3_filesystem(root.removeprefix("s3://"))
         filesystem, _ = fs.FileSystem.from_uri(root)
     except (ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0]

@@ -45,12 +45,14 @@ class UnitFooter:
         run_id: The run that committed it.
         errors: Failed rows, as ``schemas.ERRORS`` without ``failed_at``, which is one for all.
         failed_at_ms: Milliseconds since 1970, UTC.
+        is_abandoned: A later run took the unit's name so that nobody else can; see ``seal``.
     """
 
     unit_id: str
     run_id: str
     errors: Sequence[Mapping[str, Any]]
     failed_at_ms: int
+    is_abandoned: bool = False
 
 
 def rows_name(unit_id: str) -> str:
@@ -81,6 +83,7 @@ def encode_unit(rows: pa.Table, footer: UnitFooter) -> bytes:
                 "run_id": footer.run_id,
                 "errors": list(footer.errors),
                 "failed_at_ms": footer.failed_at_ms,
+                "is_abandoned": footer.is_abandoned,
             }
         )
         writer.add_key_value_metadata({_FOOTER_KEY: text.encode()})

@@ -139,11 +139,7 @@ def _drop_old(storage: Storage, keep: int) -> tuple[int, ...]:
     """Drop the files of all but the newest edition and ``keep`` before it; images stay."""
     dropped: list[int] = []
     for name in storage.list(EDITIONS_FOLDER, ".parquet")[: -(keep + 1)]:
-        filesystem, path = storage.arrow(name)
-        try:
-            filesystem.delete_file(path)
-        except FileNotFoundError:
-            continue  # another run dropped it
+        storage.delete(name)
         dropped.append(_number(name))
     return tuple(dropped)
 

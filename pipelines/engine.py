@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from clora_core.config import ENGINE_VERSION
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
+from manifests.folder_cache import local_folder
+from pipelines.lora_identity import LoraIdentity, compose_unchanged
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
@@ -59,7 +61,7 @@ class EngineSource:
     """Where an engine comes from.
 
     Attributes:
-        base_model_dir: Folder in diffusers' format.
+        base_model_dir: Folder in diffusers' format: a path that every machine has, or a URI.
         lora_cache_bytes: Budget of the LoRA cache. More keeps LoRAs of more units.
         dtype: Numbers of the base model: ``float32``, ``float16`` or ``bfloat16``.
         use_gpu: Sample on the GPU that Ray gave the actor.
@@ -85,7 +87,7 @@ class EngineSource:
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
         device = "cuda" if self.use_gpu else "cpu"
-        model = load_base_model(self.base_model_dir, dtype=self.dtype, device=device)
+        model = load_base_model(local_folder(self.base_model_dir), dtype=self.dtype, device=device)
         cache = LoraCache(self.lora_cache_bytes)
         composer = Composer(model, cache, max_lanes=self.max_lanes)
         return _LoadedEngine(composer, cache, device, self.dtype)
@@ -95,6 +97,7 @@ class _LoadedEngine:
     def __init__(self, composer: "Composer", cache: "LoraCache", device: str, dtype: str) -> None:
         self._composer = composer
         self._cache = cache
+        self._identity = LoraIdentity()
         self._on_gpu = device == "cuda"
         self.device = f"{_device_name(device)} {dtype}"
         self.versions_json = _versions_json()
@@ -104,7 +107,7 @@ class _LoadedEngine:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
-        return self._composer.compose(rows)
+        return compose_unchanged(rows, self._composer.compose, self._identity)
 
     def use(self) -> EngineUse:
         stats = self._cache.stats

@@ -3,7 +3,8 @@
 A bad row is data and a broken machine is an exception, but a machine's exception does not say which
 it was: an out-of-memory may be one huge row. So a unit that fails as a whole is tried row by row,
 and what fails alone is that row's failure. A device that is lost fails everything after it, so that
-is raised and ends the run loudly, with nothing blamed on the rows.
+is raised and ends the run loudly, with nothing blamed on the rows. A row that ends the process is
+found by the marks that tries leave, see ``attempts``.
 """
 
 import time
@@ -16,7 +17,9 @@ from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.file_cache import local_copy
 from manifests.locations import LocationError
 from pipelines.actor_metrics import ActorMetrics
+from pipelines.attempts import AttemptLog, UnitTries
 from pipelines.engine import Engine, EngineUse, LoadEngine
+from pipelines.lease import Fence
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
 from pipelines.unit_message import UnitMessage, map_messages
@@ -33,25 +36,55 @@ Compose = Callable[[Sequence[ComposeRow]], list[ComposedImage | RowFailure]]
 class GenerateImages:
     """Actor of the generate stage; holds one engine for its life."""
 
-    def __init__(self, load_engine: LoadEngine) -> None:
+    def __init__(
+        self,
+        load_engine: LoadEngine,
+        attempts: AttemptLog | None = None,
+        fence: Fence | None = None,
+    ) -> None:
         self._engine = load_engine()
+        self._attempts = attempts
+        self._fence = fence
         self._metrics = ActorMetrics()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the units of ``batch`` with rows of ``schemas.GENERATED``."""
+        """Return the units of ``batch`` with rows of ``schemas.GENERATED``.
+
+        Raises:
+            LeaseLostError: The run was taken over.
+            Exception: The device is lost.
+        """
+        if self._fence is not None:
+            self._fence.check()
         return map_messages(batch, self._generate)
 
     def _generate(self, message: UnitMessage) -> UnitMessage:
-        made = generate_unit(message, self._engine)
+        made = generate_unit(message, self._engine, self._attempts)
         self._metrics.observe(made)
         return made
 
 
-def generate_unit(message: UnitMessage, engine: Engine) -> UnitMessage:
-    """Return the unit with its images or failures, and what making them took."""
+def generate_unit(
+    message: UnitMessage, engine: Engine, attempts: AttemptLog | None = None
+) -> UnitMessage:
+    """Return the unit with its images or failures, and what making them took.
+
+    Args:
+        message: The unit.
+        engine: What makes it.
+        attempts: Where its tries are marked; None for nowhere.
+    """
     before = engine.use()
     start = time.perf_counter()
-    rows, num_alone = generate_rows(message.rows.to_pylist(), engine.compose)
+    values = message.rows.to_pylist()
+    tries = None if attempts is None else attempts.begin(message.unit_id)
+    if attempts is None or tries is None or not tries.one_by_one:
+        rows, num_alone = generate_rows(values, engine.compose)
+    else:
+        rows = [
+            _generate_alone(row, engine.compose, attempts, tries, message.unit_id) for row in values
+        ]
+        num_alone = len(rows)
     seconds = time.perf_counter() - start
     return message.with_facts(
         pa.Table.from_pylist(rows, schema=GENERATED),
@@ -80,6 +113,24 @@ def generate_rows(rows: Sequence[PlannedRow], compose: Compose) -> tuple[list[di
     made, num_alone = _compose_each(list(composable.values()), compose)
     results |= dict(zip(composable, made, strict=True))
     return [_result_row(row, results[index]) for index, row in enumerate(rows)], num_alone
+
+
+def _generate_alone(
+    row: PlannedRow, compose: Compose, attempts: AttemptLog, tries: UnitTries, unit_id: str
+) -> dict[str, Any]:
+    """Return the row made under a mark of its own, or failed if it died under one before."""
+    if row["key"] in tries.to_blame:
+        deaths = tries.deaths_alone[row["key"]]
+        message = (
+            f"the process that made it died {tries.number - 1} times, {deaths} of them with "
+            "nothing but this row to do; it may need more memory than there is, or crash the "
+            "driver (see Ray's worker logs), so make it smaller or on another machine"
+        )
+        return _result_row(row, RowFailure(stage="process", error="ProcessDied", message=message))
+    mark = attempts.begin_row(unit_id, row["key"])
+    (result,), _ = generate_rows([row], compose)
+    attempts.end_row(mark)
+    return result
 
 
 def _prepare(row: PlannedRow) -> ComposeRow | RowFailure:

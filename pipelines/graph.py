@@ -9,7 +9,7 @@ options below never retry a row's error (Ray would, without end) and never drop 
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -41,8 +41,8 @@ class Stages:
     store: StoreUnits
 
 
-def make_units(units: pa.Table, stages: Stages, shares: Shares) -> Iterator[Receipt]:
-    """Make the planned ``units`` (``schemas.PLAN``); yield each one's receipt when it is stored.
+def make_units(units: Iterable[pa.Table], stages: Stages, shares: Shares) -> Iterator[Receipt]:
+    """Make the planned ``units`` (parts of ``schemas.PLAN``); yield their receipts when stored.
 
     Raises:
         Exception: The machinery failed; rows that are committed stay so.
@@ -56,7 +56,11 @@ def make_units(units: pa.Table, stages: Stages, shares: Shares) -> Iterator[Rece
     dataset = data.from_arrow(list(_blocks(units)))
     dataset = dataset.map_batches(
         GenerateImages,
-        fn_constructor_kwargs={"load_engine": stages.load_engine},
+        fn_constructor_kwargs={
+            "load_engine": stages.load_engine,
+            "attempts": stages.store.attempts,
+            "fence": stages.store.fence,
+        },
         compute=ActorPoolStrategy(size=shares.num_generators),
         num_cpus=shares.generator_cpus,
         num_gpus=shares.generator_gpus or None,
@@ -85,8 +89,8 @@ def make_units(units: pa.Table, stages: Stages, shares: Shares) -> Iterator[Rece
         yield from read_receipts(batch)
 
 
-def _blocks(units: pa.Table) -> Iterator[pa.Table]:
-    for unit in units.to_batches(max_chunksize=1):
+def _blocks(units: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    for unit in (unit for part in units for unit in part.to_batches(max_chunksize=1)):
         rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
         message = UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
         yield message.to_batch()

@@ -42,6 +42,8 @@ class Ledger:
         failed: Rows that were tried and have none.
         last_errors: The last failure of each of them, as a row of ``schemas.ERRORS``.
         footers: Every unit's footer that tells of failures.
+        unit_ids: Of all committed units.
+        abandoned: Those of them that hold nothing, so that nobody commits them; see ``seal``.
         num_doubled: Images beyond the first of a key. 0, or the promise is broken.
     """
 
@@ -49,6 +51,8 @@ class Ledger:
     failed: Mapping[str, FailedRow]
     last_errors: Mapping[str, Mapping[str, Any]]
     footers: tuple[UnitFooter, ...]
+    unit_ids: frozenset[str]
+    abandoned: frozenset[str]
     num_doubled: int
 
 
@@ -76,15 +80,16 @@ def read_ledger(storage: Storage) -> Ledger:
         failed=failed,
         last_errors=last_errors,
         footers=footers,
+        unit_ids=frozenset(footer.unit_id for _, footer in units),
+        abandoned=frozenset(footer.unit_id for _, footer in units if footer.is_abandoned),
         num_doubled=num_rows - len(made),
     )
 
 
 def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
     """Return the keys and the footer of a committed unit, without reading its images."""
-    filesystem, path = storage.arrow(name)
     try:
-        with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+        with storage.open(name) as source, pq.ParquetFile(source) as file:
             footer = decode_footer(file.metadata)
             keys: list[str] = []
             if file.num_row_groups:

@@ -14,7 +14,7 @@ __all__ = ["RunMetrics"]
 
 _SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(11))
-_STAGES = ("lora", "prompt", "sample", "decode", "generate")
+_STAGES = ("lora", "prompt", "sample", "decode", "generate", "process")
 _OTHER = "other"
 
 

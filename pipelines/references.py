@@ -115,8 +115,7 @@ def read_centroids(storage: Storage, references: Iterable[ResolvedRow]) -> dict[
 
 
 def _features(storage: Storage, name: str) -> dict[str, np.ndarray]:
-    filesystem, path = storage.arrow(name)
-    with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+    with storage.open(name) as source, pq.ParquetFile(source) as file:
         if not file.num_row_groups:
             return {}
         table = file.read(columns=["key", "dino_features"])

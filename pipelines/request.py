@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from manifests.resolved import ResolvedRow
 from pipelines.engine import LoadEngine
+from pipelines.failure_budget import FailureBudget
+from pipelines.lease import LeaseTimes
 from pipelines.metrics_server import MetricsAddress
 from pipelines.receipts import Receipt
 from pipelines.references import ReferenceSettings
@@ -67,6 +69,8 @@ class RunRequest:
         base_model_digest: Identity of the base model.
         dino_digest: Identity of the scorer's model.
         resources: What the run may use.
+        failure_budget: How many rows may fail before the run stops.
+        lease_times: How the run shows that it lives.
         only_failed: Make the rows that failed, however often, and nothing else.
         job: The job, for the record.
         run_id: Of the run; None makes one.
@@ -83,6 +87,8 @@ class RunRequest:
     base_model_digest: str
     dino_digest: str | None
     resources: Resources = Resources()
+    failure_budget: FailureBudget = field(default_factory=FailureBudget)
+    lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     only_failed: bool = False
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run_id: str | None = None

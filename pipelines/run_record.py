@@ -17,6 +17,7 @@ from pipelines.receipts import Receipt
 from pipelines.storage import Storage
 
 __all__ = [
+    "RUNS_FOLDER",
     "PhaseTotals",
     "RunRecord",
     "RunState",
@@ -27,7 +28,8 @@ __all__ = [
 
 RUNS_FOLDER = "runs"
 
-RunState = Literal["running", "finished", "interrupted", "failed"]
+RunState = Literal["running", "finished", "interrupted", "failed", "stopped", "superseded"]
+"""``stopped`` by its failure budget; ``superseded`` by a later run that took it for dead."""
 
 
 @dataclass(kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from manifests.folder_cache import local_folder
 from pipelines.schemas import SCORED
 from pipelines.unit_message import UnitMessage, map_messages
 
@@ -36,7 +37,7 @@ LoadScorer = Callable[[], Scorer]
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerSource:
-    """Where a scorer comes from: a folder in transformers' format; it runs on the CPU."""
+    """Where a scorer comes from: a folder in transformers' format, path or URI; runs on the CPU."""
 
     dino_dir: str
     num_threads: int = 1
@@ -48,7 +49,7 @@ class ScorerSource:
         from clora_core.dino import DinoScorer
 
         torch.set_num_threads(self.num_threads)
-        return DinoScorer.load(self.dino_dir)
+        return DinoScorer.load(local_folder(self.dino_dir))
 
 
 def reference_id(lora: Mapping[str, Any]) -> str:

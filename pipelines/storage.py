@@ -6,12 +6,12 @@ wins, readers see the whole file or none). Names below are relative, with ``/``;
 with a dot are unfinished writes and are never listed.
 """
 
-import os
-import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
-from pyarrow import fs
+from pipelines.local_storage import LocalStorage
 
 __all__ = ["LocalStorage", "Storage", "StorageError", "open_storage"]
 
@@ -37,6 +37,10 @@ class Storage(Protocol):
         """Return a file's content; FileNotFoundError if there is none."""
         ...
 
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file for reading at any position; FileNotFoundError if there is none."""
+        ...
+
     def exists(self, name: str) -> bool:
         """Return whether there is such a file."""
         ...
@@ -45,105 +49,42 @@ class Storage(Protocol):
         """Return the sorted names of the finished files directly in ``folder``; none is fine."""
         ...
 
-    def arrow(self, name: str) -> tuple[fs.FileSystem, str]:
-        """Return Arrow's file system and the path in it, for reading parts of large files."""
+    def walk(self, folder: str) -> Iterator[str]:
+        """Yield the names of all files below ``folder``, unfinished ones too, in no order."""
         ...
 
-
-class LocalStorage:
-    """A folder on a disk that all workers share.
-
-    A commit is written under a hidden name, synced, and then linked to its own name: linking
-    fails if the name is taken, so of two writers one wins and neither can tear the other's file.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._filesystem = fs.LocalFileSystem()
-        self.uri = str(root)
-
-    def __reduce__(self) -> tuple[type["LocalStorage"], tuple[Path]]:
-        """Travel to workers as the folder's name alone."""
-        return (LocalStorage, (self._root,))
-
-    def put(self, name: str, content: bytes) -> None:
-        """Write a file, replacing what is there; readers see the old file or the new one."""
-        hidden = self._write_hidden(name, content, durable=False)
-        hidden.replace(self._root / name)
-
-    def put_if_absent(self, name: str, content: bytes) -> bool:
-        """Write a file that survives a crash, unless there is one; return whether it was ours."""
-        target = self._root / name
-        if target.exists():
-            return False
-        hidden = self._write_hidden(name, content, durable=True)
-        try:
-            os.link(hidden, target)
-        except FileExistsError:
-            return False
-        finally:
-            hidden.unlink()
-        _sync_folder(target.parent)
-        return True
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content; FileNotFoundError if there is none."""
-        return (self._root / name).read_bytes()
-
-    def exists(self, name: str) -> bool:
-        """Return whether there is such a file."""
-        return (self._root / name).is_file()
-
-    def list(self, folder: str, suffix: str) -> list[str]:
-        """Return the sorted names of the finished files directly in ``folder``; none is fine."""
-        selector = fs.FileSelector(str(self._root / folder), allow_not_found=True)
-        infos = self._filesystem.get_file_info(selector)
-        names = [info.base_name for info in infos if info.is_file]
-        return sorted(
-            f"{folder}/{name}"
-            for name in names
-            if name.endswith(suffix) and not name.startswith(".")
-        )
-
-    def arrow(self, name: str) -> tuple[fs.FileSystem, str]:
-        """Return Arrow's file system and the path in it, for reading parts of large files."""
-        return self._filesystem, str(self._root / name)
-
-    def _write_hidden(self, name: str, content: bytes, *, durable: bool) -> Path:
-        target = self._root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        hidden = target.with_name(f".writing-{secrets.token_hex(8)}-{target.name}")
-        try:
-            with hidden.open("xb") as file:
-                file.write(content)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError:
-            hidden.unlink(missing_ok=True)
-            raise
-        return hidden
+    def delete(self, name: str) -> None:
+        """Remove a file; one that is not there is fine."""
+        ...
 
 
 def open_storage(uri: str) -> Storage:
     """Return the storage at ``uri``; nothing is created before the first write.
 
+    Args:
+        uri: A folder's path, or ``s3://bucket/prefix`` or ``gs://bucket/prefix``. Credentials and
+            an endpoint other than the provider's own come from the environment.
+
     Raises:
-        StorageError: A kind of place that commits cannot be made atomic on yet.
+        StorageError: A kind of place that commits cannot be made atomic on.
     """
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
-    if "://" in uri:
+    if "://" not in uri:
+        return LocalStorage(Path(uri).expanduser().absolute())
+    # Imported late: a local output needs no client of any store.
+    from pipelines.object_storage import SCHEMES, ObjectStorage
+
+    scheme, _, rest = uri.partition("://")
+    if scheme not in SCHEMES:
         raise StorageError(
-            f"output {uri!r} is not a local folder; name a folder on a disk that all machines share"
+            f"output {uri!r} is in a store that is not known; name a folder on a disk that all "
+            "machines share, s3://bucket/prefix or gs://bucket/prefix"
         )
-    return LocalStorage(Path(uri).expanduser().absolute())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new name in ``folder`` survive a crash of the machine, not only of the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    if "@" in rest.partition("/")[0] or "?" in rest:
+        # Not repeated in the message: it may hold a secret.
+        raise StorageError(
+            f"a {scheme}:// output holds credentials or options; leave its bucket and prefix, and "
+            "set the rest in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
+        )
+    return ObjectStorage(uri.rstrip("/"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.attempts import AttemptLog
 from pipelines.committed_unit import (
     UnitFooter,
     encode_errors,
@@ -22,6 +23,7 @@ from pipelines.committed_unit import (
     errors_name,
     rows_name,
 )
+from pipelines.lease import Fence
 from pipelines.ledger import read_unit
 from pipelines.png import encode_png
 from pipelines.schemas import ERRORS, RECEIPTS, ROWS
@@ -40,12 +42,19 @@ class StoreUnits:
         run_id: Names the run in every row.
         base_model_digest: Identity of the base model.
         dino_digest: Identity of the scorer's model, or None.
+        fence: Asked before a unit is written; None for an output without a lease.
     """
 
     storage: Storage
     run_id: str
     base_model_digest: str
     dino_digest: str | None
+    fence: Fence | None = None
+
+    @property
+    def attempts(self) -> AttemptLog:
+        """Where tries of units are marked: beside what is committed."""
+        return AttemptLog(storage=self.storage, run_id=self.run_id)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Commit the units of ``batch``; return their receipts (``schemas.RECEIPTS``)."""
@@ -71,6 +80,8 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
     committed = False
     # Whoever comes second must not even touch the images that the committed rows tell of.
     if not storage.exists(name):
+        if into.fence is not None:
+            into.fence.check()
         start = time.perf_counter()
         rows = _output_rows(message, into, now)
         facts["encode_seconds"] = time.perf_counter() - start
@@ -94,6 +105,7 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
     keys, footer = read_unit(storage, name)
     if footer.errors:
         storage.put(errors_name(message.unit_id), encode_errors(footer))
+    into.attempts.end(message.unit_id)
     done = message.with_facts(message.rows, **facts)
     return _receipt(done, values, committed=committed, made=set(keys), footer=footer)
 

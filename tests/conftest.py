@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from s3_kit import BUCKET, S3Server, running_s3
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -43,3 +44,26 @@ def ray_cluster(ray_token: Path) -> Iterator[None]:  # noqa: ARG001 - set before
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One real S3 server for all tests that need a store; loopback only."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty place in the store, and an environment that opens it."""
+    from manifests import locations
+    from pipelines import store_client
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    clients = (locations._remote, store_client.client)
+    for kept in clients:
+        kept.cache_clear()
+    yield f"s3://{BUCKET}/{secrets.token_hex(6)}"
+    for kept in clients:
+        kept.cache_clear()

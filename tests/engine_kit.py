@@ -36,6 +36,7 @@ SIDE_PX = 8
 SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
 POISON = "poison"
 BAD_ROW = "bad"
+EXIT = "exit"
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -93,6 +94,8 @@ class FakeEngine:
             with self._log.open("a") as file:
                 file.write(f"{os.getpid()} {' '.join(str(row.seed) for row in rows)}\n")
         time.sleep(self._seconds_a_row * len(rows))
+        if any(row.prompt == EXIT for row in rows):
+            os._exit(1)
         if any(row.prompt == POISON for row in rows):
             raise MemoryError("the machine has no room for this")
         digests = {lora.digest for row in rows for lora in row.loras}

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pytest
 from engine_kit import SAMPLER, lora, row
@@ -6,14 +8,11 @@ from clora_core.config import SamplerConfig
 from clora_core.cost import unet_evaluations
 from jobs.estimate import estimate
 from manifests.resolved import ResolvedRow
-from pipelines.plan import plan_units
-from pipelines.planned_rows import row_table
+from pipelines.plan_units import plan_units
 
 
-def units(manifest: list[ResolvedRow]) -> pa.Table:
-    return plan_units(
-        row_table(manifest), made=(), failed={}, rows_per_unit=4, max_attempts=3
-    ).units
+def units(manifest: list[ResolvedRow]) -> Iterator[pa.Table]:
+    return plan_units(manifest, made=(), failed={}, rows_per_unit=4, max_attempts=3).batches()
 
 
 def made(*rows: tuple[str, float, int]) -> pa.Table:

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_kit import BAD_ROW, POISON, Watcher, lora, request, row, rows
+from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, request, row, rows
 
+from pipelines.failure_budget import FailureBudget, TooManyFailuresError
 from pipelines.ledger import read_ledger
 from pipelines.request import Resources
 from pipelines.run import compose_rows
@@ -74,6 +76,49 @@ def test_two_actors_share_the_units_and_a_run_with_more_rows_makes_only_those(tm
     assert (account.num_made, account.num_already_made) == (2, 8)
     assert sorted(composed(log)) == [[seed] for seed in range(10)]
     assert read_ledger(LocalStorage(tmp_path / "out")).num_doubled == 0
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("engine_cluster")
+def test_a_row_that_ends_its_process_is_found_and_fails_alone(tmp_path: Path):
+    log = tmp_path / "calls"
+    manifest = [*rows(5), row(9, prompt=EXIT)]
+    account = compose_rows(
+        request(tmp_path / "out", manifest, log=log, references=None), Watcher(), address=None
+    )
+    assert (account.num_made, account.num_failed, account.num_missing) == (5, 1, 0)
+    ledger = read_ledger(LocalStorage(tmp_path / "out"))
+    (error,) = ledger.last_errors.values()
+    assert (error["stage"], error["error"]) == ("process", "ProcessDied")
+    # Two deaths together with its unit and one alone.
+    assert sum(9 in call for call in composed(log)) == 3
+    assert list(LocalStorage(tmp_path / "out").walk("attempts")) == []
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("engine_cluster")
+def test_a_run_of_which_too_many_rows_fail_stops_early_and_goes_on_when_asked(tmp_path: Path):
+    log = tmp_path / "calls"
+    manifest = [*rows(60, prompt=BAD_ROW), *(row(seed) for seed in range(60, 64))]
+    asked = request(
+        tmp_path / "out",
+        manifest,
+        log=log,
+        references=None,
+        seconds_a_row=0.05,
+        failure_budget=FailureBudget(share=0.1, min_rows=4),
+        resources=Resources(rows_per_unit=2),
+    )
+    with pytest.raises(TooManyFailuresError, match=r"of 64 images failed, more than the 7") as over:
+        compose_rows(asked, Watcher(), address=None)
+    account = over.value.account
+    assert account.num_failed > 7
+    assert account.num_missing > 0
+    assert account.num_made + account.num_failed + account.num_missing == 64
+    (record,) = read_run_records(LocalStorage(tmp_path / "out"))
+    assert record["state"] == "stopped"
+    lenient = replace(asked, failure_budget=FailureBudget(share=1.0))
+    assert compose_rows(lenient, Watcher(), address=None).num_missing == 0
 
 
 def test_a_finished_output_needs_no_ray(tmp_path: Path):

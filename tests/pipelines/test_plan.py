@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.resolved import ResolvedRow
-from pipelines.plan import FailedRow, Plan, plan_units
+from pipelines.plan import FailedRow, Plan
+from pipelines.plan_units import plan_units
 from pipelines.planned_rows import row_table
 from pipelines.schemas import PLAN
 
@@ -41,7 +42,7 @@ def plan(
     max_attempts: int | None = 3,
 ) -> Plan:
     return plan_units(
-        row_table(manifest),
+        manifest,
         made=made,
         failed=failed or {},
         rows_per_unit=rows_per_unit,

@@ -1,21 +1,31 @@
+import io
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipelines.storage import LocalStorage, StorageError, open_storage
+from pipelines.local_storage import LocalStorage
+from pipelines.storage import Storage, StorageError, open_storage
+
+
+@pytest.fixture(params=["disk", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Each promise is asked of a disk and of a real S3 server."""
+    if request.param == "disk":
+        return open_storage(str(tmp_path / "out"))
+    return open_storage(request.getfixturevalue("s3_uri"))
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> LocalStorage:
+def disk(tmp_path: Path) -> LocalStorage:
     return LocalStorage(tmp_path / "out")
 
 
-def test_of_eight_writers_that_commit_at_once_one_wins_and_its_content_stays(
-    storage: LocalStorage,
-):
+def test_of_eight_writers_that_commit_at_once_one_wins_and_its_content_stays(storage: Storage):
     contents = [f"writer {index}".encode() * 1000 for index in range(8)]
     with ThreadPoolExecutor(8) as pool:
         wins = list(pool.map(lambda text: storage.put_if_absent("rows/unit", text), contents))
@@ -24,52 +34,112 @@ def test_of_eight_writers_that_commit_at_once_one_wins_and_its_content_stays(
     assert storage.list("rows", "unit") == ["rows/unit"]
 
 
-def test_a_commit_that_is_there_is_not_touched(storage: LocalStorage):
+def test_a_commit_that_is_there_is_not_touched(storage: Storage):
     assert storage.put_if_absent("rows/a", b"first")
     assert not storage.put_if_absent("rows/a", b"second")
+    assert not storage.put_if_absent("rows/a", b"first"), "equal content is another's all the same"
     assert storage.read("rows/a") == b"first"
 
 
 def test_a_writer_that_dies_before_its_commit_leaves_nothing_that_readers_see(
-    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+    disk: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ):
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "link", killed)
     with pytest.raises(KeyboardInterrupt):
-        storage.put_if_absent("rows/a.parquet", b"half")
-    (Path(storage.uri) / "rows" / ".writing-0-b.parquet").write_bytes(b"left by a power cut")
-    assert storage.list("rows", ".parquet") == []
-    assert not storage.exists("rows/a.parquet")
+        disk.put_if_absent("rows/a.parquet", b"half")
+    (Path(disk.uri) / "rows" / ".writing-0-b.parquet").write_bytes(b"left by a power cut")
+    assert disk.list("rows", ".parquet") == []
+    assert not disk.exists("rows/a.parquet")
+    assert list(disk.walk("rows")) == ["rows/.writing-0-b.parquet"]
 
 
-def test_put_replaces_and_leaves_no_other_file(storage: LocalStorage):
+def test_put_replaces_and_leaves_no_other_file(storage: Storage):
     storage.put("images/ab/k.png", b"one")
     storage.put("images/ab/k.png", b"two")
     assert storage.read("images/ab/k.png") == b"two"
-    assert [path.name for path in (Path(storage.uri) / "images/ab").iterdir()] == ["k.png"]
+    assert list(storage.walk("images")) == ["images/ab/k.png"]
 
 
-def test_looking_creates_nothing(storage: LocalStorage):
+def test_looking_creates_nothing(storage: Storage):
     assert storage.list("rows", ".parquet") == []
+    assert list(storage.walk("images")) == []
     assert not storage.exists("README.md")
+    storage.delete("README.md")
+    for look in (storage.read, lambda name: storage.open(name).__enter__()):
+        with pytest.raises(FileNotFoundError):
+            look("README.md")
     assert not Path(storage.uri).exists()
 
 
-def test_names_come_sorted_with_their_folder_and_without_other_kinds(storage: LocalStorage):
+def test_names_come_sorted_with_their_folder_and_without_other_kinds(storage: Storage):
     for name in ("rows/b.parquet", "rows/a.parquet", "rows/c.txt", "rows/deep/d.parquet"):
-        storage.put(name, b"")
+        storage.put(name, b"x")
     assert storage.list("rows", ".parquet") == ["rows/a.parquet", "rows/b.parquet"]
+    assert storage.list("row", ".parquet") == []
+    assert sorted(storage.walk("rows")) == [
+        "rows/a.parquet",
+        "rows/b.parquet",
+        "rows/c.txt",
+        "rows/deep/d.parquet",
+    ]
 
 
-def test_a_worker_gets_the_same_place(storage: LocalStorage):
+def test_what_is_deleted_is_gone_and_its_folder_can_be_used_again(storage: Storage):
+    storage.put("attempts/u/1", b"x")
+    storage.delete("attempts/u/1")
+    storage.delete("attempts/u/1")
+    assert not storage.exists("attempts/u/1")
+    storage.put("attempts/u/2", b"y")
+    assert storage.list("attempts/u", "") == ["attempts/u/2"]
+
+
+def test_a_column_is_read_without_the_rest_of_its_file(storage: Storage):
+    table = pa.table({"key": ["a", "b"], "image": [os.urandom(400_000) for _ in range(2)]})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, use_dictionary=False)
+    storage.put("rows/u.parquet", sink.getvalue())
+    with storage.open("rows/u.parquet") as source, pq.ParquetFile(source) as file:
+        assert file.read(columns=["key"])["key"].to_pylist() == ["a", "b"]
+    with storage.open("rows/u.parquet") as source:
+        assert source.read() == sink.getvalue()
+
+
+def test_a_worker_gets_the_same_place(storage: Storage):
     storage.put("a", b"1")
-    there = pickle.loads(pickle.dumps(storage))  # noqa: S301 - our own bytes
+    text = pickle.dumps(storage)
+    there = pickle.loads(text)  # noqa: S301 - our own bytes
     assert there.read("a") == b"1"
+    assert os.environ.get("AWS_SECRET_ACCESS_KEY", "no secret").encode() not in text
 
 
-def test_a_place_without_atomic_commits_is_refused_by_name(tmp_path: Path):
-    with pytest.raises(StorageError, match=r"'s3://bucket/out' is not a local folder; name a"):
-        open_storage("s3://bucket/out")
+@pytest.mark.parametrize(
+    ("uri", "sentence"),
+    [
+        ("ftp://host/out", r"'ftp://host/out' is in a store that is not known; name a folder"),
+        ("s3://key:secret@bucket/out", r"a s3:// output holds credentials or options; leave"),
+        ("s3://bucket/out?endpoint_override=h", r"set the rest in the environment"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_refused_and_no_secret_is_repeated(uri: str, sentence: str):
+    with pytest.raises(StorageError, match=sentence) as refused:
+        open_storage(uri)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_file_uri_is_a_folder(tmp_path: Path):
     assert open_storage(f"file://{tmp_path}").uri == str(tmp_path)
+
+
+def test_wrong_credentials_are_told_at_once_by_name_of_the_object_and_without_themselves(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    with pytest.raises(
+        StorageError, match=r"out/a cannot be used \(PermissionDenied.*credentials"
+    ) as no:
+        open_storage(f"{s3_uri}/out").put("a", b"1")
+    assert "not-the-secret" not in str(no.value)
+    assert os.environ["AWS_ACCESS_KEY_ID"] not in str(no.value)

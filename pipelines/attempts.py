@@ -1,0 +1,103 @@
+"""Marks that a unit was begun, left in the output so that they outlive the process that began it.
+
+An exception is told by whoever meets it; a process that is killed by its row (no memory, a crash in
+native code, ``os._exit``) tells nothing, and Ray gives the unit to the next process without end. So
+an actor leaves a mark before it begins, and takes all marks of the unit away once it is committed.
+Marks that are there at the beginning are of tries that ended in a death.
+
+Two deaths may be an accident: the machine was taken away, the driver was killed. From the third try
+on the unit's rows are made one by one, each under a mark of its own, and a row that has died alone
+is not made again in this attempt: it failed, with that as its reason.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.storage import Storage
+
+__all__ = ["ATTEMPTS_FOLDER", "AttemptLog", "UnitTries"]
+
+ATTEMPTS_FOLDER = "attempts"
+TRIES_TOGETHER = 2
+"""Deaths of a whole unit that are taken for accidents."""
+
+DEATHS_OVER_RUNS = 2
+"""Deaths of a row alone that are blamed on it when each took, or went with, its whole run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTries:
+    """What the marks say of a unit that is about to be tried.
+
+    Attributes:
+        number: This try, counting from 1.
+        deaths_alone: By key, how often a row's process died while making it alone.
+        to_blame: Keys of rows that are not to be tried again.
+    """
+
+    number: int
+    deaths_alone: Mapping[str, int]
+    to_blame: frozenset[str]
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether rows are to be made alone, to find the one that kills."""
+        return self.number > TRIES_TOGETHER
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptLog:
+    """The marks of one run in one output.
+
+    Attributes:
+        storage: The output.
+        run_id: The run; a death that its driver outlived is told from one that it did not.
+    """
+
+    storage: Storage
+    run_id: str
+
+    def begin(self, unit_id: str) -> UnitTries:
+        """Leave the mark of a try, and return what earlier ones left."""
+        tries = tries_of(self.storage.list(f"{ATTEMPTS_FOLDER}/{unit_id}", ""), self.run_id)
+        self._mark(unit_id, "unit")
+        return tries
+
+    def begin_row(self, unit_id: str, key: str) -> str:
+        """Leave the mark of a row that is made alone; return it for ``end_row``."""
+        return self._mark(unit_id, f"row-{key}")
+
+    def end_row(self, mark: str) -> None:
+        """Take the mark of a row away: it did not die."""
+        self.storage.delete(mark)
+
+    def end(self, unit_id: str) -> None:
+        """Take all marks of a unit away: it is committed."""
+        for name in self.storage.list(f"{ATTEMPTS_FOLDER}/{unit_id}", ""):
+            self.storage.delete(name)
+
+    def _mark(self, unit_id: str, what: str) -> str:
+        name = f"{ATTEMPTS_FOLDER}/{unit_id}/{what}.{self.run_id}.{secrets.token_hex(4)}"
+        self.storage.put(name, b"begun")
+        return name
+
+
+def tries_of(marks: Sequence[str], run_id: str) -> UnitTries:
+    """Return what a unit's marks say to a try in the run ``run_id``."""
+    num_begun = 0
+    alone: dict[str, list[str]] = {}
+    for mark in marks:
+        what, _, rest = mark.rpartition("/")[2].partition(".")
+        if what == "unit":
+            num_begun += 1
+        else:
+            alone.setdefault(what.removeprefix("row-"), []).append(rest.partition(".")[0])
+    to_blame = {
+        key for key, runs in alone.items() if run_id in runs or len(runs) >= DEATHS_OVER_RUNS
+    }
+    return UnitTries(
+        number=num_begun + 1,
+        deaths_alone={key: len(runs) for key, runs in alone.items()},
+        to_blame=frozenset(to_blame),
+    )

@@ -1,0 +1,61 @@
+"""When a run is broken rather than unlucky: how many rows may fail before it stops.
+
+The limit is a number of rows that follows from the plan, not a share of what was tried so far:
+units are dealt out by LoRA set, so a bad set that comes first must not look like a bad run. Rows
+whose LoRA file was known to be unusable before the run do not count; they cost nothing and were
+told beforehand.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.accounting import Account
+
+__all__ = ["FailureBudget", "TooManyFailuresError", "commonest_reasons"]
+
+MAX_REASONS = 5
+
+
+class TooManyFailuresError(Exception):
+    """A run stopped because too many rows failed.
+
+    Attributes:
+        account: Where the manifest's rows are; set when the run has come to an end.
+    """
+
+    account: "Account | None" = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureBudget:
+    """How many of a run's rows may fail.
+
+    Attributes:
+        share: Of the planned rows, in 0..1. 1 never stops a run.
+        min_rows: As many may fail in any case.
+    """
+
+    share: float = 0.1
+    min_rows: int = 100
+
+    def limit(self, num_planned: int, *, num_known: int) -> int:
+        """Return the most rows that may fail.
+
+        Args:
+            num_planned: Rows of the plan.
+            num_known: Rows of it that cannot but fail.
+        """
+        return num_known + max(self.min_rows, math.ceil(self.share * num_planned))
+
+
+def commonest_reasons(errors: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each of the most frequent reasons of ``errors`` (``schemas.ERRORS``)."""
+    counts = Counter(f"{error['stage']}, {error['error']}: {error['message']}" for error in errors)
+    lines = [f"  {count:,} x {reason}" for reason, count in counts.most_common(MAX_REASONS)]
+    if len(counts) > MAX_REASONS:
+        lines.append(f"  ... and {len(counts) - MAX_REASONS:,} other reasons")
+    return lines

@@ -1,0 +1,59 @@
+"""Whether a LoRA file is still the one that its rows were planned with.
+
+A row's key holds the digest of its LoRAs' tensors, taken when the manifest was checked, perhaps on
+another machine and hours ago. If the file at that place was replaced since, making the row would
+put the new LoRA's picture under the old one's key, and no one would ever know.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
+from manifests.lora_file import LoraFileProblem, inspect_lora_file
+
+__all__ = ["LoraIdentity", "compose_unchanged"]
+
+Result = ComposedImage | RowFailure
+
+
+class LoraIdentity:
+    """Takes the digest of each file once, and again when its size or time of change differ."""
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[str, int, int], str] = {}
+
+    def problem(self, lora: LoraUse) -> str | None:
+        """Return why the file of ``lora`` must not be used, None if it is the planned one."""
+        try:
+            info = os.stat(lora.path)  # noqa: PTH116
+            seen = (str(lora.path), info.st_size, info.st_mtime_ns)
+            if seen not in self._digests:
+                self._digests[seen] = inspect_lora_file(lora.path).digest
+        except (LoraFileProblem, OSError) as error:
+            return f"LoRA {lora.name!r} cannot be used any more: {error}"
+        digest = self._digests[seen]
+        if digest == lora.digest:
+            return None
+        return (
+            f"{lora.path} was replaced since the run was planned: its tensors have the digest "
+            f"{digest}, LoRA {lora.name!r} was planned with {lora.digest}; run the same command "
+            "again to make the row with the new file, under a key of its own"
+        )
+
+
+def compose_unchanged(
+    rows: Sequence[ComposeRow],
+    compose: Callable[[Sequence[ComposeRow]], list[Result]],
+    identity: LoraIdentity,
+) -> list[Result]:
+    """Return one result per row, in order; rows whose LoRA files changed are not composed."""
+    results: dict[int, Result] = {}
+    for index, row in enumerate(rows):
+        problem = next(filter(None, map(identity.problem, row.loras)), None)
+        if problem is not None:
+            results[index] = RowFailure(stage="lora", error="LoraFileChanged", message=problem)
+    unchanged = [index for index in range(len(rows)) if index not in results]
+    if unchanged:
+        composed = compose([rows[index] for index in unchanged])
+        results |= dict(zip(unchanged, composed, strict=True))
+    return [results[index] for index in range(len(rows))]

@@ -1,0 +1,202 @@
+"""The phases of one run, references and then images, and what the run leaves behind."""
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from manifests.resolved import ResolvedRow
+from pipelines.accounting import Account, take_account
+from pipelines.engine import LoadEngine
+from pipelines.failure_budget import TooManyFailuresError
+from pipelines.lease import Fence, HeldLease
+from pipelines.ledger import Ledger, read_ledger, restore_errors
+from pipelines.metrics import RunMetrics
+from pipelines.plan import Plan
+from pipelines.publish import publish
+from pipelines.references import CentroidSource, read_centroids, write_centroids
+from pipelines.request import Observer, RunRequest
+from pipelines.run_plan import plan_references, wanted_references
+from pipelines.run_record import PhaseTotals, RunRecord, RunState, write_run_record
+from pipelines.schemas import PLAN
+from pipelines.score import reference_id
+from pipelines.seal import plan_name
+from pipelines.shares import Shares
+from pipelines.storage import Storage
+from pipelines.store import StoreUnits
+
+__all__ = ["Run", "manifest_account"]
+
+
+class Run:
+    """One run's moving parts: its record and metrics, filled as receipts come in.
+
+    Args:
+        request: What is asked for.
+        observer: Who is told of it.
+        before: The ledger that the plan was made from.
+        plan: What is to be made.
+        run_id: Names the run.
+    """
+
+    def __init__(
+        self,
+        request: RunRequest,
+        observer: Observer,
+        before: Ledger,
+        plan: Plan,
+        run_id: str,
+    ) -> None:
+        self._request = request
+        self._observer = observer
+        self._before = before
+        self._plan = plan
+        self._metrics = RunMetrics(plan.num_rows)
+        self.registry = self._metrics.registry
+        self._record = RunRecord(
+            run_id=run_id,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            num_rows=len(request.rows),
+            job=request.job,
+            digests={"base_model": request.base_model_digest, "dino": request.dino_digest},
+        )
+
+    def make(self, shares: Shares, lease: HeldLease, *, is_sealed: bool) -> None:
+        """Make references, then rows; ``is_sealed`` as ``run_plan.sealed_plan`` returns it."""
+        request = self._request
+        restore_errors(request.storage, self._before)
+        write_run_record(request.storage, self._record)
+        _write_plan(request.storage, plan_name(self._record.run_id, "images"), self._plan)
+        # In this order: see ``seal``.
+        lease.fence.check()
+        if is_sealed:
+            lease.sealed()
+        load_engine = request.make_engine(shares)
+        centroids = self._make_references(load_engine, shares, lease.fence)
+        self._make_units(
+            "images", self._plan, request.storage, load_engine, centroids, shares, lease.fence
+        )
+
+    def _make_references(
+        self, load_engine: LoadEngine, shares: Shares, fence: Fence
+    ) -> CentroidSource:
+        """Make the references that pending rows need and nobody has made; return centroids."""
+        request = self._request
+        none = CentroidSource()
+        plan = plan_references(request, self._plan)
+        if plan is None:
+            return none
+        storage = request.references_storage
+        if plan.num_rows:
+            name = plan_name(self._record.run_id, "references")
+            _write_plan(request.storage, name, plan)
+            self._make_units("references", plan, storage, load_engine, none, shares, fence)
+        wanted = wanted_references(request, self._plan)
+        found = read_centroids(storage, wanted)
+        num_missing = len({reference_id(asdict(row.loras[0])) for row in wanted}) - len(found)
+        if num_missing > 0:
+            self._observer.note(
+                f"{num_missing} LoRA(s) have no references, so rows with them get no dino_min, "
+                f"dino_avg and dino_max; see {storage.uri}/errors"
+            )
+        name = f"plans/{self._record.run_id}-centroids.parquet"
+        return write_centroids(request.storage, name, found)
+
+    def _make_units(
+        self,
+        phase: str,
+        plan: Plan,
+        storage: Storage,
+        load_engine: LoadEngine,
+        centroids: CentroidSource,
+        shares: Shares,
+        fence: Fence,
+    ) -> None:
+        # Imported late: Ray reads its environment when it is imported, and the session sets it.
+        from pipelines.graph import Stages, make_units
+
+        request, record = self._request, self._record
+        totals = PhaseTotals(num_planned=plan.num_rows, num_units=plan.num_units)
+        record.phases[phase] = totals
+        self._observer.begin(phase, totals.num_planned)
+        stages = Stages(
+            load_engine=load_engine,
+            load_scorer=request.load_scorer,
+            load_centroids=centroids,
+            store=StoreUnits(
+                storage=storage,
+                run_id=record.run_id,
+                base_model_digest=request.base_model_digest,
+                dino_digest=request.dino_digest,
+                fence=fence,
+            ),
+        )
+        max_failed = self._max_failed(plan)
+        start = time.perf_counter()
+        for receipt in make_units(plan.batches(), stages, shares):
+            totals.add(receipt)
+            totals.wall_seconds = time.perf_counter() - start
+            if phase == "images":
+                self._metrics.observe(receipt)
+            self._observer.stored(receipt)
+            if max_failed is not None and totals.num_failed > max_failed:
+                raise TooManyFailuresError(
+                    f"stopped: {totals.num_failed:,} of {totals.num_planned:,} {phase} failed, "
+                    f"more than the {max_failed:,} that failure_budget allows"
+                )
+
+    def _max_failed(self, plan: Plan) -> int | None:
+        """Return how many rows of ``plan`` may fail; None where rows are known to be bad."""
+        if self._request.only_failed:
+            return None
+        return self._request.failure_budget.limit(plan.num_rows, num_known=plan.num_unusable)
+
+    def finish(self, state: RunState, error: BaseException | None) -> Account:
+        """Take the account, and write what the run leaves beside its data."""
+        request, record = self._request, self._record
+        ledger = read_ledger(request.storage)
+        account = manifest_account(request, self._plan, self._before, ledger)
+        record.account = account
+        self.end(state, error)
+        request.storage.put("metrics.prom", self._metrics.text())
+        publish(
+            request.storage,
+            record=asdict(record),
+            account=account,
+            ledger=ledger,
+            loras=_loras(request.rows),
+            references_folder=request.references_folder,
+        )
+        return account
+
+    def end(self, state: RunState, error: BaseException | None) -> None:
+        """Write the run's own record for the last time."""
+        record = self._record
+        record.state = state
+        record.error = None if error is None else f"{type(error).__name__}: {error}"[:2000]
+        record.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_run_record(self._request.storage, record)
+
+
+def manifest_account(request: RunRequest, plan: Plan, before: Ledger, after: Ledger) -> Account:
+    """Return where the manifest's rows are."""
+    return take_account(
+        (row.key for row in request.rows), before=before, after=after, given_up=plan.quarantined
+    )
+
+
+def _write_plan(storage: Storage, name: str, plan: Plan) -> None:
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, PLAN, compression="zstd") as writer:
+        for batch in plan.batches():
+            writer.write_table(batch)
+    storage.put(name, sink.getvalue())
+
+
+def _loras(rows: Sequence[ResolvedRow]) -> list[dict[str, Any]]:
+    found = {lora.digest: asdict(lora) for row in rows for lora in row.loras}
+    return sorted(found.values(), key=lambda lora: lora["name"])

@@ -1,0 +1,90 @@
+"""What a run is going to make: its plan, and the same after earlier runs are shut out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from manifests.resolved import ResolvedRow
+from pipelines.lease import HeldLease
+from pipelines.lease_record import LeaseRecord, earlier_leases
+from pipelines.ledger import Ledger, read_ledger
+from pipelines.plan import Plan
+from pipelines.plan_units import plan_units
+from pipelines.references import reference_rows
+from pipelines.request import Resources, RunRequest
+from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
+
+__all__ = ["plan_references", "plan_rows", "sealed_plan", "wanted_references"]
+
+
+def plan_rows(request: RunRequest, ledger: Ledger) -> Plan:
+    """Return the plan of the manifest's rows, given what is made and what failed."""
+    if not request.only_failed:
+        return _plan(request.rows, ledger, request.resources)
+    failed = [row for row in request.rows if row.key in ledger.failed]
+    return _plan(failed, ledger, replace(request.resources, max_attempts=None))
+
+
+def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
+    """Return the plan of the references that the planned ``rows`` need; None if none are used."""
+    if request.references is None or request.load_scorer is None:
+        return None
+    wanted = wanted_references(request, rows)
+    return _plan(wanted, read_ledger(request.references_storage), request.resources)
+
+
+def sealed_plan(
+    request: RunRequest,
+    lease: HeldLease,
+    run_id: str,
+    before: Ledger,
+    plan: Plan,
+    seen: LeaseRecord | None,
+) -> tuple[Ledger, Plan, bool]:
+    """Return ledger and plan after which no worker of an earlier run can commit a row twice.
+
+    Args:
+        request: What is asked for.
+        lease: Of this run, just claimed.
+        run_id: This run.
+        before: The ledger, read before the lease was claimed.
+        plan: Made from it.
+        seen: The lease that was the latest then.
+
+    Returns:
+        Ledger and plan, and whether later runs need not look behind this one; see ``seal``.
+    """
+    storage = request.storage
+    earlier = plans_of_earlier_runs(storage, earlier_leases(storage, lease.fence.epoch))
+    is_current = lease.predecessor == seen
+    while True:
+        if not is_current:
+            before = read_ledger(storage)
+            plan = plan_rows(request, before)
+        rivals = find_rivals(
+            earlier,
+            settled=before.unit_ids.union(plan.unit_ids),
+            own_keys=plan.keys,
+        )
+        if seal_units(storage, rivals.unit_ids, run_id=run_id):
+            return before, plan, not rivals.others
+        is_current = False
+
+
+def wanted_references(request: RunRequest, plan: Plan) -> list[ResolvedRow]:
+    """Return the references that the planned rows are compared with, made or not."""
+    if request.references is None:
+        return []
+    pending = plan.keys()
+    rows = (row for row in request.rows if row.key in pending)
+    return list(reference_rows(rows, request.references))
+
+
+def _plan(rows: Sequence[ResolvedRow], ledger: Ledger, resources: Resources) -> Plan:
+    return plan_units(
+        rows,
+        made=ledger.made,
+        failed=ledger.failed,
+        abandoned=ledger.abandoned,
+        rows_per_unit=resources.rows_per_unit,
+        max_attempts=resources.max_attempts,
+    )

@@ -1,0 +1,77 @@
+"""A LoRA file that is replaced under its old name is never taken for the planned one."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from engine_kit import FakeEngine
+from input_kit import write_lora
+
+from clora_core.config import SamplerConfig
+from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
+from manifests.lora_file import inspect_lora_file
+from pipelines import lora_identity
+from pipelines.lora_identity import LoraIdentity, compose_unchanged
+
+
+def use(path: Path) -> LoraUse:
+    digest = inspect_lora_file(path).digest
+    return LoraUse(name=path.stem, path=str(path), digest=digest, kind="concept", subject="cat")
+
+
+def row(seed: int, *loras: LoraUse) -> ComposeRow:
+    return ComposeRow(
+        prompt="a cat",
+        loras=loras,
+        seed=seed,
+        method="merge",
+        sampler=SamplerConfig(),
+        width=8,
+        height=8,
+    )
+
+
+def test_rows_of_a_replaced_file_fail_by_name_and_the_others_are_made_in_order(tmp_path: Path):
+    cat, dog = (
+        use(write_lora(tmp_path / f"{name}.safetensors", seed=n))
+        for n, name in enumerate(("cat", "dog"))
+    )
+    rows = [row(0, cat), row(1, cat, dog), row(2, cat)]
+    identity = LoraIdentity()
+    calls: list[list[int]] = []
+
+    def compose(given: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+        calls.append([one.seed for one in given])
+        return FakeEngine().compose(given)
+
+    assert all(isinstance(one, ComposedImage) for one in compose_unchanged(rows, compose, identity))
+    write_lora(tmp_path / "dog.safetensors", seed=7)
+    os.utime(tmp_path / "dog.safetensors", ns=(1, 1))
+    first, second, third = compose_unchanged(rows, compose, identity)
+    assert isinstance(first, ComposedImage)
+    assert isinstance(third, ComposedImage)
+    assert isinstance(second, RowFailure)
+    assert (second.stage, second.error) == ("lora", "LoraFileChanged")
+    assert "dog.safetensors was replaced since the run was planned" in second.message
+    assert dog.digest in second.message
+    assert calls == [[0, 1, 2], [0, 2]]
+
+
+def test_a_file_that_is_gone_or_cut_off_fails_its_row(tmp_path: Path):
+    cat = use(write_lora(tmp_path / "cat.safetensors"))
+    content = Path(cat.path).read_bytes()
+    Path(cat.path).write_bytes(content[:-3])
+    assert "cannot be used any more" in LoraIdentity().problem(cat)
+    Path(cat.path).unlink()
+    assert "cannot be used any more" in LoraIdentity().problem(cat)
+    (failure,) = compose_unchanged([row(0, cat)], pytest.fail, LoraIdentity())
+    assert failure.stage == "lora"
+
+
+def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cat = use(write_lora(tmp_path / "cat.safetensors"))
+    identity = LoraIdentity()
+    assert identity.problem(cat) is None
+    monkeypatch.setattr(lora_identity, "inspect_lora_file", pytest.fail)
+    assert identity.problem(cat) is None
