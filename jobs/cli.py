@@ -22,6 +22,10 @@ app = typer.Typer(
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).")]
 OutPath = Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")]
+ClipModel = Annotated[
+    str | None,
+    typer.Option("--clip", metavar="DIR", help="CLIP model: how well images show their prompts."),
+]
 ImagePath = Annotated[Path, typer.Argument(metavar="IMAGE", help="A PNG of an output.")]
 Address = Annotated[
     str | None,
@@ -202,19 +206,19 @@ def sweep(
 
 
 @app.command()
-def table(out: OutPath) -> None:
+def table(out: OutPath, clip: ClipModel = None) -> None:
     """Compare the methods of an output, with intervals; Markdown, CSV and JSON. Exit 0 or 2."""
     from jobs.table import table as run
 
-    raise typer.Exit(run(out))
+    raise typer.Exit(run(out, clip_model=clip))
 
 
 @app.command()
-def report(out: OutPath) -> None:
+def report(out: OutPath, clip: ClipModel = None) -> None:
     """Write a static page about an output: pictures, plots, provenance. Exit 0 or 2."""
     from jobs.report import report as run
 
-    raise typer.Exit(run(out))
+    raise typer.Exit(run(out, clip_model=clip))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""An output evaluated with everything this machine has: references, and the embedded world's judge.
+"""An output evaluated with all that is at hand: references, the embedded world's judge, CLIP.
 
 The judge is a classifier that knows the embedded world's instances by name, so it is asked only
 about images of that base model. Pipelines do not know the embedded world; its findings go in as
@@ -17,7 +17,8 @@ from emoji_world import base_model_dir, presence_file
 from emoji_world.bestiary import INSTANCES
 from jobs.run_request import references_folder
 from manifests.digests import folder_digest
-from manifests.locations import absolute
+from manifests.folder_cache import local_folder
+from manifests.locations import LocationError, absolute
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
@@ -31,7 +32,7 @@ FOUND = 0.5
 
 
 class NoOutputError(Exception):
-    """Nothing was made there; the message names the place and the way out."""
+    """Nothing was made there, or a model is none; the message names the place and the way out."""
 
 
 def open_output(output: str) -> tuple[Storage, dict[str, Any]]:
@@ -50,9 +51,46 @@ def open_output(output: str) -> tuple[Storage, dict[str, Any]]:
     return storage, records[-1]
 
 
-def evaluated(storage: Storage, record: Mapping[str, Any]) -> Evaluation:
-    """Return the evaluation of the output with the latest run's ``record``."""
-    return evaluate(storage, references=_references(storage, record), more=_presence(storage))
+def evaluated(
+    storage: Storage, record: Mapping[str, Any], *, clip_model: str | None = None
+) -> Evaluation:
+    """Return the evaluation of an output.
+
+    Args:
+        storage: The output.
+        record: Of its latest run.
+        clip_model: Folder of a CLIP model that compares images with prompts; None for no such
+            score.
+
+    Raises:
+        NoOutputError: The CLIP model cannot be read.
+    """
+    more = _presence(storage)
+    if clip_model is not None:
+        for key, score in _clip_scores(storage, clip_model).items():
+            more.setdefault(key, {})["clip_text"] = score
+    return evaluate(storage, references=_references(storage, record), more=more)
+
+
+def _clip_scores(storage: Storage, model: str) -> dict[str, float]:
+    """Return how well each image shows its prompt, by row key."""
+    from clora_core.clip import ClipScorer
+
+    try:
+        scorer = ClipScorer.load(local_folder(absolute(model, beside=".")))
+    except (OSError, ValueError, LocationError) as error:
+        reason = str(error).splitlines()[0]
+        raise NoOutputError(
+            f"{model} is no CLIP model ({reason}); name a folder of transformers' CLIPModel with "
+            "its tokenizer and preprocessor_config.json"
+        ) from error
+    prompts = {r["key"]: r["prompt"] for r in read_rows(storage, ["key", "prompt"]).to_pylist()}
+    found: dict[str, float] = {}
+    for keys in _batches(sorted(prompts)):
+        images = [_pixels(storage, key) for key in keys]
+        scores = scorer.scores(images, [prompts[key] for key in keys])
+        found |= dict(zip(keys, map(float, scores), strict=True))
+    return found
 
 
 def _references(storage: Storage, record: Mapping[str, Any]) -> Storage | None:

@@ -12,7 +12,7 @@ from clora_core.config import ENGINE_VERSION, SamplerConfig
 from clora_core.methods import METHODS
 from emoji_world import base_model_dir, dino_dir, lora_catalog
 from jobs.composable import composition_findings
-from jobs.job_file import EMOJI_WORLD, JobFile, resolve_sampler
+from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name, resolve_sampler
 from jobs.job_roots import refuse_outside, service_roots
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
@@ -42,6 +42,11 @@ class Scoring:
 
     model_dir: str | None
     statement: str
+
+
+_NO_SCORES = Scoring(
+    model_dir=None, statement="no scores: scoring.model names no DINO model for this base model"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +101,13 @@ def prepare(
         base = inspect_base_model(base_model_folder(job, snapshot))
     except (BaseModelProblem, LocationError) as error:
         problems.append(Problem(place=place, field="base_model", problem=str(error)))
-    scoring = _scoring(job)
-    problem = _folder_problem(scoring.model_dir)
+    scoring = _NO_SCORES
+    problem = None
+    try:
+        scoring = _scoring(job, snapshot or _hub_snapshot)
+        problem = _folder_problem(scoring.model_dir)
+    except BaseModelProblem as error:
+        problem = str(error)
     if problem is not None:
         text = f"{problem}; name a DINO model, or set references to 0"
         problems.append(Problem(place=place, field="scoring.model", problem=text))
@@ -194,18 +204,15 @@ def job_catalog(job: JobFile, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
     return read_catalog(job.catalog, allowed=allowed)
 
 
-def _scoring(job: JobFile) -> Scoring:
+def _scoring(job: JobFile, snapshot: Callable[[str], str]) -> Scoring:
     if job.scoring.references == 0:
         return Scoring(model_dir=None, statement="no scores: scoring.references is 0")
     if job.scoring.model is not None:
-        return Scoring(
-            model_dir=job.scoring.model, statement=f"scores by the DINO model {job.scoring.model}"
-        )
+        name = job.scoring.model
+        folder = snapshot(name) if is_hub_name(name) else name
+        return Scoring(model_dir=folder, statement=f"scores by the DINO model {name}")
     if job.uses_emoji_world:
         return Scoring(
             model_dir=str(dino_dir()), statement="scores by the embedded world's DINO model"
         )
-    return Scoring(
-        model_dir=None,
-        statement="no scores: scoring.model names no DINO model for this base model",
-    )
+    return _NO_SCORES

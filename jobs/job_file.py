@@ -25,6 +25,7 @@ __all__ = [
     "JobFile",
     "ResourceSettings",
     "ScoringSettings",
+    "is_hub_name",
     "load_job",
     "parse_job",
     "resolve_sampler",
@@ -46,8 +47,9 @@ class ScoringSettings(BaseModel):
     Attributes:
         references: Reference images per LoRA. More is steadier and costs as many images once;
             they are kept and shared between runs. 0 switches scoring off.
-        model: Folder of a DINO model (transformers ViT or DINOv2 with preprocessor_config.json);
-            the embedded world's own if not given, and none for other base models.
+        model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
+            ``owner/name@revision``; the embedded world's own if not given, and none for other base
+            models.
         references_at: Where references are kept; beside the output if not given.
     """
 
@@ -152,7 +154,7 @@ class JobFile(BaseModel):
     @property
     def is_hub_model(self) -> bool:
         """Whether the base model is named as ``owner/name@revision``."""
-        return _HUB_MODEL.fullmatch(self.base_model) is not None
+        return is_hub_name(self.base_model)
 
     @property
     def catalog(self) -> str | None:
@@ -239,6 +241,11 @@ def parse_job(values: object, *, place: str) -> JobFile:
     return _with_absolute_paths(job, folder=parent(place))
 
 
+def is_hub_name(model: str) -> bool:
+    """Return whether a model is named as ``owner/name@revision``."""
+    return _HUB_MODEL.fullmatch(model) is not None
+
+
 def resolve_sampler(
     settings: Mapping[str, object], *, base: SamplerConfig | None = None
 ) -> SamplerConfig:
@@ -299,7 +306,9 @@ def _with_absolute_paths(job: JobFile, *, folder: str) -> JobFile:
             "base_model": base_model,
             "scoring": scoring.model_copy(
                 update={
-                    "model": None if scoring.model is None else placed(scoring.model),
+                    "model": scoring.model
+                    if scoring.model is None or is_hub_name(scoring.model)
+                    else placed(scoring.model),
                     "references_at": None
                     if scoring.references_at is None
                     else placed(scoring.references_at),

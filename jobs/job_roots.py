@@ -4,7 +4,7 @@
 their own inputs and their output are judged by the same list, before any of them is touched.
 """
 
-from jobs.job_file import EMOJI_WORLD, JobFile
+from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name
 from manifests.allowed_roots import VARIABLE, AllowedRoots, allowed_roots, named
 from manifests.problems import InputError, Problem
 
@@ -42,7 +42,7 @@ def refuse_outside(job: JobFile, allowed: AllowedRoots, *, place: str) -> None:
         "output": job.output,
         "loras": job.loras,
         "base_model": None if job.is_hub_model else job.base_model,
-        "scoring.model": job.scoring.model,
+        "scoring.model": None if is_hub_name(job.scoring.model or "") else job.scoring.model,
         "scoring.references_at": job.scoring.references_at,
     }
     problems: list[Problem] = []

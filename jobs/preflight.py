@@ -14,7 +14,7 @@ from typing import Any, cast
 from cluster.upload import Upload, described, measure_upload, read_excludes
 from jobs.catalog_spec import CatalogSpec, load_spec, prepare_catalog
 from jobs.inputs import PreparedJob
-from jobs.job_file import EMOJI_WORLD, JobFile
+from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name
 from manifests.digests import file_sha256
 from manifests.locations import LocationError, absolute, expand, is_uri, parent
 from manifests.problems import InputError
@@ -85,7 +85,7 @@ def _unseen(job: JobFile, sent: Path) -> list[tuple[str, str]]:
     for what, place in named.items():
         if place is None or is_uri(place):
             continue
-        is_fetched = what == "base_model" and job.is_hub_model
+        is_fetched = is_hub_name(place)
         is_there = bool(_files(place)) or Path(place).is_relative_to(sent)
         if is_fetched or not is_there:
             unseen.append((what, place))

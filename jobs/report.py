@@ -18,11 +18,14 @@ __all__ = ["report"]
 _SHORT = 12
 
 
-def report(output: str) -> int:
-    """Write the report of ``output``; return the exit code: 0, or 2 if it cannot be read."""
+def report(output: str, *, clip_model: str | None = None) -> int:
+    """Write the report of ``output``; return the exit code: 0, or 2 if it cannot be read.
+
+    ``clip_model`` is a folder with a CLIP model, for scores of images against prompts.
+    """
     try:
         storage, record = open_output(output)
-        evaluation = evaluated(storage, record)
+        evaluation = evaluated(storage, record, clip_model=clip_model)
     except (NoOutputError, LedgerError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -11,11 +11,14 @@ __all__ = ["TABLES_FOLDER", "table"]
 TABLES_FOLDER = "tables"
 
 
-def table(output: str) -> int:
-    """Write and print the tables of ``output``; return the exit code: 0, or 2 if unreadable."""
+def table(output: str, *, clip_model: str | None = None) -> int:
+    """Write and print the tables of ``output``; return the exit code: 0, or 2 if unreadable.
+
+    ``clip_model`` is a folder with a CLIP model, for scores of images against prompts.
+    """
     try:
         storage, record = open_output(output)
-        evaluation = evaluated(storage, record)
+        evaluation = evaluated(storage, record, clip_model=clip_model)
     except (NoOutputError, LedgerError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -62,6 +62,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="dino_max", label="DINO max"),
     Metric(name="presence_all", label="all found"),
     Metric(name="presence_share", label="share found"),
+    Metric(name="clip_text", label="CLIP text"),
     Metric(name="mask_leakage", label="leakage", higher_is_better=False),
     Metric(name="mask_overlap", label="mask overlap", higher_is_better=None),
     Metric(name="unet_evaluations", label="evaluations", digits=0, higher_is_better=False),

@@ -172,6 +172,21 @@ def test_a_hub_model_is_brought_here_at_its_revision(tmp_path):
     assert asked == ["owner/name@abc"]
 
 
+def test_a_dino_model_may_be_the_hubs(tmp_path):
+    scoring = {"model": "owner/dino@abc", "references": 2}
+    job = load_job(write_job(tmp_path, [row()], scoring=scoring))
+    assert job.scoring.model == "owner/dino@abc"
+    prepared = prepare(job, snapshot=lambda _name: str(tmp_path))
+    assert prepared.scoring.model_dir == str(tmp_path)
+    assert "owner/dino@abc" in prepared.scoring.statement
+
+    def no_snapshot(name: str) -> str:
+        raise BaseModelProblem(f"{name} is neither on this machine nor can it be fetched")
+
+    with pytest.raises(InputError, match=r"scoring\.model: owner/dino@abc is neither"):
+        prepare(job, snapshot=no_snapshot)
+
+
 def test_a_hub_model_that_cannot_be_fetched_is_told(tmp_path):
     path = write_job(tmp_path, [row()], base_model="owner/name@abc")
 

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from engine_kit import NOW, commit, lora, row
+from PIL import Image
 
 import jobs.evaluated
 from emoji_world import presence_file
@@ -11,8 +12,10 @@ from emoji_world.presence import judge, load_presence
 from jobs.evaluated import evaluated, open_output
 from jobs.report import report
 from jobs.table import table
+from pipelines.output_table import read_rows
 from pipelines.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.storage import LocalStorage
+from pipelines.store import image_name
 
 
 @pytest.fixture
@@ -76,3 +79,30 @@ def test_a_folder_without_runs_is_named(
 ):
     assert command(str(tmp_path / "none")) == 2
     assert "no run has written here" in capsys.readouterr().err
+
+
+def test_a_clip_model_adds_how_well_images_show_their_prompts(
+    output: LocalStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """One score a row, for its own prompt; what the model computes is tested where it lives."""
+
+    class Length:
+        def scores(self, images: list[np.ndarray], prompts: list[str]) -> np.ndarray:
+            return np.array([len(p) + i.mean() for i, p in zip(images, prompts, strict=True)])
+
+    monkeypatch.setattr("clora_core.clip.ClipScorer.load", lambda _folder: Length())
+    told = evaluated(*open_output(output.uri), clip_model=str(tmp_path))
+    rows = {row["key"]: row for row in read_rows(output, ["key", "prompt"]).to_pylist()}
+    for result in told.results:
+        pixels = np.asarray(Image.open(Path(output.uri) / image_name(result.key)).convert("RGB"))
+        wanted = len(rows[result.key]["prompt"]) + pixels.mean()
+        assert result.values["clip_text"] == pytest.approx(wanted)
+    assert "clip_text" in told.comparison.arms[0].means
+
+
+@pytest.mark.parametrize("command", [table, report])
+def test_a_folder_without_a_clip_model_is_told(
+    output: LocalStorage, tmp_path: Path, capsys: pytest.CaptureFixture[str], command
+):
+    assert command(output.uri, clip_model=str(tmp_path / "none")) == 2
+    assert "none is no CLIP model" in capsys.readouterr().err
