@@ -3,9 +3,9 @@
     python -m benchmarks.precision [--out docs/benchmarks/precision.md]
 
 In float64 our final latents must be the reference's to 1e-6, over a whole schedule with all its
-refinement (preset ``emoji``: 30 steps, 27 latent updates). In float32 and bfloat16 the same rows are followed step by step, to see
-where rounding starts to grow: masks have hard edges, so one position that falls on the other side
-of a threshold is a visible jump and not a small error.
+refinement (preset ``emoji``: 30 steps, 27 latent updates). In float32 and bfloat16 the same rows
+are followed step by step, to see where rounding starts to grow: masks have hard edges, so one
+position that falls on the other side of a threshold is a visible jump and not a small error.
 """
 
 import argparse
