@@ -49,3 +49,9 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("latest run", f"{record['run_id']}, {record['state']}"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main(["report", *sys.argv[1:]])

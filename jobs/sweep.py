@@ -164,3 +164,9 @@ def _summary(spec: SweepSpec, expansion: Expansion, job: str) -> str:
             f"  next: clora plan {job}, then clora compose {job}",
         )
     )
+
+
+if __name__ == "__main__":
+    from jobs.cli import main
+
+    main(["sweep", *sys.argv[1:]])

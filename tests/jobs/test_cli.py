@@ -109,3 +109,14 @@ def test_compose_runs_as_a_module_too(tmp_path: Path):
     )
     assert done.returncode == 2
     assert "seed" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["sweep", "report", "catalog"])
+def test_what_a_cluster_runs_are_modules_too(tmp_path: Path, name: str):
+    missing = tmp_path / "missing"
+    done = subprocess.run(
+        [sys.executable, "-m", f"jobs.{name}", str(missing)], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert str(missing) in done.stderr
+    assert "Traceback" not in done.stderr
