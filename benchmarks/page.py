@@ -5,12 +5,15 @@ at what cost) is derived from the committed rows, so the page cannot fall behind
 its digests showing it. ``make benchmark`` runs the whole chain.
 """
 
+import io
 import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from jobs.evaluated import evaluated, open_output
 from pipelines.evaluation.evaluate import Evaluation
@@ -25,6 +28,7 @@ __all__ = ["benchmark_page", "main"]
 
 NUM_LOSSES = 8
 IMAGE_PLACE = "images/benchmark.png"
+PICTURE_WIDTH_PX = 2000
 
 
 def benchmark_page(evaluation: Evaluation, facts: Sequence[tuple[str, str]]) -> str:
@@ -43,7 +47,9 @@ def benchmark_page(evaluation: Evaluation, facts: Sequence[tuple[str, str]]) -> 
         "## What it shows",
         "\n".join(f"- {sentence}" for sentence in findings(evaluation.comparison)),
         "Numbers in brackets are 95 % intervals over prompts; differences are the reference less "
-        "the other method, on equal prompts and seeds.",
+        "the other method, on equal prompts and seeds. Seconds are of the machine as it was, with "
+        "whatever else ran on it; [benchmarks/sampler.md](benchmarks/sampler.md) measures them "
+        "side by side.",
         "## LoRA sets where another method is better",
         _lost_sets(evaluation),
         "## The table",
@@ -130,7 +136,9 @@ def main(arguments: Sequence[str]) -> int:
     page = benchmark_page(evaluated(storage, record), made_with(storage, record))
     folder = Path(docs)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    (folder / IMAGE_PLACE).write_bytes(storage.read(SHEET_NAME))
+    sheet = Image.open(io.BytesIO(storage.read(SHEET_NAME)))
+    sheet.thumbnail((PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
+    sheet.save(folder / IMAGE_PLACE, optimize=True)
     (folder / "benchmark.md").write_text(page)
     print(f"{folder / 'benchmark.md'}: {len(ledger.made):,} images")
     return 0
