@@ -1,8 +1,10 @@
+import io
 from pathlib import Path
 
 import pytest
 from engine_kit import NOW
 from evaluation_kit import FIXTURE, table
+from PIL import Image
 from report_kit import commit_scored, write_output
 
 from benchmarks.page import benchmark_page, main
@@ -68,10 +70,14 @@ def test_a_complete_output_gets_page_and_picture(tmp_path: Path):
 
     storage = LocalStorage(tmp_path / "out")
     commit_scored(storage, "u1", [*rows(3), *rows(3, method="merge")])
-    storage.put(SHEET_NAME, b"a picture")
+    sink = io.BytesIO()
+    Image.new("RGB", (3000, 600), "#77bbdd").save(sink, "PNG")
+    storage.put(SHEET_NAME, sink.getvalue())
     record(storage, 6)
     assert main([storage.uri, str(tmp_path / "docs")]) == 0
     page = (tmp_path / "docs/benchmark.md").read_text()
     assert "images: 6" in page
     assert "base model: `abababababababab`" in page
-    assert (tmp_path / "docs/images/benchmark.png").read_bytes() == b"a picture"
+    picture = Image.open(tmp_path / "docs/images/benchmark.png")
+    assert picture.size == (2000, 400)
+    assert picture.getpixel((0, 0)) == (0x77, 0xBB, 0xDD)

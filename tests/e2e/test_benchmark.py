@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e.kit import QUICK, Run, committed
+from e2e.kit import QUICK, RUN_TIMEOUT_S, Run, committed
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2 * RUN_TIMEOUT_S)]
 
 
 def test_a_sweep_is_composed_reported_and_every_picture_can_be_made_again(
