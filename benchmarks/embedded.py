@@ -9,6 +9,7 @@ from clora_core.config import SamplerConfig
 from clora_core.rows import ComposeRow, LoraUse
 
 SIDE_PX = 64
+MOST_IN_A_SENTENCE = 6
 
 
 def _uses(kind: str) -> list[LoraUse]:
@@ -44,10 +45,13 @@ def styles() -> list[LoraUse]:
 def composed_row(
     loras: Sequence[LoraUse], config: SamplerConfig, *, seed: int = 0, method: str = "clora"
 ) -> ComposeRow:
-    """Return a row that names every concept of ``loras``."""
-    named = [f"a {lora.subject}" for lora in loras if lora.kind == "concept"]
+    """Return a row that names every concept of ``loras``, briefly where there are many."""
+    subjects = [lora.subject or "" for lora in loras if lora.kind == "concept"]
+    # The embedded text encoder reads 24 tokens.
+    is_long = len(subjects) > MOST_IN_A_SENTENCE
+    prompt = ", ".join(subjects) if is_long else " and ".join(f"a {name}" for name in subjects)
     return ComposeRow(
-        prompt=" and ".join(named),
+        prompt=prompt,
         loras=tuple(loras),
         seed=seed,
         method=method,

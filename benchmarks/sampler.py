@@ -25,6 +25,7 @@ from statistics import median
 import torch
 from oracles.peft_pipeline import load_pipeline
 from oracles.sequential import sequential_sample
+from torch.utils.flop_counter import FlopCounterMode
 
 import emoji_world
 from benchmarks.embedded import composed_row, concepts
@@ -106,6 +107,25 @@ def spread(ratios: Sequence[float]) -> str:
     return f"{median(ratios):.1f}x ({min(ratios):.1f}-{max(ratios):.1f})"
 
 
+def flops() -> list[str]:
+    """Return the lines of the table of FLOPs of one image, counted while both make it."""
+    folder = emoji_world.base_model_dir()
+    composer = Composer(load_base_model(folder), LoraCache(GIB))
+    pipeline = load_pipeline(folder)
+    lines = ["| K | ours, GFLOP | sequential, GFLOP | sequential / ours |", "|---|---|---|---|"]
+    for num_concepts in (2, 3):
+        [row] = rows(1, num_concepts)
+        with FlopCounterMode(display=False) as ours:
+            check(composer, [row])
+        with FlopCounterMode(display=False) as theirs:
+            sequential_sample(pipeline, row)
+        counts = [counter.get_total_flops() / 1e9 for counter in (ours, theirs)]
+        cells = " | ".join(f"{count:.0f}" for count in counts)
+        lines.append(f"| {num_concepts} | {cells} | {counts[1] / counts[0]:.2f}x |")
+        print(lines[-1], flush=True)
+    return lines
+
+
 def peak_memory() -> list[str]:
     """Return the lines of the table of peak memory, each case in a process of its own."""
     lines = ["| gradient | K = 2 | K = 4 | K = 8 |", "|---|---|---|---|"]
@@ -153,6 +173,7 @@ def main() -> None:
         memory_case(num_concepts, lanes)
         return
     times = compare(options.repeats)
+    counted = flops()
     memory = peak_memory()
     if options.out:
         about = (
@@ -167,6 +188,11 @@ def main() -> None:
             about,
             "",
             *times,
+            "",
+            "FLOPs of one image, both counted in this run. What is left of the ratio of times is "
+            "what batching and hooks save over switching adapters one variant at a time:",
+            "",
+            *counted,
             "",
             "Growth of the process while one image is made, beyond the loaded model:",
             "",
