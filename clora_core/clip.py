@@ -35,11 +35,13 @@ class ClipScorer:
         Raises:
             OSError: The folder holds no such model.
         """
-        parts: list[Any] = [
-            kind.from_pretrained(str(path), local_files_only=True)
-            for kind in (CLIPModel, AutoTokenizer, CLIPImageProcessor)
-        ]
-        return cls(*parts, device)
+        folder = str(path)
+        return cls(
+            CLIPModel.from_pretrained(folder, local_files_only=True),
+            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+            CLIPImageProcessor.from_pretrained(folder, local_files_only=True),
+            device,
+        )
 
     @torch.no_grad()
     def scores(
