@@ -52,6 +52,10 @@ class Engine(Protocol):
         """Return the counters."""
         ...
 
+    def held_loras(self) -> frozenset[str]:
+        """Return the digests of the LoRAs that need not be read again."""
+        ...
+
 
 LoadEngine = Callable[[], Engine]
 
@@ -108,6 +112,9 @@ class _LoadedEngine:
 
             torch.cuda.reset_peak_memory_stats()
         return compose_unchanged(rows, self._composer.compose, self._identity)
+
+    def held_loras(self) -> frozenset[str]:
+        return self._cache.digests
 
     def use(self) -> EngineUse:
         stats = self._cache.stats

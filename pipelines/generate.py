@@ -8,7 +8,7 @@ found by the marks that tries leave, see ``attempts``.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from pipelines.engine import Engine, EngineUse, LoadEngine
 from pipelines.lease import Fence
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
-from pipelines.unit_message import UnitMessage, map_messages
+from pipelines.unit_message import UnitMessage
 
 __all__ = ["GenerateImages", "generate_rows"]
 
@@ -38,17 +38,19 @@ class GenerateImages:
 
     def __init__(
         self,
+        take_unit: Callable[[int, Collection[str]], UnitMessage],
         load_engine: LoadEngine,
         attempts: AttemptLog | None = None,
         fence: Fence | None = None,
     ) -> None:
+        self._take_unit = take_unit
         self._engine = load_engine()
         self._attempts = attempts
         self._fence = fence
         self._metrics = ActorMetrics()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the units of ``batch`` with rows of ``schemas.GENERATED``.
+        """Return a unit for each ticket of ``batch``, with rows of ``schemas.GENERATED``.
 
         Raises:
             LeaseLostError: The run was taken over.
@@ -56,9 +58,11 @@ class GenerateImages:
         """
         if self._fence is not None:
             self._fence.check()
-        return map_messages(batch, self._generate)
+        made = [self._generate(ticket) for ticket in batch["ticket"].to_pylist()]
+        return pa.concat_tables(message.to_batch() for message in made)
 
-    def _generate(self, message: UnitMessage) -> UnitMessage:
+    def _generate(self, ticket: int) -> UnitMessage:
+        message = self._take_unit(ticket, self._engine.held_loras())
         made = generate_unit(message, self._engine, self._attempts)
         self._metrics.observe(made)
         return made

@@ -1,23 +1,31 @@
 """The Ray Data graph: planned units in, receipts out.
 
-    units ─► generate (actors) ─► score (actors) ─► store (tasks) ─► receipts
+    tickets ─► generate (actors) ─► score (actors) ─► store (tasks) ─► receipts
+                  ▲ units
+               dealer (an actor beside the driver)
 
-Every unit is a block of its own from the start: the driver hands units over one by one, because
+Every ticket is a block of its own from the start: the driver hands them over one by one, because
 Ray's Parquet reader packs small files into one block and its reading and repartitioning tasks ask
-for a whole processor each, which a one-processor machine with a running actor does not have. The
-options below never retry a row's error (Ray would, without end) and never drop a block.
+for a whole processor each, which a one-processor machine with a running actor does not have. A
+ticket becomes a unit when an actor begins it, see ``dealing``. The options below never retry a
+row's error (Ray would, without end) and never drop a block.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
+import ray
 from ray import data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipelines.dealing import Dealer
 from pipelines.engine import LoadEngine
 from pipelines.generate import GenerateImages
+from pipelines.plan import UNITS_PER_BATCH, Plan
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.schemas import PLANNED_ROW
 from pipelines.score import Centroids, LoadScorer, ScoreImages
@@ -41,8 +49,8 @@ class Stages:
     store: StoreUnits
 
 
-def make_units(units: Iterable[pa.Table], stages: Stages, shares: Shares) -> Iterator[Receipt]:
-    """Make the planned ``units`` (parts of ``schemas.PLAN``); yield their receipts when stored.
+def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
+    """Make the units of ``plan``; yield their receipts when stored.
 
     Raises:
         Exception: The machinery failed; rows that are committed stay so.
@@ -53,10 +61,11 @@ def make_units(units: Iterable[pa.Table], stages: Stages, shares: Shares) -> Ite
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = SILENT_S
-    dataset = data.from_arrow(list(_blocks(units)))
+    dataset = data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
     dataset = dataset.map_batches(
         GenerateImages,
         fn_constructor_kwargs={
+            "take_unit": TakeUnit(_start_dealer(plan)),
             "load_engine": stages.load_engine,
             "attempts": stages.store.attempts,
             "fence": stages.store.fence,
@@ -89,8 +98,40 @@ def make_units(units: Iterable[pa.Table], stages: Stages, shares: Shares) -> Ite
         yield from read_receipts(batch)
 
 
-def _blocks(units: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    for unit in (unit for part in units for unit in part.to_batches(max_chunksize=1)):
+class TakeUnit:
+    """Asks the dealer for the unit of a ticket; called in an actor."""
+
+    def __init__(self, dealer: Any) -> None:
+        """Keep the handle of the dealer's actor."""
+        self._dealer = dealer
+
+    def __call__(self, ticket: int, held: Collection[str]) -> UnitMessage:
+        """Return the unit that suits an actor which holds the LoRAs with digests ``held``."""
+        taker = ray.get_runtime_context().get_actor_id() or ""
+        part, place = ray.get(self._dealer.deal.remote(ticket, taker, held))
+        table: Any = ray.get(part)
+        (unit,) = table.slice(place, 1).to_batches()
         rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
-        message = UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
-        yield message.to_batch()
+        return UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
+
+
+class _DealerActor:
+    """The dealer, and where in Ray's object store each unit lies."""
+
+    def __init__(self, dealer: Dealer, parts: list[Any]) -> None:
+        self._dealer = dealer
+        self._parts = parts
+
+    def deal(self, ticket: int, taker: str, held: Collection[str]) -> tuple[Any, int]:
+        """Return the part of the plan that holds the unit, as a reference, and its place there."""
+        part, place = divmod(self._dealer.deal(ticket, taker, held), UNITS_PER_BATCH)
+        return self._parts[part], place
+
+
+def _start_dealer(plan: Plan) -> Any:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # The parts go by reference: nested in a list, so that Ray does not bring them along.
+    parts = [ray.put(part) for part in plan.batches()]
+    actor: Any = ray.remote(_DealerActor)
+    dealer = Dealer(plan.needs())
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote(dealer, parts)

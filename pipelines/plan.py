@@ -4,6 +4,7 @@ It refers to rows by their place in the manifest and makes them into tables a fe
 because a million rows written out take more memory than all the rest.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.resolved import ResolvedLora, ResolvedRow
+from pipelines.dealing import UnitNeeds
 from pipelines.planned_rows import row_table
 from pipelines.schemas import PLAN, PLANNED_ROW
 
-__all__ = ["FailedRow", "Plan", "lora_set"]
+__all__ = ["UNITS_PER_BATCH", "FailedRow", "Plan", "lora_set"]
 
-_UNITS_PER_BATCH = 256
+UNITS_PER_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,15 @@ class Plan:
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield the units as tables of ``schemas.PLAN``, in order, some at a time."""
-        for first in range(0, self.num_units, _UNITS_PER_BATCH):
-            yield self._table(first, min(first + _UNITS_PER_BATCH, self.num_units))
+        for first in range(0, self.num_units, UNITS_PER_BATCH):
+            yield self._table(first, min(first + UNITS_PER_BATCH, self.num_units))
+
+    def needs(self) -> Iterator[UnitNeeds]:
+        """Yield what each unit needs, in order."""
+        for start, end in itertools.pairwise(self.starts.tolist()):
+            members = (self.rows[place] for place in self.order[start:end].tolist())
+            loras = frozenset(lora.digest for row in members for lora in row.loras)
+            yield UnitNeeds(attempt=int(self.attempts[start]), loras=loras)
 
     def keys(self) -> set[str]:
         """Return the keys of the rows in the units."""

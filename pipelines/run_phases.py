@@ -137,7 +137,7 @@ class Run:
         )
         max_failed = self._max_failed(plan)
         start = time.perf_counter()
-        for receipt in make_units(plan.batches(), stages, shares):
+        for receipt in make_units(plan, stages, shares):
             totals.add(receipt)
             totals.wall_seconds = time.perf_counter() - start
             if phase == "images":

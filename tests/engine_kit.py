@@ -103,6 +103,9 @@ class FakeEngine:
         self._seen |= digests
         return [self._one(row, slot, len(rows)) for slot, row in enumerate(rows)]
 
+    def held_loras(self) -> frozenset[str]:
+        return frozenset(self._seen)
+
     def use(self) -> EngineUse:
         return EngineUse(lora_hits=self._hits, lora_misses=len(self._seen), peak_memory_bytes=7)
 
