@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from clora_core.config import SamplerConfig
 from clora_core.methods import METHODS
@@ -66,6 +73,9 @@ class ResourceSettings(BaseModel):
     Attributes:
         actors: Processes that make images, each with a whole base model. More is faster as long
             as there are GPUs (or cores) for them.
+        max_actors: As many at most: more are added while units wait and there is room for them, on
+            a cluster that grows also by asking for machines, and go when they are idle. Not given:
+            always ``actors``.
         gpus_per_actor: GPUs that each takes; a half puts two on one GPU, 0 computes on the CPU.
             Not given: 1 where the cluster has a GPU, else 0.
         cpus_per_actor: Cores that each takes.
@@ -83,6 +93,7 @@ class ResourceSettings(BaseModel):
     model_config = _FROZEN
 
     actors: Annotated[int, Field(ge=1)] = 1
+    max_actors: Annotated[int | None, Field(ge=1)] = None
     gpus_per_actor: Annotated[float | None, Field(ge=0.0)] = None
     cpus_per_actor: Annotated[float, Field(gt=0.0)] = 1.0
     score_actors: Annotated[int, Field(ge=1)] = 1
@@ -91,6 +102,14 @@ class ResourceSettings(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_lanes: Annotated[int | None, Field(ge=1)] = None
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
+
+    @field_validator("max_actors")
+    @classmethod
+    def _is_no_less_than_actors(cls, most: int | None, info: ValidationInfo) -> int | None:
+        least = info.data.get("actors", 1)
+        if most is not None and most < least:
+            raise ValueError(f"should be at least actors ({least}), got {most}")
+        return most
 
 
 class FailureBudgetSettings(BaseModel):

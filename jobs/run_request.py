@@ -93,6 +93,7 @@ def run_request(
         dino_digest=dino_digest,
         resources=Resources(
             actors=resources.actors,
+            max_actors=resources.max_actors,
             gpus_per_actor=resources.gpus_per_actor,
             cpus_per_actor=resources.cpus_per_actor,
             score_actors=resources.score_actors,

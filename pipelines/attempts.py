@@ -7,18 +7,20 @@ Marks that are there at the beginning are of tries that ended in a death.
 
 Two deaths may be an accident: the machine was taken away, the driver was killed. From the third try
 on the unit's rows are made one by one, each under a mark of its own, and a row that has died alone
-is not made again in this attempt: it failed, with that as its reason.
+is not made again in this attempt: it failed, with that as its reason. A process that is told to end
+takes its marks back, see ``leaving``.
 """
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipelines.storage import Storage
 
 __all__ = ["ATTEMPTS_FOLDER", "AttemptLog", "UnitTries"]
 
 ATTEMPTS_FOLDER = "attempts"
+_LOST_DEVICES = f"{ATTEMPTS_FOLDER}/lost-devices"
 TRIES_TOGETHER = 2
 """Deaths of a whole unit that are taken for accidents."""
 
@@ -53,14 +55,17 @@ class AttemptLog:
     Attributes:
         storage: The output.
         run_id: The run; a death that its driver outlived is told from one that it did not.
+        open: Marks of what this process is at.
     """
 
     storage: Storage
     run_id: str
+    open: set[str] = field(default_factory=set[str], compare=False, repr=False)
 
     def begin(self, unit_id: str) -> UnitTries:
         """Leave the mark of a try, and return what earlier ones left."""
         tries = tries_of(self.storage.list(f"{ATTEMPTS_FOLDER}/{unit_id}", ""), self.run_id)
+        self.open.clear()
         self._mark(unit_id, "unit")
         return tries
 
@@ -70,6 +75,7 @@ class AttemptLog:
 
     def end_row(self, mark: str) -> None:
         """Take the mark of a row away: it did not die."""
+        self.open.discard(mark)
         self.storage.delete(mark)
 
     def end(self, unit_id: str) -> None:
@@ -77,8 +83,25 @@ class AttemptLog:
         for name in self.storage.list(f"{ATTEMPTS_FOLDER}/{unit_id}", ""):
             self.storage.delete(name)
 
+    def withdraw(self) -> None:
+        """Take away the marks of what this process is at: it ends for a reason of its own."""
+        for name in tuple(self.open):
+            self.storage.delete(name)
+
+    def clear(self) -> None:
+        """Take all marks away: the run is finished, so no unit is being tried."""
+        for name in tuple(self.storage.walk(ATTEMPTS_FOLDER)):
+            self.storage.delete(name)
+
+    def note_lost_device(self) -> int:
+        """Note that a process lost its device; return how many did in this run."""
+        self.storage.put(f"{_LOST_DEVICES}/{self.run_id}.{secrets.token_hex(4)}", b"lost")
+        names = (name.rpartition("/")[2] for name in self.storage.list(_LOST_DEVICES, ""))
+        return sum(name.startswith(f"{self.run_id}.") for name in names)
+
     def _mark(self, unit_id: str, what: str) -> str:
         name = f"{ATTEMPTS_FOLDER}/{unit_id}/{what}.{self.run_id}.{secrets.token_hex(4)}"
+        self.open.add(name)
         self.storage.put(name, b"begun")
         return name
 

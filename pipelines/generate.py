@@ -3,8 +3,8 @@
 A bad row is data and a broken machine is an exception, but a machine's exception does not say which
 it was: an out-of-memory may be one huge row. So a unit that fails as a whole is tried row by row,
 and what fails alone is that row's failure. A device that is lost fails everything after it, so that
-is raised and ends the run loudly, with nothing blamed on the rows. A row that ends the process is
-found by the marks that tries leave, see ``attempts``.
+is raised, with nothing blamed on the rows, and ends the process, see ``leaving``. A row that ends
+the process is found by the marks that tries leave, see ``attempts``.
 """
 
 import time
@@ -20,6 +20,7 @@ from pipelines.actor_metrics import ActorMetrics
 from pipelines.attempts import AttemptLog, UnitTries
 from pipelines.engine import Engine, EngineUse, LoadEngine
 from pipelines.lease import Fence
+from pipelines.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
 from pipelines.unit_message import UnitMessage
@@ -27,8 +28,6 @@ from pipelines.unit_message import UnitMessage
 __all__ = ["GenerateImages", "generate_rows"]
 
 MAX_MESSAGE_LENGTH = 2_000
-
-_LOST_DEVICE = ("AcceleratorError", "CUDA error", "device-side assert", "ECC error")
 
 Compose = Callable[[Sequence[ComposeRow]], list[ComposedImage | RowFailure]]
 
@@ -44,8 +43,10 @@ class GenerateImages:
         fence: Fence | None = None,
     ) -> None:
         self._take_unit = take_unit
-        self._engine = load_engine()
         self._attempts = attempts
+        if attempts is not None:
+            give_up_when_terminated(attempts)
+        self._engine = load_engine()
         self._fence = fence
         self._metrics = ActorMetrics()
 
@@ -54,7 +55,7 @@ class GenerateImages:
 
         Raises:
             LeaseLostError: The run was taken over.
-            Exception: The device is lost.
+            Exception: The device is lost, once too often.
         """
         if self._fence is not None:
             self._fence.check()
@@ -63,7 +64,12 @@ class GenerateImages:
 
     def _generate(self, ticket: int) -> UnitMessage:
         message = self._take_unit(ticket, self._engine.held_loras())
-        made = generate_unit(message, self._engine, self._attempts)
+        try:
+            made = generate_unit(message, self._engine, self._attempts)
+        except Exception as error:
+            if self._attempts is not None and device_is_lost(error):
+                end_without_device(self._attempts, error)
+            raise
         self._metrics.observe(made)
         return made
 
@@ -156,16 +162,11 @@ def _compose_each(
     try:
         return compose(rows), 0
     except Exception as error:
-        if _device_is_lost(error):
+        if device_is_lost(error):
             raise
         if len(rows) == 1:
             return [_failure(error)], 1
     return [_compose_each([row], compose)[0][0] for row in rows], len(rows)
-
-
-def _device_is_lost(error: Exception) -> bool:
-    text = f"{type(error).__name__}: {error}"
-    return any(sign in text for sign in _LOST_DEVICE)
 
 
 def _failure(error: Exception) -> RowFailure:

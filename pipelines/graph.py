@@ -70,7 +70,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
             "attempts": stages.store.attempts,
             "fence": stages.store.fence,
         },
-        compute=ActorPoolStrategy(size=shares.num_generators),
+        compute=ActorPoolStrategy(min_size=shares.num_generators, max_size=shares.max_generators),
         num_cpus=shares.generator_cpus,
         num_gpus=shares.generator_gpus or None,
         batch_size=None,

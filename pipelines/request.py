@@ -47,6 +47,7 @@ class Resources:
     """What a run may use; changes no row's key. See the job file for the meanings."""
 
     actors: int = 1
+    max_actors: int | None = None
     gpus_per_actor: float | None = None
     cpus_per_actor: float = 1.0
     score_actors: int = 1

@@ -97,6 +97,7 @@ def _shares(resources: Resources, cluster: Cluster) -> Shares:
         cpus=cluster.cpus,
         gpus=cluster.gpus,
         actors=resources.actors,
+        max_actors=resources.max_actors,
         gpus_per_actor=resources.gpus_per_actor,
         cpus_per_actor=resources.cpus_per_actor,
         score_actors=resources.score_actors,

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from manifests.resolved import ResolvedRow
 from pipelines.accounting import Account, take_account
+from pipelines.attempts import AttemptLog
 from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import Fence, HeldLease
@@ -80,6 +81,8 @@ class Run:
         self._make_units(
             "images", self._plan, request.storage, load_engine, centroids, shares, lease.fence
         )
+        lease.fence.check()
+        AttemptLog(storage=request.storage, run_id=self._record.run_id).clear()
 
     def _make_references(
         self, load_engine: LoadEngine, shares: Shares, fence: Fence

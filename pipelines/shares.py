@@ -22,7 +22,8 @@ class Shares:
     """What each stage asks Ray for.
 
     Attributes:
-        num_generators: Actors that sample.
+        num_generators: Actors that sample, at least and from the start.
+        max_generators: As many at most; Ray adds them while units wait and there is room.
         generator_cpus: Logical processors of each.
         generator_gpus: GPUs of each.
         generator_threads: Sampler threads of each; None on a GPU.
@@ -31,6 +32,7 @@ class Shares:
     """
 
     num_generators: int
+    max_generators: int
     generator_cpus: float
     generator_gpus: float
     generator_threads: int | None
@@ -43,6 +45,7 @@ def share_cluster(
     cpus: float,
     gpus: float,
     actors: int,
+    max_actors: int | None = None,
     gpus_per_actor: float | None,
     cpus_per_actor: float,
     score_actors: int,
@@ -54,6 +57,8 @@ def share_cluster(
         cpus: Logical processors of the cluster.
         gpus: GPUs of the cluster.
         actors: Generators that the job asks for.
+        max_actors: Generators that it may have where there is room; None for no more than
+            ``actors``.
         gpus_per_actor: GPUs each of them asks for; 0 samples on the processor, None takes one
             where there is one.
         cpus_per_actor: Logical processors each of them asks for; it gets fewer if there are
@@ -72,13 +77,17 @@ def share_cluster(
             f"{actors * gpus_per_actor:g} GPUs, and there are {gpus:g} here; lower actors or "
             "gpus_per_actor (0 samples on the processor), or name a cluster with --address"
         )
+    most = max(actors, max_actors or actors)
     small_cpus = min(SMALL_STAGE_CPUS, cpus / (4 * score_actors))
-    left = (cpus - 2 * score_actors * small_cpus) / actors
+    # Where machines are added there are processors for those that come later.
+    dividing = actors if may_grow else most
+    left = (cpus - 2 * score_actors * small_cpus) / dividing
     return Shares(
         num_generators=actors,
+        max_generators=most,
         generator_cpus=_round_down(min(cpus_per_actor, left)),
         generator_gpus=gpus_per_actor,
-        generator_threads=None if gpus_per_actor else max(1, int(cpus // actors)),
+        generator_threads=None if gpus_per_actor else max(1, int(cpus // dividing)),
         num_helpers=score_actors,
         helper_cpus=_round_down(small_cpus),
     )

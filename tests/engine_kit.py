@@ -37,6 +37,7 @@ SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
 POISON = "poison"
 BAD_ROW = "bad"
 EXIT = "exit"
+LOSES_DEVICE = "loses the device twice"
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -96,6 +97,8 @@ class FakeEngine:
         time.sleep(self._seconds_a_row * len(rows))
         if any(row.prompt == EXIT for row in rows):
             os._exit(1)
+        if any(row.prompt == LOSES_DEVICE and self._num_calls(row.seed) <= 2 for row in rows):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if any(row.prompt == POISON for row in rows):
             raise MemoryError("the machine has no room for this")
         digests = {lora.digest for row in rows for lora in row.loras}
@@ -105,6 +108,12 @@ class FakeEngine:
 
     def held_loras(self) -> frozenset[str]:
         return frozenset(self._seen)
+
+    def _num_calls(self, seed: int) -> int:
+        """Return how often any process was given the row."""
+        assert self._log is not None
+        lines = self._log.read_text().splitlines()
+        return sum(str(seed) in line.split()[1:] for line in lines)
 
     def use(self) -> EngineUse:
         return EngineUse(lora_hits=self._hits, lora_misses=len(self._seen), peak_memory_bytes=7)

@@ -209,3 +209,12 @@ def test_settings_are_checked_against_the_preset_that_the_job_will_run_with():
     assert job(sampler={"num_steps": 20}).sampler_config().num_steps == 20
     few = {"sampler": {"num_steps": 20}, "base_model": "sd15"}
     assert "guide_until_step (25) must be" in problems_of(MINIMAL | few)["sampler"].problem
+
+
+def test_fewer_actors_at_most_than_at_least_are_refused():
+    values = {"manifest": "m", "output": "o", "resources": {"actors": 4, "max_actors": 2}}
+    with pytest.raises(InputError) as refused:
+        parse_job(values, place="/jobs/job.yaml")
+    (problem,) = refused.value.problems
+    assert problem.field == "resources.max_actors"
+    assert "at least actors (4), got 2" in problem.problem

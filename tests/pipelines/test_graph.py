@@ -64,6 +64,18 @@ def test_bad_rows_keep_their_neighbours_and_the_account_adds_up(tmp_path: Path):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("engine_cluster")
+def test_a_pool_grows_while_units_wait(tmp_path: Path):
+    log = tmp_path / "calls"
+    resources = Resources(rows_per_unit=1, actors=1, max_actors=2, cpus_per_actor=0.5)
+    options = {"references": None, "resources": resources, "seconds_a_row": 0.5, "log": log}
+    account = compose_rows(request(tmp_path / "out", rows(40), **options), Watcher(), address=None)
+    assert account.num_made == 40
+    assert len({line.split()[0] for line in log.read_text().splitlines()}) == 2
+    assert sorted(composed(log)) == [[seed] for seed in range(40)]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("engine_cluster")
 def test_two_actors_share_the_units_and_a_run_with_more_rows_makes_only_those(tmp_path: Path):
     log = tmp_path / "calls"
     resources = Resources(rows_per_unit=1, actors=2)

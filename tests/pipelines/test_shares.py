@@ -18,13 +18,25 @@ def share(**changes: object) -> Shares:
     return share_cluster(**(values | changes))  # pyright: ignore[reportArgumentType]
 
 
-@given(st.integers(1, 256), st.integers(1, 64), st.integers(1, 8), st.floats(0.1, 64.0))
+@given(
+    st.integers(1, 256),
+    st.integers(1, 64),
+    st.integers(0, 64),
+    st.integers(1, 8),
+    st.floats(0.1, 64.0),
+)
 def test_all_stages_fit_together_on_any_machine(
-    cpus: int, actors: int, score_actors: int, cpus_per_actor: float
+    cpus: int, actors: int, more: int, score_actors: int, cpus_per_actor: float
 ):
     """Else one of them waits for ever; and a share of nothing would not be counted by Ray."""
-    made = share(cpus=cpus, actors=actors, score_actors=score_actors, cpus_per_actor=cpus_per_actor)
-    asked = actors * made.generator_cpus + 2 * score_actors * made.helper_cpus
+    made = share(
+        cpus=cpus,
+        actors=actors,
+        max_actors=actors + more,
+        score_actors=score_actors,
+        cpus_per_actor=cpus_per_actor,
+    )
+    asked = (actors + more) * made.generator_cpus + 2 * score_actors * made.helper_cpus
     assert asked <= cpus + 1e-9
     assert made.generator_cpus > 0
     assert made.helper_cpus > 0
@@ -40,6 +52,15 @@ def test_one_processor_is_enough_and_two_are_used():
 def test_actors_divide_the_threads_of_a_machine():
     assert share(cpus=8.0, actors=4).generator_threads == 2
     assert share(cpus=2.0, actors=4).generator_threads == 1
+
+
+def test_actors_that_may_come_need_room_here_and_bring_it_where_machines_are_added():
+    here = share(cpus=8.0, actors=2, max_actors=8, cpus_per_actor=8.0)
+    assert (here.num_generators, here.max_generators, here.generator_threads) == (2, 8, 1)
+    assert here.generator_cpus < 1.0
+    grows = share(cpus=8.0, actors=2, max_actors=8, cpus_per_actor=3.0, may_grow=True)
+    assert (grows.generator_cpus, grows.generator_threads) == (3.0, 4)
+    assert share(actors=3).max_generators == 3
 
 
 def test_a_gpu_is_taken_where_there_is_one():
