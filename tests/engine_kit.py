@@ -37,6 +37,7 @@ SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
 POISON = "poison"
 BAD_ROW = "bad"
 EXIT = "exit"
+HUNGRY = "hungry"
 LOSES_DEVICE = "loses the device twice"
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -97,6 +98,9 @@ class FakeEngine:
         time.sleep(self._seconds_a_row * len(rows))
         if any(row.prompt == EXIT for row in rows):
             os._exit(1)
+        if any(row.prompt == HUNGRY for row in rows):
+            eaten = np.ones((5, 1024**3), np.uint8)
+            time.sleep(60.0 * eaten[0, 0])
         if any(row.prompt == LOSES_DEVICE and self._num_calls(row.seed) <= 2 for row in rows):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if any(row.prompt == POISON for row in rows):

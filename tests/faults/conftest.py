@@ -33,13 +33,14 @@ def drivers(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Driver
     """Make drivers on a fresh output: on disk, or where ``out`` says."""
 
     def make(**changes: Any) -> Drivers:
+        own = changes.pop("environment", {})
         values = {
             "out": str(tmp_path / "out"),
             "log": str(tmp_path / "calls"),
             "sprung": str(tmp_path / "sprung"),
         }
         store = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        return Drivers(Settings(**(values | changes)), tmp_path, {**environment, **store})
+        return Drivers(Settings(**(values | changes)), tmp_path, {**environment, **store, **own})
 
     return make
 

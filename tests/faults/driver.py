@@ -6,6 +6,7 @@ The last line it prints is what became of it, as JSON.
 import json
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from engine_kit import FakeEngine, FakeEngineSource, Watcher, request
 from faults.killing_storage import KillingStorage, Trap
 from faults.kit import Settings, manifest
+from faults.nodes import several_nodes
 
 from pipelines.engine import LoadEngine
 from pipelines.lease import LeaseHeldError, LeaseLostError, LeaseTimes
@@ -53,12 +55,18 @@ def main(path: Path) -> None:
         references_storage=storage,
         references=None,
         seconds_a_row=settings.seconds_a_row,
-        resources=Resources(rows_per_unit=settings.rows_per_unit, actors=settings.actors),
+        resources=Resources(
+            rows_per_unit=settings.rows_per_unit,
+            actors=settings.actors,
+            cpus_per_actor=settings.cpus_per_actor,
+        ),
         lease_times=LeaseTimes(beat_s=settings.beat_s, silence_s=settings.silence_s),
         **changes,
     )
+    cluster = several_nodes(settings) if settings.num_nodes else nullcontext()
     try:
-        account = compose_rows(asked, Watcher(), address=None)
+        with cluster as address:
+            account = compose_rows(asked, Watcher(), address=address)
     except (LeaseHeldError, LeaseLostError) as error:
         print(json.dumps({"outcome": type(error).__name__, "said": str(error)}))
         sys.exit(2)

@@ -37,12 +37,16 @@ class Settings:
     repeated: tuple[int, ...] = ()
     rows_per_unit: int = 4
     actors: int = 1
+    cpus_per_actor: float = 1.0
     seconds_a_row: float = 0.02
     beat_s: float = 0.2
     silence_s: float = 3.0
     point: str | None = None
     victim: str = "self"
     broken_start: bool = False
+    num_nodes: int = 0
+    lose_node_after: int = 0
+    replace_node: bool = False
 
 
 def manifest(settings: Settings) -> list[ResolvedRow]:

@@ -18,8 +18,8 @@ of a row) must be 0, *waste* (rows computed beyond once each) at most the bound,
 must find nothing.
 Rows are made by a fake sampler in milliseconds; processes, signals, Ray, files and the S3 server
 (SeaweedFS) are real.
-A full disk is an error that the storage is made to give, expired credentials are a refusal of the
-proxy before the server.
+*Disk full* is an error that the storage is made to give, a *small disk* is a real one; expired
+credentials are a refusal of the proxy before the server. Nodes are Ray nodes on one machine.
 
 """
 
