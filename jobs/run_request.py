@@ -73,15 +73,16 @@ def run_request(
         storage=open_storage(job.output),
         references_storage=open_storage(f"{references_at or f'{job.output}/references'}/{folder}"),
         references_folder=None if references_at else f"references/{folder}",
-        references=None
+        references={}
         if dino_dir is None
-        else ReferenceSettings(
-            num_references=job.scoring.references,
-            sampler_json=canonical_json(prepared.sampler.model_dump(mode="json")),
-            side_px=prepared.defaults.width,
-            base_model_digest=prepared.base_model_digest,
-            dtype=resources.dtype,
-        ),
+        else {
+            prepared.base_model_digest: ReferenceSettings(
+                num_references=job.scoring.references,
+                sampler_json=canonical_json(prepared.sampler.model_dump(mode="json")),
+                side_px=prepared.defaults.width,
+                dtype=resources.dtype,
+            )
+        },
         make_engine=_MakeEngine(
             base_model_dir=prepared.base_model_dir,
             dtype=resources.dtype,

@@ -152,6 +152,7 @@ class RowChecker:
         )
         return ResolvedRow(
             key=key,
+            base_model_digest=rules.base_model_digest,
             row_id=row.row_id or key[:GENERATED_ID_CHARACTERS],
             prompt=row.prompt,
             negative_prompt=row.negative_prompt,

@@ -63,7 +63,7 @@ class RunRequest:
         storage: The output.
         references_storage: Where references are kept.
         references_folder: The same, relative to the output; None if it is elsewhere.
-        references: How references are made; None for none.
+        references: How references are made, by the digest of their base model; empty for none.
         make_engine: Where actors get their engine.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
         base_model_digest: Identity of the base model.
@@ -81,7 +81,7 @@ class RunRequest:
     storage: Storage
     references_storage: Storage
     references_folder: str | None
-    references: ReferenceSettings | None
+    references: Mapping[str, ReferenceSettings]
     make_engine: EngineFactory
     load_scorer: LoadScorer | None
     base_model_digest: str

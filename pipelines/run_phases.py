@@ -97,7 +97,9 @@ class Run:
             self._make_units("references", plan, storage, load_engine, none, shares, fence)
         wanted = wanted_references(request, self._plan)
         found = read_centroids(storage, wanted)
-        num_missing = len({reference_id(asdict(row.loras[0])) for row in wanted}) - len(found)
+        num_missing = len(
+            {reference_id(row.base_model_digest, asdict(row.loras[0])) for row in wanted}
+        ) - len(found)
         if num_missing > 0:
             self._observer.note(
                 f"{num_missing} LoRA(s) have no references, so rows with them get no dino_min, "
@@ -130,7 +132,6 @@ class Run:
             store=StoreUnits(
                 storage=storage,
                 run_id=record.run_id,
-                base_model_digest=request.base_model_digest,
                 dino_digest=request.dino_digest,
                 fence=fence,
             ),

@@ -33,6 +33,7 @@ from pipelines.store import StoreUnits, store_unit
 from pipelines.unit_message import UnitFacts, UnitMessage
 
 SIDE_PX = 8
+BASE_MODEL = "ab" * 32
 SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
 POISON = "poison"
 BAD_ROW = "bad"
@@ -57,6 +58,7 @@ def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
 def row(index: int = 0, **changes: Any) -> ResolvedRow:
     """Return a valid row; its key follows from its fields as far as tests care."""
     values: dict[str, Any] = {
+        "base_model_digest": BASE_MODEL,
         "row_id": f"row-{index}",
         "prompt": "a cat and a dog",
         "negative_prompt": "",
@@ -145,7 +147,7 @@ class FakeScorer:
 
 
 def store(storage: Storage, run_id: str = "run-1") -> StoreUnits:
-    return StoreUnits(storage=storage, run_id=run_id, base_model_digest="ab" * 32, dino_digest="d")
+    return StoreUnits(storage=storage, run_id=run_id, dino_digest="d")
 
 
 def generated(unit: Sequence[ResolvedRow], *, attempt: int = 1) -> pa.Table:
@@ -180,12 +182,12 @@ def request(
         "storage": LocalStorage(out),
         "references_storage": LocalStorage(out / "references"),
         "references_folder": "references",
-        "references": ReferenceSettings(
-            num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX, base_model_digest="ab" * 32
-        ),
+        "references": {
+            BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX)
+        },
         "make_engine": lambda _shares: FakeEngineSource(log, slow),
         "load_scorer": FakeScorer,
-        "base_model_digest": "ab" * 32,
+        "base_model_digest": BASE_MODEL,
         "dino_digest": "d",
         "resources": Resources(rows_per_unit=4),
         "job": {"base_model": "fake"},

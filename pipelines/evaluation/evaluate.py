@@ -85,11 +85,17 @@ def _alone(rows: pa.Table, references: Storage | None) -> dict[str, tuple[float,
     if references is None:
         return {}
     names: dict[str, str] = {}
-    for loras in rows["loras"].to_pylist():
-        names |= {reference_id(lora): lora["name"] for lora in loras if lora["kind"] == "concept"}
+    for row in rows.select(["base_model_digest", "loras"]).to_pylist():
+        names |= {
+            reference_id(row["base_model_digest"], lora): lora["name"]
+            for lora in row["loras"]
+            if lora["kind"] == "concept"
+        }
     features: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for row in read_rows(references, ["key", "loras", "dino_features"]).to_pylist():
-        identity = reference_id(row["loras"][0])
+    for row in read_rows(
+        references, ["key", "base_model_digest", "loras", "dino_features"]
+    ).to_pylist():
+        identity = reference_id(row["base_model_digest"], row["loras"][0])
         if identity in names and row["dino_features"] is not None:
             vector = np.asarray(row["dino_features"], np.float32)
             features.setdefault(names[identity], []).append((row["key"], vector))

@@ -15,6 +15,7 @@ __all__ = ["METRICS", "RESULT_COLUMNS", "Metric", "Result", "read_results"]
 
 RESULT_COLUMNS = [
     "key",
+    "base_model_digest",
     "row_id",
     "prompt",
     "negative_prompt",

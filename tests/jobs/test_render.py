@@ -48,12 +48,7 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
     made = generate_unit(unit, engine)
     scored = UnitMessage(unit_id="u1", rows=score_rows(made.rows, None, {}), facts=made.facts)
     storage = LocalStorage(Path(job.output))
-    into = StoreUnits(
-        storage=storage,
-        run_id="run",
-        base_model_digest=prepared.base_model_digest,
-        dino_digest=None,
-    )
+    into = StoreUnits(storage=storage, run_id="run", dino_digest=None)
     assert isinstance(store_unit(scored, into, now=NOW), pa.Table)
     record = RunRecord(
         run_id=new_run_id(NOW),
