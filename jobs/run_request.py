@@ -1,5 +1,6 @@
 """From a checked job to a request to the engine: the only place that knows both."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.inputs import PreparedJob
@@ -25,14 +26,14 @@ _SHORT_DIGEST = 12
 class _MakeEngine:
     """Combines what the job says of the engine with the share it gets."""
 
-    base_model_dir: str
+    base_model_dirs: Mapping[str, str]
     dtype: str
     lora_cache_gib: float
     max_lanes: int | None
 
     def __call__(self, shares: Shares) -> EngineSource:
         return EngineSource(
-            base_model_dir=self.base_model_dir,
+            base_model_dirs=self.base_model_dirs,
             lora_cache_bytes=int(self.lora_cache_gib * _BYTES_PER_GIB),
             dtype=self.dtype,
             use_gpu=shares.generator_gpus > 0,
@@ -84,7 +85,7 @@ def run_request(
             )
         },
         make_engine=_MakeEngine(
-            base_model_dir=prepared.base_model_dir,
+            base_model_dirs={prepared.base_model_digest: prepared.base_model_dir},
             dtype=resources.dtype,
             lora_cache_gib=resources.lora_cache_gib,
             max_lanes=resources.max_lanes,

@@ -42,11 +42,13 @@ class PhaseTotals:
     num_failed: int = 0
     wall_seconds: float = 0.0
     generate_seconds: float = 0.0
+    model_load_seconds: float = 0.0
     lora_load_seconds: float = 0.0
     score_seconds: float = 0.0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
     unet_evaluations: int = 0
+    model_loads: int = 0
     lora_hits: int = 0
     lora_misses: int = 0
     lora_evictions: int = 0
@@ -63,10 +65,12 @@ class PhaseTotals:
         self.peak_memory_bytes = max(self.peak_memory_bytes, facts.peak_memory_bytes)
         for name in (
             "generate_seconds",
+            "model_load_seconds",
             "lora_load_seconds",
             "score_seconds",
             "encode_seconds",
             "write_seconds",
+            "model_loads",
             "lora_hits",
             "lora_misses",
             "lora_evictions",

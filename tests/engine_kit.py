@@ -90,6 +90,11 @@ class FakeEngine:
         self._seconds_a_row = seconds_a_row
         self._seen: set[str] = set()
         self._hits = 0
+        self._models: list[str] = []
+
+    def hold(self, base_model_digest: str) -> None:
+        if self._models[-1:] != [base_model_digest]:
+            self._models.append(base_model_digest)
 
     def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
         if self._log is not None:
@@ -106,7 +111,12 @@ class FakeEngine:
         return [self._one(row, slot, len(rows)) for slot, row in enumerate(rows)]
 
     def use(self) -> EngineUse:
-        return EngineUse(lora_hits=self._hits, lora_misses=len(self._seen), peak_memory_bytes=7)
+        return EngineUse(
+            model_loads=len(self._models),
+            lora_hits=self._hits,
+            lora_misses=len(self._seen),
+            peak_memory_bytes=7,
+        )
 
     @staticmethod
     def _one(row: ComposeRow, slot: int, size: int) -> ComposedImage | RowFailure:

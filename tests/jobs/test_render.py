@@ -37,7 +37,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> JobFile:
 
 def compose(job: JobFile, prepared: PreparedJob) -> None:
     engine = EngineSource(
-        base_model_dir=prepared.base_model_dir,
+        base_model_dirs={prepared.base_model_digest: prepared.base_model_dir},
         lora_cache_bytes=2**30,
         dtype="float32",
         use_gpu=False,
