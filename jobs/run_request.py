@@ -65,6 +65,7 @@ def run_request(
         StorageError: The output is in a place that commits cannot be made atomic on.
     """
     resources = job.resources
+    models, by_digest = prepared.models, prepared.models_by_digest
     dino_dir = prepared.scoring.model_dir
     dino_digest = None if dino_dir is None else folder_digest(local_folder(dino_dir))
     references_at = job.scoring.references_at
@@ -77,21 +78,23 @@ def run_request(
         references={}
         if dino_dir is None
         else {
-            prepared.base_model_digest: ReferenceSettings(
+            digest: ReferenceSettings(
                 num_references=job.scoring.references,
-                sampler_json=canonical_json(prepared.sampler.model_dump(mode="json")),
-                side_px=prepared.defaults.width,
+                sampler_json=canonical_json(model.sampler.model_dump(mode="json")),
+                side_px=model.facts.default_size_px,
                 dtype=resources.dtype,
             )
+            for digest, model in by_digest.items()
         },
         make_engine=_MakeEngine(
-            base_model_dirs={prepared.base_model_digest: prepared.base_model_dir},
+            base_model_dirs={digest: model.place for digest, model in by_digest.items()},
             dtype=resources.dtype,
             lora_cache_gib=resources.lora_cache_gib,
             max_lanes=resources.max_lanes,
         ),
         load_scorer=None if dino_dir is None else ScorerSource(dino_dir=dino_dir),
-        base_model_digest=prepared.base_model_digest,
+        base_model_digest=models[""].facts.digest,
+        base_models={name: model.facts.digest for name, model in models.items() if name},
         dino_digest=dino_digest,
         resources=Resources(
             actors=resources.actors,

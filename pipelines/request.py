@@ -66,7 +66,8 @@ class RunRequest:
         references: How references are made, by the digest of their base model; empty for none.
         make_engine: Where actors get their engine.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
-        base_model_digest: Identity of the base model.
+        base_model_digest: Identity of the base model of rows that name none.
+        base_models: Identity of each further one, by the name that rows give it.
         dino_digest: Identity of the scorer's model.
         resources: What the run may use.
         failure_budget: How many rows may fail before the run stops.
@@ -90,6 +91,7 @@ class RunRequest:
     failure_budget: FailureBudget = field(default_factory=FailureBudget)
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     only_failed: bool = False
+    base_models: Mapping[str, str] = field(default_factory=dict[str, str])
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run_id: str | None = None
     metrics_at: MetricsAddress | None = None

@@ -63,6 +63,7 @@ class Run:
             num_rows=len(request.rows),
             job=request.job,
             digests={"base_model": request.base_model_digest, "dino": request.dino_digest},
+            base_models=request.base_models,
         )
 
     def make(self, shares: Shares, lease: HeldLease, *, is_sealed: bool) -> None:

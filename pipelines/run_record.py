@@ -89,7 +89,8 @@ class RunRecord:
         state: ``running`` also for a run that was killed.
         num_rows: Rows of the manifest.
         job: The job as it was resolved.
-        digests: Of the base model and the scorer's model.
+        digests: Of the base model of rows that name none, and of the scorer's model.
+        base_models: Digests of further base models, by the name that rows give them.
         phases: Totals by phase.
         account: Where the manifest's rows are at the end.
         error: What ended a run that failed.
@@ -100,6 +101,7 @@ class RunRecord:
     num_rows: int
     job: Mapping[str, Any]
     digests: Mapping[str, str | None]
+    base_models: Mapping[str, str] = field(default_factory=dict[str, str])
     state: RunState = "running"
     finished_at: str | None = None
     host: str = field(default_factory=platform.node)
