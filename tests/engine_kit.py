@@ -27,7 +27,7 @@ from pipelines.receipts import Receipt, read_receipts
 from pipelines.references import ReferenceSettings
 from pipelines.request import Resources, RunRequest
 from pipelines.schemas import GENERATED
-from pipelines.score import score_rows
+from pipelines.score import Centroids, score_rows
 from pipelines.storage import LocalStorage, Storage
 from pipelines.store import StoreUnits, store_unit
 from pipelines.unit_message import UnitFacts, UnitMessage
@@ -174,9 +174,10 @@ def commit(
     *,
     attempt: int = 1,
     run_id: str = "run-1",
+    centroids: Centroids | None = None,
 ) -> Receipt:
     """Make and commit a unit without Ray."""
-    scored = score_rows(generated(unit, attempt=attempt), FakeScorer(), {})
+    scored = score_rows(generated(unit, attempt=attempt), FakeScorer(), centroids or {})
     message = UnitMessage(unit_id=unit_id, rows=scored, facts=UnitFacts(device="fake"))
     table = store_unit(message, store(storage, run_id), now=NOW)
     return next(read_receipts(table))

@@ -66,7 +66,8 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
         started_at=NOW.isoformat(),
         num_rows=3,
         job=job.model_dump(mode="json"),
-        digests={},
+        digests={"base_model": prepared.models[""].facts.digest},
+        base_models={name: model.facts.digest for name, model in prepared.models.items() if name},
     )
     write_run_record(storage, record)
 
@@ -122,6 +123,13 @@ def test_maps_go_into_the_output_and_from_there_into_its_report(
     details = (Path(job.output) / "report/data/details-0.js").read_text()
     assert details.count(f'"maps":"../maps/{path.stem}.webp"') == 1
     assert details.count('"maps":null') == 2
+
+
+def test_a_report_tells_the_arms_of_several_base_models_apart(job: JobFile):
+    assert report(job.output) == 0
+    page = (Path(job.output) / "report/index.html").read_text()
+    for text in ("clora (on emoji-world)", "clora (on other)", "base model other"):
+        assert text in page
 
 
 def test_methods_without_masks_have_no_maps(
