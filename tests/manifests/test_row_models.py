@@ -116,9 +116,9 @@ def test_a_key_holds_the_digest_of_the_rows_own_base_model(rules: RowRules):
 
 
 def test_an_unknown_base_model_comes_with_the_nearest(rules: RowRules):
-    problem = only_problem(checked(rules, row(base_model="potraits", row_id="r1")))
+    problem = only_problem(checked(rules, row(base_model="portrait", row_id="r1")))
     assert str(problem) == (
-        "line 1, row 'r1', base_model: is not among the job's base_models, got 'potraits'; "
+        "line 1, row 'r1', base_model: is not among the job's base_models, got 'portrait'; "
         "did you mean 'portraits'?"
     )
     problem = only_problem(checked(rules, row(base_model="x")))
