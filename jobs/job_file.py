@@ -40,7 +40,7 @@ MAX_JOB_BYTES = 1024**2
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
-ModelName = Annotated[str, Field(min_length=1)]
+_ModelName = Annotated[str, Field(min_length=1)]
 
 
 class ScoringSettings(BaseModel):
@@ -139,8 +139,8 @@ class JobFile(BaseModel):
     manifest: Annotated[str, Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
     loras: str | None = None
-    base_model: ModelName = EMOJI_WORLD
-    base_models: Mapping[LoraName, ModelName] = Field(default_factory=dict[str, str])
+    base_model: _ModelName = EMOJI_WORLD
+    base_models: Mapping[LoraName, _ModelName] = Field(default_factory=dict[str, str])
     method: str = "clora"
     sampler: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     scoring: ScoringSettings = ScoringSettings()

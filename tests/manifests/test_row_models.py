@@ -115,6 +115,20 @@ def test_a_key_holds_the_digest_of_the_rows_own_base_model(rules: RowRules):
     assert [one.key for one in found.rows] == by_hand
 
 
+def test_keys_are_those_of_before_rows_could_name_a_base_model(rules: RowRules):
+    """Recorded then: what is in people's outputs is not made again."""
+    rows = [
+        {"prompt": "a cat on the beach", "seed": 7},
+        {"prompt": "a dog", "seed": 8, "negative_prompt": "blur", "width": 64, "shelf": "b"}
+        | {"sampler": {"steps": 20}},
+    ]
+    found = checked(rules, *({"loras": [], "method": "base"} | values for values in rows))
+    assert [one.key for one in found.rows] == [
+        "c318f229d259145176be84bad66cf7bc0514b6bc4a59ed85b32cf5243a0076bb",
+        "53f2487ca2b93604943b34e687167da1554d646168384975fdd4603780162f62",
+    ]
+
+
 def test_an_unknown_base_model_comes_with_the_nearest(rules: RowRules):
     problem = only_problem(checked(rules, row(base_model="portrait", row_id="r1")))
     assert str(problem) == (
