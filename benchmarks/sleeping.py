@@ -60,6 +60,9 @@ class SleepingEngine:
         self._source = source
         self._cache = LoraCache(source.max_loras)
 
+    def hold(self, base_model_digest: str) -> None:
+        """There is no model."""
+
     def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
         """Sleep for as long as the rows take."""
         start = time.time()

@@ -1,7 +1,7 @@
 """What a plan costs: UNet evaluations by formula, and time by what was measured here before.
 
 Evaluations follow from the method and the settings. Seconds do not, so they are taken from rows of
-the same method and size that are committed already, and unknown where there are none.
+the same base model, method and size that are committed already, and unknown where there are none.
 """
 
 import json
@@ -15,11 +15,11 @@ from clora_core.config import SamplerConfig
 
 __all__ = ["COST_COLUMNS", "Estimate", "estimate"]
 
-COST_COLUMNS = ["method", "width", "height", "seconds", "unet_evaluations"]
+COST_COLUMNS = ["base_model_digest", "method", "width", "height", "seconds", "unet_evaluations"]
 """Of the committed rows that an estimate looks at."""
 
-Kind = tuple[str, int, int]
-"""Method, width, height: what a UNet evaluation's time depends on."""
+Kind = tuple[str, str, int, int]
+"""Base model, method, width, height: what a UNet evaluation's time depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Estimate:
 
     Attributes:
         evaluations: Samples through the UNet, by method.
-        seconds: On one actor; None if a method and size was never measured.
+        seconds: On one actor; None if a base model, method and size was never measured.
         unmeasured: Those methods.
     """
 
@@ -54,7 +54,7 @@ def estimate(units: Iterable[pa.Table], made: pa.Table) -> Estimate:
                 costs[what] = unet_evaluations(what[0], what[1], config)
             method = row["method"]
             evaluations[method] = evaluations.get(method, 0) + costs[what]
-            kind = (method, row["width"], row["height"])
+            kind = _kind(row)
             if kind in seconds_each:
                 seconds += costs[what] * seconds_each[kind]
             else:
@@ -66,6 +66,10 @@ def estimate(units: Iterable[pa.Table], made: pa.Table) -> Estimate:
     )
 
 
+def _kind(row: Mapping[str, Any]) -> Kind:
+    return (row["base_model_digest"], row["method"], row["width"], row["height"])
+
+
 def _num_concepts(row: Mapping[str, Any]) -> int:
     return sum(lora["kind"] == "concept" for lora in row["loras"])
 
@@ -73,7 +77,7 @@ def _num_concepts(row: Mapping[str, Any]) -> int:
 def _seconds_each(made: pa.Table) -> dict[Kind, float]:
     sums: dict[Kind, tuple[float, int]] = {}
     for row in made.to_pylist():
-        kind = (row["method"], row["width"], row["height"])
+        kind = _kind(row)
         seconds, evaluations = sums.get(kind, (0.0, 0))
         sums[kind] = (seconds + row["seconds"], evaluations + row["unet_evaluations"])
     return {kind: seconds / count for kind, (seconds, count) in sums.items() if count}

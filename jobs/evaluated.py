@@ -7,6 +7,7 @@ further figures by row key.
 
 import io
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,23 @@ def evaluated(
     if clip_model is not None:
         for key, score in _clip_scores(storage, clip_model).items():
             more.setdefault(key, {})["clip_text"] = score
-    return evaluate(storage, references=_references(storage, record), more=more)
+    return evaluate(
+        storage,
+        references=_references(storage, record),
+        more=more,
+        base_models=_model_names(record),
+    )
+
+
+def _model_names(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the latest run calls its base models, by digest."""
+    further: Mapping[str, str] = record.get("base_models", {})
+    names = {digest: name for name, digest in further.items()}
+    default, place = record["digests"].get("base_model"), record["job"].get("base_model")
+    title = PurePosixPath(str(place)).name
+    if default is not None and place is not None and title not in further:
+        names.setdefault(default, title)
+    return names
 
 
 def _clip_scores(storage: Storage, model: str) -> dict[str, float]:

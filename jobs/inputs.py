@@ -8,27 +8,27 @@ planned and end as errors, and all others are made. Loads neither torch nor Ray.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clora_core.config import ENGINE_VERSION, SamplerConfig
+from clora_core.config import ENGINE_VERSION
 from clora_core.methods import METHODS
-from emoji_world import base_model_dir, dino_dir, lora_catalog
+from emoji_world import dino_dir, lora_catalog
+from jobs.base_models import JobModel, hub_snapshot, job_models
 from jobs.composable import composition_findings
-from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name, resolve_sampler
+from jobs.job_file import JobFile, resolve_sampler
 from jobs.job_roots import refuse_outside, service_roots
+from jobs.model_names import EMOJI_WORLD, is_hub_name
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
-from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
+from manifests.base_model import BaseModelProblem
 from manifests.catalog import Catalog, read_catalog
-from manifests.check import RowDefaults, RowRules, check_rows
+from manifests.check import check_rows
 from manifests.folder_cache import local_folder
-from manifests.locations import LocationError, is_uri
+from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
 from manifests.resolved import ResolvedRow
+from manifests.row_rules import RowModel, RowRules
 
-__all__ = ["PreparedJob", "Scoring", "base_model_folder", "job_catalog", "prepare"]
-
-_STAND_IN = BaseModelFacts(folder="", digest="", default_size_px=512, cross_attention_width=None)
-"""What rows are checked against when the base model itself is the problem."""
+__all__ = ["PreparedJob", "Scoring", "job_catalog", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,22 +56,24 @@ class PreparedJob:
     Attributes:
         rows: Of the manifest in its order, duplicates included.
         catalog: LoRAs by name.
-        base_model_dir: Local folder, or the URI of one that every machine fetches for itself.
-        base_model_digest: Part of every key.
-        defaults: What a row that doesn't say gets.
-        sampler: Settings of rows that change none.
+        models: Base models by the name that rows give them; the empty name is for those without.
         scoring: Whether and with what images are scored.
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
     """
 
     rows: Sequence[ResolvedRow]
     catalog: Catalog
-    base_model_dir: str
-    base_model_digest: str
-    defaults: RowDefaults
-    sampler: SamplerConfig
+    models: Mapping[str, JobModel]
     scoring: Scoring
     problems: tuple[Problem, ...]
+
+    @property
+    def models_by_digest(self) -> dict[str, JobModel]:
+        """Base models by digest; of two names for the same, the first."""
+        found: dict[str, JobModel] = {}
+        for model in self.models.values():
+            found.setdefault(model.facts.digest, model)
+        return found
 
 
 def prepare(
@@ -95,16 +97,12 @@ def prepare(
     """
     allowed = service_roots()
     refuse_outside(job, allowed, place=place)
-    problems: list[Problem] = []
-    base = _STAND_IN
-    try:
-        base = inspect_base_model(base_model_folder(job, snapshot))
-    except (BaseModelProblem, LocationError) as error:
-        problems.append(Problem(place=place, field="base_model", problem=str(error)))
+    models, findings = job_models(job, snapshot or hub_snapshot)
+    problems = [Problem(place=place, field=field, problem=text) for field, text in findings]
     scoring = _NO_SCORES
     problem = None
     try:
-        scoring = _scoring(job, snapshot or _hub_snapshot)
+        scoring = _scoring(job, snapshot or hub_snapshot)
         problem = _folder_problem(scoring.model_dir)
     except BaseModelProblem as error:
         problem = str(error)
@@ -113,23 +111,14 @@ def prepare(
         problems.append(Problem(place=place, field="scoring.model", problem=text))
     catalog = job_catalog(job, allowed)
     problems.extend(catalog.problems)
-    sampler = job.sampler_config()
-
-    def complete(overrides: Mapping[str, object]) -> Mapping[str, object]:
-        return resolve_sampler(overrides, base=sampler).model_dump(mode="json")
-
-    files = LoraFiles(model_width=base.cross_attention_width)
-    defaults = RowDefaults(
-        method=job.method, width=base.default_size_px, height=base.default_size_px
-    )
+    files = LoraFiles()
     rules = RowRules(
         catalog=catalog,
         lora_files=files,
-        defaults=defaults,
+        base_models={name: _row_model(model) for name, model in models.items()},
+        method=job.method,
         methods=tuple(METHODS),
-        resolve_sampler=complete,
         composition_findings=composition_findings,
-        base_model_digest=base.digest,
         dtype=job.resources.dtype,
         engine_version=ENGINE_VERSION,
         allowed=allowed,
@@ -142,29 +131,25 @@ def prepare(
     return PreparedJob(
         rows=checked.rows,
         catalog=catalog,
-        base_model_dir=job.base_model if is_uri(job.base_model) else base.folder,
-        base_model_digest=base.digest,
-        defaults=defaults,
-        sampler=sampler,
+        models=models,
         scoring=scoring,
         problems=tuple(
             Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
-            for name, text in files.broken.items()
+            for name, text in files.broken
         ),
     )
 
 
-def base_model_folder(job: JobFile, snapshot: Callable[[str], str] | None = None) -> str:
-    """Return the local folder of a job's base model; arguments as in ``prepare``.
+def _row_model(model: JobModel) -> RowModel:
+    def complete(overrides: Mapping[str, object]) -> Mapping[str, object]:
+        return resolve_sampler(overrides, base=model.sampler).model_dump(mode="json")
 
-    Raises:
-        BaseModelProblem: A hub model that cannot be brought here.
-    """
-    if job.uses_emoji_world:
-        return str(base_model_dir())
-    if job.is_hub_model:
-        return (snapshot or _hub_snapshot)(job.base_model)
-    return str(local_folder(job.base_model))
+    return RowModel(
+        digest=model.facts.digest,
+        side_px=model.facts.default_size_px,
+        lora_width=model.facts.cross_attention_width,
+        resolve_sampler=complete,
+    )
 
 
 def _folder_problem(place: str | None) -> str | None:
@@ -176,23 +161,6 @@ def _folder_problem(place: str | None) -> str | None:
     except LocationError as error:
         return str(error)
     return None if is_folder else f"{place} is not a folder"
-
-
-def _hub_snapshot(name: str) -> str:
-    """Return the local folder of a hub model, fetched if need be."""
-    from huggingface_hub import snapshot_download  # asks for a second, so only when it is needed
-
-    repository, _, revision = name.partition("@")
-    try:
-        return snapshot_download(
-            repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"]
-        )
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BaseModelProblem(
-            f"{name} is neither on this machine nor can it be fetched ({reason}); check name, "
-            "revision and network, or download it and name its folder"
-        ) from error
 
 
 def job_catalog(job: JobFile, allowed: AllowedRoots = EVERYWHERE) -> Catalog:

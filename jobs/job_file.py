@@ -5,7 +5,6 @@ settings are refused by name, because a misspelt one that is silently ignored co
 Relative paths start at the job file, so that a folder with a job in it can be moved.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -21,31 +20,34 @@ from pydantic import (
 
 from clora_core.config import SamplerConfig
 from clora_core.methods import METHODS
+from jobs.model_names import (
+    EMOJI_WORLD,
+    default_preset,
+    is_hub_name,
+    model_setting,
+    name_findings,
+)
 from manifests.locations import LocationError, absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
+from manifests.text_rules import LoraName
 from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
 from manifests.yaml_text import YamlError, load_yaml
 
 __all__ = [
-    "EMOJI_WORLD",
     "FailureBudgetSettings",
     "JobFile",
     "ResourceSettings",
     "ScoringSettings",
-    "is_hub_name",
     "load_job",
     "parse_job",
     "resolve_sampler",
 ]
 
-EMOJI_WORLD = "emoji-world"
-"""What a job calls the embedded base model and its LoRA catalog."""
-
 MAX_JOB_BYTES = 1024**2
 
-_HUB_MODEL = re.compile(r"[\w.\-]+/[\w.\-]+@[\w.\-/]+")
-_GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+_ModelName = Annotated[str, Field(min_length=1)]
 
 
 class ScoringSettings(BaseModel):
@@ -137,11 +139,16 @@ class JobFile(BaseModel):
         output: Folder that images and results go to; running again continues there.
         loras: LoRA catalog, YAML or Parquet. ``emoji-world`` is the embedded one, and the default
             with the embedded base model; without a catalog rows can name no LoRAs.
-        base_model: ``emoji-world``, a folder in diffusers format, or ``owner/name@revision``.
+        base_model: ``emoji-world``, a folder in diffusers format, or ``owner/name@revision``; for
+            rows that name none.
+        base_models: Further ones, by the name that rows give them in a column ``base_model``. A
+            row makes there what it makes in a job with that base model alone. More of them cost
+            loading: an actor holds one at a time.
         method: For rows that name none.
         sampler: ``preset`` and any field of ``SamplerConfig``, for all rows; a row may change
-            them. Preset ``emoji`` with the embedded base model, else ``paper``.
-        scoring: How images are scored.
+            them. Where no preset is named it is that of the row's base model: ``emoji`` for the
+            embedded one, else ``paper``.
+        scoring: How images are scored, those of all base models by one DINO model.
         resources: What the run may use. But for ``dtype`` it changes no row's key.
         failure_budget: How many rows may fail before the run stops.
     """
@@ -151,7 +158,8 @@ class JobFile(BaseModel):
     manifest: Annotated[str, Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
     loras: str | None = None
-    base_model: Annotated[str, Field(min_length=1)] = EMOJI_WORLD
+    base_model: _ModelName = EMOJI_WORLD
+    base_models: Mapping[LoraName, _ModelName] = Field(default_factory=dict[str, str])
     method: str = "clora"
     sampler: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     scoring: ScoringSettings = ScoringSettings()
@@ -167,26 +175,29 @@ class JobFile(BaseModel):
 
     @property
     def uses_emoji_world(self) -> bool:
-        """Whether the base model is the embedded one."""
+        """Whether the base model of rows that name none is the embedded one."""
         return self.base_model == EMOJI_WORLD
 
     @property
-    def is_hub_model(self) -> bool:
-        """Whether the base model is named as ``owner/name@revision``."""
-        return is_hub_name(self.base_model)
+    def models(self) -> dict[str, str]:
+        """All base models by the name that rows give them; the empty name is for those without."""
+        return {"": self.base_model, **self.base_models}
 
     @property
     def catalog(self) -> str | None:
         """The catalog's place, the default applied: a path, a URI, ``emoji-world`` or None."""
         return self.loras or (EMOJI_WORLD if self.uses_emoji_world else None)
 
-    def sampler_config(self) -> SamplerConfig:
+    def sampler_config(self, base_model: str = "") -> SamplerConfig:
         """Return the complete sampler settings of rows that change nothing.
+
+        Args:
+            base_model: The name that the rows give their base model, if any.
 
         Raises:
             SettingsError: A setting is unknown or out of its range.
         """
-        return resolve_sampler({"preset": _preset(self.base_model), **self.sampler})
+        return resolve_sampler({"preset": default_preset(self.models[base_model]), **self.sampler})
 
 
 _KNOWN = {
@@ -239,30 +250,14 @@ def parse_job(values: object, *, place: str) -> JobFile:
         job = JobFile.model_validate({k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
         findings.extend(sentences(error, known=_KNOWN, given=given))
-    # Read apart, so that a mistake elsewhere in the file does not hide one in the sampler.
-    sampler = given.get("sampler") or {}
-    if isinstance(sampler, Mapping):
-        try:
-            resolve_sampler(
-                {
-                    "preset": _preset(given.get("base_model")),
-                    **cast("Mapping[str, object]", sampler),
-                }
-            )
-        except SettingsError as error:
-            findings.extend(
-                ("sampler" if field == WHOLE else f"sampler.{field}", text)
-                for field, text in error.findings
-            )
-    findings.extend(_base_model_findings(given.get("base_model")))
+    # Read apart, so that a mistake elsewhere in the file does not hide one in these.
+    models = _given_models(given)
+    findings.extend(_sampler_findings(given.get("sampler") or {}, models))
+    for name, model in models.items():
+        findings.extend(name_findings(model_setting(name), model))
     if findings or job is None:
         raise InputError([Problem(place=place, field=f, problem=text) for f, text in findings])
     return _with_absolute_paths(job, folder=parent(place))
-
-
-def is_hub_name(model: str) -> bool:
-    """Return whether a model is named as ``owner/name@revision``."""
-    return _HUB_MODEL.fullmatch(model) is not None
 
 
 def resolve_sampler(
@@ -293,36 +288,49 @@ def resolve_sampler(
     return resolved
 
 
-def _preset(base_model: object) -> str:
-    """Return the preset of jobs that name none; a job without a base model takes the embedded."""
-    return "emoji" if base_model in (None, EMOJI_WORLD) else "paper"
+def _given_models(given: Mapping[str, Any]) -> dict[str, object]:
+    """Return the base models of a file that may have mistakes, as ``JobFile.models``."""
+    further = given.get("base_models")
+    if not isinstance(further, Mapping):
+        further = {}
+    return {
+        "": given.get("base_model") or EMOJI_WORLD,
+        **{str(name): model for name, model in cast("Mapping[object, object]", further).items()},
+    }
 
 
-def _base_model_findings(name: object) -> list[tuple[str, str]]:
-    if not isinstance(name, str):
+def _sampler_findings(sampler: object, models: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return what is wrong with the settings, on each preset that rows will start from."""
+    if not isinstance(sampler, Mapping):
         return []
-    bare, at, _ = name.partition("@")
-    if bare in _GONE:
-        return [("base_model", f"{bare!r} is gone from the hub; use {_GONE[bare]}@<commit>")]
-    if at and _HUB_MODEL.fullmatch(name) is None:
-        return [("base_model", f"should be owner/name@revision, got {shown(name)}")]
-    return []
+    settings = cast("Mapping[str, object]", sampler)
+    findings: dict[tuple[str, str], None] = {}
+    for preset in dict.fromkeys(map(default_preset, models.values())):
+        try:
+            resolve_sampler({"preset": preset, **settings})
+        except SettingsError as error:
+            findings |= {
+                ("sampler" if field == WHOLE else f"sampler.{field}", text): None
+                for field, text in error.findings
+            }
+    return list(findings)
 
 
 def _with_absolute_paths(job: JobFile, *, folder: str) -> JobFile:
     def placed(text: str) -> str:
         return absolute(text, beside=folder)
 
-    base_model = job.base_model
-    if not job.uses_emoji_world and not job.is_hub_model:
-        base_model = placed(base_model)
+    def model(text: str) -> str:
+        return text if text == EMOJI_WORLD or is_hub_name(text) else placed(text)
+
     scoring = job.scoring
     return job.model_copy(
         update={
             "manifest": placed(job.manifest),
             "output": placed(job.output),
             "loras": job.loras if job.loras in (None, EMOJI_WORLD) else placed(job.loras),
-            "base_model": base_model,
+            "base_model": model(job.base_model),
+            "base_models": {name: model(text) for name, text in job.base_models.items()},
             "scoring": scoring.model_copy(
                 update={
                     "model": scoring.model

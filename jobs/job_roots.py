@@ -4,7 +4,8 @@
 their own inputs and their output are judged by the same list, before any of them is touched.
 """
 
-from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name
+from jobs.job_file import JobFile
+from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
 from manifests.allowed_roots import VARIABLE, AllowedRoots, allowed_roots, named
 from manifests.problems import InputError, Problem
 
@@ -41,7 +42,10 @@ def refuse_outside(job: JobFile, allowed: AllowedRoots, *, place: str) -> None:
         "manifest": job.manifest,
         "output": job.output,
         "loras": job.loras,
-        "base_model": None if job.is_hub_model else job.base_model,
+        **{
+            model_setting(name): None if is_hub_name(model) else model
+            for name, model in job.models.items()
+        },
         "scoring.model": None if is_hub_name(job.scoring.model or "") else job.scoring.model,
         "scoring.references_at": job.scoring.references_at,
     }

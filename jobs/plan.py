@@ -1,8 +1,11 @@
 """``clora plan``: what a run would make and cost. Writes nothing, starts nothing."""
 
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from jobs.base_models import JobModel
 from jobs.estimate import COST_COLUMNS, Estimate, estimate
 from jobs.inputs import prepare
 from jobs.job_file import load_job
@@ -35,6 +38,8 @@ def plan(path: str | Path) -> int:
     made_references = read_rows(request.references_storage, COST_COLUMNS)
     cost = estimate(rows.batches(), made)
     print(_described(rows, references, rows_per_unit=job.resources.rows_per_unit))
+    if len(prepared.models_by_digest) > 1:
+        print(_by_model(rows, prepared.models_by_digest))
     print(_costs("UNet evaluations", cost, job.resources.actors))
     if references is not None and references.num_rows:
         cost = estimate(references.batches(), made_references)
@@ -64,13 +69,21 @@ def _described(rows: Plan, references: Plan | None, *, rows_per_unit: int) -> st
     return "\n".join(lines)
 
 
+def _by_model(rows: Plan, models: Mapping[str, JobModel]) -> str:
+    """Return how many rows are to be made with each base model, in the order of the plan."""
+    counts = Counter(rows.rows[place].base_model_digest for place in rows.order.tolist())
+    return "\n".join(
+        f"  {count:<16,}with {models[digest].label}" for digest, count in counts.items()
+    )
+
+
 def _costs(title: str, cost: Estimate, actors: int) -> str:
     total = sum(cost.evaluations.values())
     by_method = ", ".join(f"{method} {count:,}" for method, count in cost.evaluations.items())
     detail = f" ({by_method})" if len(cost.evaluations) > 1 else ""
     if cost.seconds is None:
         methods = ", ".join(cost.unmeasured)
-        time = f"unknown: nothing was made with {methods} here at this size yet"
+        time = f"unknown: nothing was made with {methods} here at this size by its base model yet"
     else:
         time = (
             f"about {duration(cost.seconds / actors)} with {actors} actor(s), loading not counted"

@@ -14,7 +14,8 @@ from typing import Any, cast
 from cluster.upload import Upload, described, measure_upload, read_excludes
 from jobs.catalog_spec import CatalogSpec, load_spec, prepare_catalog
 from jobs.inputs import PreparedJob
-from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name
+from jobs.job_file import JobFile
+from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
 from manifests.digests import file_sha256
 from manifests.locations import LocationError, absolute, expand, is_uri, parent
 from manifests.problems import InputError
@@ -77,13 +78,13 @@ def _unseen(job: JobFile, sent: Path) -> list[tuple[str, str]]:
     """Return inputs that only the cluster may have: absolute places that nothing is at here."""
     named = {
         "manifest": job.manifest,
-        "loras": None if job.loras == EMOJI_WORLD else job.loras,
-        "base_model": None if job.uses_emoji_world else job.base_model,
+        "loras": job.loras,
+        **{model_setting(name): model for name, model in job.models.items()},
         "scoring.model": job.scoring.model,
     }
     unseen: list[tuple[str, str]] = []
     for what, place in named.items():
-        if place is None or is_uri(place):
+        if place is None or place == EMOJI_WORLD or is_uri(place):
             continue
         is_fetched = is_hub_name(place)
         is_there = bool(_files(place)) or Path(place).is_relative_to(sent)

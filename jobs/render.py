@@ -16,13 +16,15 @@ import numpy as np
 from clora_core.config import ENGINE_VERSION
 from clora_core.methods import METHODS
 from clora_core.rows import AttentionRecord, RowFailure
-from jobs.inputs import base_model_folder, job_catalog
+from jobs.base_models import model_facts
+from jobs.inputs import job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
 from jobs.job_roots import service_roots
 from jobs.picture import Picture, PictureError, read_picture, with_texts
-from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
+from manifests.base_model import BaseModelFacts, BaseModelProblem
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
+from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
 from manifests.problems import InputError
 from pipelines.planned_rows import compose_row
@@ -80,13 +82,12 @@ def render(
         if maps:
             _check_maps(picture, path)
         job = _job_of(path) if job_path is None else load_job(job_path)
-        base = inspect_base_model(base_model_folder(job))
-        _check_base(picture, base, path)
+        base = _base_of(picture, job, path)
         row = compose_row(
             _planned(picture.recipe, _lora_uris(picture, job, base)),
             local_path=lambda uri: str(local_copy(uri)),
         )
-    except (PictureError, InputError, BaseModelProblem) as error:
+    except (PictureError, InputError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     made_by = picture.recipe["versions"].get("engine")
@@ -148,18 +149,28 @@ def _write_maps(
     print(f"{storage.uri}/{name}: attention maps and masks, for the next `clora report`")
 
 
-def _check_base(picture: Picture, base: BaseModelFacts, path: Path) -> None:
+def _base_of(picture: Picture, job: JobFile, path: Path) -> BaseModelFacts:
+    """Return the job's base model that made the picture."""
     wanted = picture.recipe["base_model_digest"]
-    if base.digest != wanted:
-        raise PictureError(
-            f"{path} was made with the base model of digest {wanted[:12]}, and {base.folder} has "
-            f"{base.digest[:12]}; name a job with the right one with --job"
-        )
+    others: list[str] = []
+    for named in dict.fromkeys(job.models.values()):
+        try:
+            base = model_facts(named)
+        except (BaseModelProblem, LocationError) as error:
+            others.append(str(error))
+            continue
+        if base.digest == wanted:
+            return base
+        others.append(f"{base.folder} has {base.digest[:12]}")
+    raise PictureError(
+        f"{path} was made with the base model of digest {wanted[:12]}, and {', '.join(others)}; "
+        "name a job with the right one with --job"
+    )
 
 
 def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str, str]:
     """Return where the LoRAs of the recipe are, by digest."""
-    files = LoraFiles(model_width=base.cross_attention_width)
+    files = LoraFiles()
     catalog = job_catalog(job, service_roots())
     named = {lora["name"] for lora in picture.recipe["loras"]}
     # Those of the same name first: a catalog may be long and its files far away.
@@ -169,7 +180,7 @@ def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str
     for entry in entries:
         if not missing:
             break
-        digest = files.state(entry).digest
+        digest = files.state(entry, model_width=base.cross_attention_width).digest
         if missing.pop(digest, None) is not None:
             uris[digest] = entry.uri
     if missing:

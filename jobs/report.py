@@ -40,15 +40,23 @@ def report(output: str, *, clip_model: str | None = None) -> int:
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     job, digests = record["job"], record["digests"]
-    model = PurePosixPath(str(job.get("base_model", "unknown"))).name
+    places: Mapping[str, str] = job.get("base_models", {})
     facts = [
-        ("base model", f"{model}, digest {str(digests.get('base_model'))[:_SHORT]}"),
+        ("base model", _model(job.get("base_model", "unknown"), digests.get("base_model"))),
+        *(
+            (f"base model {name}", _model(places[name], digest))
+            for name, digest in record.get("base_models", {}).items()
+        ),
         ("DINO model", str(digests.get("dino"))[:_SHORT] if digests.get("dino") else "none"),
         ("references", str(job.get("scoring", {}).get("references", 0))),
         ("settings", str(job.get("sampler") or "the default preset")),
         ("latest run", f"{record['run_id']}, {record['state']}"),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _model(place: str, digest: str | None) -> str:
+    return f"{PurePosixPath(place).name}, digest {str(digest)[:_SHORT]}"
 
 
 if __name__ == "__main__":

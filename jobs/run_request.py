@@ -1,5 +1,6 @@
 """From a checked job to a request to the engine: the only place that knows both."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jobs.inputs import PreparedJob
@@ -25,14 +26,14 @@ _SHORT_DIGEST = 12
 class _MakeEngine:
     """Combines what the job says of the engine with the share it gets."""
 
-    base_model_dir: str
+    base_model_dirs: Mapping[str, str]
     dtype: str
     lora_cache_gib: float
     max_lanes: int | None
 
     def __call__(self, shares: Shares) -> EngineSource:
         return EngineSource(
-            base_model_dir=self.base_model_dir,
+            base_model_dirs=self.base_model_dirs,
             lora_cache_bytes=int(self.lora_cache_gib * _BYTES_PER_GIB),
             dtype=self.dtype,
             use_gpu=shares.generator_gpus > 0,
@@ -64,6 +65,7 @@ def run_request(
         StorageError: The output is in a place that commits cannot be made atomic on.
     """
     resources = job.resources
+    models, by_digest = prepared.models, prepared.models_by_digest
     dino_dir = prepared.scoring.model_dir
     dino_digest = None if dino_dir is None else folder_digest(local_folder(dino_dir))
     references_at = job.scoring.references_at
@@ -73,23 +75,26 @@ def run_request(
         storage=open_storage(job.output),
         references_storage=open_storage(f"{references_at or f'{job.output}/references'}/{folder}"),
         references_folder=None if references_at else f"references/{folder}",
-        references=None
+        references={}
         if dino_dir is None
-        else ReferenceSettings(
-            num_references=job.scoring.references,
-            sampler_json=canonical_json(prepared.sampler.model_dump(mode="json")),
-            side_px=prepared.defaults.width,
-            base_model_digest=prepared.base_model_digest,
-            dtype=resources.dtype,
-        ),
+        else {
+            digest: ReferenceSettings(
+                num_references=job.scoring.references,
+                sampler_json=canonical_json(model.sampler.model_dump(mode="json")),
+                side_px=model.facts.default_size_px,
+                dtype=resources.dtype,
+            )
+            for digest, model in by_digest.items()
+        },
         make_engine=_MakeEngine(
-            base_model_dir=prepared.base_model_dir,
+            base_model_dirs={digest: model.place for digest, model in by_digest.items()},
             dtype=resources.dtype,
             lora_cache_gib=resources.lora_cache_gib,
             max_lanes=resources.max_lanes,
         ),
         load_scorer=None if dino_dir is None else ScorerSource(dino_dir=dino_dir),
-        base_model_digest=prepared.base_model_digest,
+        base_model_digest=models[""].facts.digest,
+        base_models={name: model.facts.digest for name, model in models.items() if name},
         dino_digest=dino_digest,
         resources=Resources(
             actors=resources.actors,

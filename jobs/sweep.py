@@ -17,7 +17,8 @@ import yaml
 from clora_core.methods import METHODS
 from emoji_world import lora_catalog
 from jobs.composable import composition_findings
-from jobs.job_file import EMOJI_WORLD, JobFile, parse_job, resolve_sampler
+from jobs.job_file import JobFile, parse_job, resolve_sampler
+from jobs.model_names import EMOJI_WORLD
 from manifests.catalog import Catalog, read_catalog
 from manifests.locations import absolute, parent, read_bytes
 from manifests.problems import InputError, Problem

@@ -39,6 +39,7 @@ def validate(path: str | Path) -> int:
 def summary(prepared: PreparedJob) -> str:
     """Return what a good job would make, in a few lines."""
     rows = prepared.rows
+    models = prepared.models_by_digest
     num_images = len({row.key for row in rows})
     twice = f" ({len(rows) - num_images:,} are there twice)" if num_images < len(rows) else ""
     return "\n".join(
@@ -50,7 +51,8 @@ def summary(prepared: PreparedJob) -> str:
                 Counter(" + ".join(use.name for use in row.loras) or "none" for row in rows)
             ),
             "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
-            f"  model:     {prepared.base_model_dir}",
+            "  models:    "
+            + _counted(Counter(models[row.base_model_digest].label for row in rows)),
             f"  scoring:   {prepared.scoring.statement}",
         )
     )

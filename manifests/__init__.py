@@ -4,8 +4,8 @@ Reads rows (Parquet, CSV, JSONL), the LoRA catalog and LoRA file headers; report
 at once; gives each row a key that is the hash of everything that changes its pixels. Loads in a
 moment: neither torch nor Ray nor any model library is imported here.
 
-    rows         readers, manifest_limits > row_schema, row_loras, regions > row_check > check,
-                 resolved, keys
+    rows         readers, manifest_limits > row_schema, row_loras, regions > row_rules > row_check
+                 > check, resolved, keys
     LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
                  lora_layers, lora_names, other_adapters; lora_family
     a LoRA told  lora_report > lora_scales, lora_parts, lora_fingerprint, gallery_hashes,

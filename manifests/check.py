@@ -12,17 +12,11 @@ from manifests.manifest_limits import too_many_problems
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedRow
-from manifests.row_check import ResolveSampler, RowChecker, RowDefaults, RowRules
+from manifests.row_check import RowChecker
+from manifests.row_rules import RowRules
 from manifests.row_store import RowStore
 
-__all__ = [
-    "CheckedManifest",
-    "ResolveSampler",
-    "RowDefaults",
-    "RowRules",
-    "check_rows",
-    "checked_rows",
-]
+__all__ = ["CheckedManifest", "check_rows", "checked_rows"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

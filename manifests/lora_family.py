@@ -100,7 +100,7 @@ def misfit(*, family: str, lora_width: int | None, model_width: int | None) -> s
     model = _named(_WIDTHS.get(model_width, UNKNOWN_FAMILY), model_width)
     if lora_width is not None and lora_width != model_width:
         return (
-            f"is made for {_named(family, lora_width)} and this job's base model is {model}; "
+            f"is made for {_named(family, lora_width)} and its row's base model is {model}; "
             "use a LoRA or a base model of the same family"
         )
     known = _WIDTHS.get(model_width)
@@ -109,7 +109,7 @@ def misfit(*, family: str, lora_width: int | None, model_width: int | None) -> s
         is_elsewhere or (known is not None and family not in (known, UNKNOWN_FAMILY))
     ):
         return (
-            f"is made for {family} and this job's base model is {model}; "
+            f"is made for {family} and its row's base model is {model}; "
             "use a LoRA or a base model of the same family"
         )
     return None

@@ -53,6 +53,7 @@ class ResolvedRow:
 
     Attributes:
         key: sha256 (hex) of everything that changes pixels; see ``manifests.keys``.
+        base_model_digest: Identity of the base model that makes it.
         row_id: The caller's own name of the row, unique in the manifest; echoed, never used.
         prompt: What to draw.
         negative_prompt: What to steer away from; empty for nothing.
@@ -66,6 +67,7 @@ class ResolvedRow:
     """
 
     key: str
+    base_model_digest: str
     row_id: str
     prompt: str
     negative_prompt: str

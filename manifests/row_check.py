@@ -5,79 +5,33 @@ concerns several parts (subjects in the prompt, LoRAs for the method) is checked
 right by themselves.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
-from manifests.allowed_roots import EVERYWHERE, AllowedRoots
-from manifests.catalog import LoraEntry
 from manifests.json_text import load_json
 from manifests.keys import canonical_json, row_key
 from manifests.locations import parent
-from manifests.lora_files import LoraFiles
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedLora, ResolvedRow
 from manifests.row_loras import requested_loras, resolved_loras
+from manifests.row_rules import RowModel, RowRules
 from manifests.row_schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
 from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
 
-__all__ = ["ResolveSampler", "RowChecker", "RowDefaults", "RowRules"]
-
-ResolveSampler = Callable[[Mapping[str, object]], Mapping[str, object]]
-"""Takes a row's overrides, returns the complete settings; raises ``SettingsError``."""
-
-FindComposition = Callable[[str, str, Sequence[ResolvedLora]], Sequence[tuple[str, str]]]
-"""Takes method, prompt and LoRAs; returns (column, sentence) of why they cannot be composed."""
+__all__ = ["RowChecker"]
 
 MAX_REMEMBERED = 65_536
 GENERATED_ID_CHARACTERS = 16
 
 _Findings = list[tuple[str, str]]
+K = TypeVar("K")
 T = TypeVar("T")
 _Loras = tuple[tuple[ResolvedLora, ...], _Findings]
 _Sampler = tuple[str, _Findings]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RowDefaults:
-    """What a row that doesn't say gets. Sizes are in pixels."""
-
-    method: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowRules:
-    """What the rows of one manifest are checked against and completed from.
-
-    Attributes:
-        catalog: LoRAs by name.
-        lora_files: Looks at the files of the LoRAs that rows name.
-        defaults: For rows that don't say.
-        methods: The known ones.
-        resolve_sampler: How a row's sampler overrides become complete settings.
-        composition_findings: Why method, prompt and LoRAs of a row don't go together.
-        base_model_digest: Part of every key.
-        dtype: Part of every key.
-        engine_version: Part of every key.
-        allowed: Where files that rows name may be.
-    """
-
-    catalog: Mapping[str, LoraEntry]
-    lora_files: LoraFiles
-    defaults: RowDefaults
-    methods: Sequence[str]
-    resolve_sampler: ResolveSampler
-    composition_findings: FindComposition
-    base_model_digest: str
-    dtype: str
-    engine_version: int | str
-    allowed: AllowedRoots = EVERYWHERE
 
 
 class RowChecker:
@@ -85,8 +39,8 @@ class RowChecker:
 
     def __init__(self, rules: RowRules) -> None:
         self._rules = rules
-        self._lora_lists: dict[str, _Loras] = {}
-        self._samplers: dict[str, _Sampler] = {}
+        self._lora_lists: dict[tuple[int | None, str, str], _Loras] = {}
+        self._samplers: dict[tuple[RowModel, str], _Sampler] = {}
         self._first_use: dict[str, tuple[str, int, bytes]] = {}
 
     def check(self, raw: RawRow) -> tuple[ResolvedRow | None, list[Problem]]:
@@ -116,27 +70,49 @@ class RowChecker:
             row = ManifestRow.model_validate(values)
         except ValidationError as error:
             findings.extend(sentences(error, known=KNOWN_COLUMNS, given=values))
-        method = values.get("method") or self._rules.defaults.method
+        model, model_findings = self._model(values.get("base_model"))
+        method = values.get("method") or self._rules.method
         if isinstance(method, str) and method not in self._rules.methods:
             hint = did_you_mean(method, self._rules.methods)
             findings.append(("method", f"is not a known method, got {shown(method)}; {hint}"))
-        loras, lora_findings = self._loras(values.get("loras"), folder=parent(raw.place))
-        sampler_json, sampler_findings = self._sampler(values.get("sampler"))
-        findings.extend((*lora_findings, *sampler_findings))
+        loras, lora_findings = self._loras(values.get("loras"), model, folder=parent(raw.place))
+        sampler_json, sampler_findings = self._sampler(values.get("sampler"), model)
+        findings.extend((*model_findings, *lora_findings, *sampler_findings))
         resolved = None
-        if row is not None and not findings:
+        if row is not None and model is not None and not findings:
             findings.extend(self._rules.composition_findings(str(method), row.prompt, loras))
-            resolved = self._resolved(row, loras, sampler_json)
+            resolved = self._resolved(row, model, loras, sampler_json)
             findings.extend(self._id_findings(raw, row, resolved))
         return resolved, findings
 
+    def _model(self, value: object) -> tuple[RowModel | None, _Findings]:
+        """Return the row's base model, or None and why it has none."""
+        name = value or ""
+        if not isinstance(name, str):
+            return None, []  # told by the row's schema
+        models = self._rules.base_models
+        if name in models:
+            return models[name], []
+        known = tuple(other for other in models if other)
+        hint = (
+            did_you_mean(name, known)
+            if known
+            else "it has none: name it there, or give a column of your own another name"
+        )
+        text = f"is not among the job's base_models, got {shown(name)}; {hint}"
+        return None, [("base_model", text)]
+
     def _resolved(
-        self, row: ManifestRow, loras: tuple[ResolvedLora, ...], sampler_json: str
+        self,
+        row: ManifestRow,
+        model: RowModel,
+        loras: tuple[ResolvedLora, ...],
+        sampler_json: str,
     ) -> ResolvedRow:
         rules = self._rules
-        method = row.method or rules.defaults.method
-        width = row.width or rules.defaults.width
-        height = row.height or rules.defaults.height
+        method = row.method or rules.method
+        width = row.width or model.side_px
+        height = row.height or model.side_px
         key = row_key(
             prompt=row.prompt,
             negative_prompt=row.negative_prompt,
@@ -146,12 +122,13 @@ class RowChecker:
             width=width,
             height=height,
             sampler=sampler_json,
-            base_model_digest=rules.base_model_digest,
+            base_model_digest=model.digest,
             dtype=rules.dtype,
             engine_version=rules.engine_version,
         )
         return ResolvedRow(
             key=key,
+            base_model_digest=model.digest,
             row_id=row.row_id or key[:GENERATED_ID_CHARACTERS],
             prompt=row.prompt,
             negative_prompt=row.negative_prompt,
@@ -176,14 +153,16 @@ class RowChecker:
         text = f"is also the id of {where}, which says something else, got {shown(row.row_id)}; "
         return [("row_id", text + "ids are unique")]
 
-    def _loras(self, value: object, *, folder: str) -> _Loras:
-        name = f"{folder}\0{value!r}"
+    def _loras(self, value: object, model: RowModel | None, *, folder: str) -> _Loras:
+        width = None if model is None else model.lora_width
+        name = (width, folder, repr(value))
         if name not in self._lora_lists:
             requests, findings = requested_loras(value)
             loras, more = resolved_loras(
                 requests,
                 catalog=self._rules.catalog,
                 files=self._rules.lora_files,
+                model_width=width,
                 folder=folder,
                 allowed=self._rules.allowed,
             )
@@ -191,15 +170,17 @@ class RowChecker:
             return loras, [*findings, *more]
         return self._lora_lists[name]
 
-    def _sampler(self, value: object) -> _Sampler:
-        name = repr(value)
+    def _sampler(self, value: object, model: RowModel | None) -> _Sampler:
+        if model is None:
+            return "", []  # nothing says what the settings start from
+        name = (model, repr(value))
         if name not in self._samplers:
-            answer = self._sampler_anew(value)
+            answer = self._sampler_anew(value, model)
             _remember(self._samplers, name, answer)
             return answer
         return self._samplers[name]
 
-    def _sampler_anew(self, value: object) -> _Sampler:
+    def _sampler_anew(self, value: object, model: RowModel) -> _Sampler:
         if isinstance(value, str):
             try:
                 value = load_json(value)
@@ -214,7 +195,7 @@ class RowChecker:
         given = cast("Mapping[str, object]", value or {})
         overrides = {name: item for name, item in given.items() if item is not None}
         try:
-            return canonical_json(self._rules.resolve_sampler(overrides)), []
+            return canonical_json(model.resolve_sampler(overrides)), []
         except SettingsError as error:
             return "", [
                 ("sampler" if field == WHOLE else f"sampler.{field}", text)
@@ -224,7 +205,7 @@ class RowChecker:
             return "", [("sampler", f"{error}, got {shown(dict(overrides))}")]
 
 
-def _remember(memory: dict[str, T], name: str, value: T) -> None:
+def _remember(memory: dict[K, T], name: K, value: T) -> None:
     if len(memory) >= MAX_REMEMBERED:
         memory.clear()
     memory[name] = value

@@ -91,6 +91,7 @@ def resolved_loras(
     *,
     catalog: Mapping[str, LoraEntry],
     files: LoraFiles,
+    model_width: int | None,
     folder: str,
     allowed: AllowedRoots = EVERYWHERE,
 ) -> tuple[tuple[ResolvedLora, ...], _Findings]:
@@ -100,6 +101,7 @@ def resolved_loras(
         requests: From ``requested_loras``.
         catalog: LoRAs by name.
         files: Looks at the LoRAs' files.
+        model_width: Cross-attention width of the row's base model; None if it isn't known.
         folder: The manifest's, where relative mask files start.
         allowed: Where mask files may be.
     """
@@ -130,7 +132,7 @@ def resolved_loras(
                 region_json = resolved_region(request.region, folder=folder, allowed=allowed)
             except LocationError as error:
                 findings.append(("loras", f"the region of LoRA {request.lora!r}: {error}"))
-        state = files.state(entry)
+        state = files.state(entry, model_width=model_width)
         resolved.append(
             ResolvedLora(
                 name=entry.name,

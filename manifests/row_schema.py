@@ -58,6 +58,7 @@ class ManifestRow(BaseModel):
         prompt: What to draw; holds the subject of every concept LoRA.
         seed: Start of the row's random numbers.
         row_id: The author's name of the row; unique.
+        base_model: The job's name of the base model; the job's default if not given.
         method: How to combine the LoRAs; the job's if not given.
         negative_prompt: What to steer away from.
         width: In pixels; the base model's own size if not given.
@@ -71,6 +72,7 @@ class ManifestRow(BaseModel):
     prompt: Prompt
     seed: Seed
     row_id: Annotated[RowId | None, BeforeValidator(_identifier)] = None
+    base_model: Annotated[str | None, Field(strict=True)] = None
     method: Annotated[str | None, Field(strict=True)] = None
     negative_prompt: AnyText = ""
     width: Side | None = None
@@ -97,9 +99,11 @@ def from_text(values: Mapping[str, Any]) -> dict[str, Any]:
 def carried_values(row: ManifestRow) -> dict[str, Any]:
     """Return the columns that are the caller's own, as values that JSON can say.
 
-    Times become ISO texts, decimals texts, bytes base64; NaN becomes null.
+    Times become ISO texts, decimals texts, bytes base64; NaN becomes null. The name of the base
+    model is among them, because everything else knows that by its digest.
     """
-    return {name: _as_json(value) for name, value in (row.model_extra or {}).items()}
+    carried = {name: _as_json(value) for name, value in (row.model_extra or {}).items()}
+    return carried | ({"base_model": row.base_model} if row.base_model else {})
 
 
 def _as_json(value: object) -> object:

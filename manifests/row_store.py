@@ -21,8 +21,8 @@ _OWN_SCHEMA = pa.schema(
     + [("shared", pa.int32())]
 )
 
-_Shared = tuple[tuple[ResolvedLora, ...], str, int, int, str]
-"""LoRAs, method, width, height, sampler settings."""
+_Shared = tuple[str, tuple[ResolvedLora, ...], str, int, int, str]
+"""Base model, LoRAs, method, width, height, sampler settings."""
 
 
 class RowStore(Sequence[ResolvedRow]):
@@ -39,7 +39,14 @@ class RowStore(Sequence[ResolvedRow]):
         numbers: dict[_Shared, int] = {}
         columns: dict[str, list[Any]] = {name: [] for name in _OWN_SCHEMA.names}
         for row in rows:
-            shared = (row.loras, row.method, row.width, row.height, row.sampler_json)
+            shared = (
+                row.base_model_digest,
+                row.loras,
+                row.method,
+                row.width,
+                row.height,
+                row.sampler_json,
+            )
             number = numbers.setdefault(shared, len(self._shared))
             if number == len(self._shared):
                 self._shared.append(shared)
@@ -81,9 +88,10 @@ class RowStore(Sequence[ResolvedRow]):
 
     def _row(self, values: Sequence[Any]) -> ResolvedRow:
         key, row_id, prompt, negative_prompt, seed, carried_json, number = values
-        loras, method, width, height, sampler_json = self._shared[number]
+        base_model_digest, loras, method, width, height, sampler_json = self._shared[number]
         return ResolvedRow(
             key=key,
+            base_model_digest=base_model_digest,
             row_id=row_id,
             prompt=prompt,
             negative_prompt=negative_prompt,

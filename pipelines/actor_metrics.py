@@ -17,6 +17,7 @@ COUNTERS = {
     "clora_actor_rows_total": ("Rows that the actor sampled.", ("method", "status")),
     "clora_actor_unet_evaluations_total": ("Samples through the actor's UNet.", ()),
     "clora_actor_generate_seconds_total": ("Seconds that the actor sampled.", ()),
+    "clora_actor_model_loads_total": ("Base models that the actor loaded.", ()),
     "clora_actor_lora_cache_events_total": ("Hits, misses and evictions.", ("event",)),
 }
 GAUGES = {
@@ -58,6 +59,7 @@ def readings(message: UnitMessage) -> list[Reading]:
     ]
     plain = {
         "clora_actor_unet_evaluations_total": sum(row["unet_evaluations"] or 0 for row in rows),
+        "clora_actor_model_loads_total": facts.model_loads,
         "clora_actor_generate_seconds_total": facts.generate_seconds,
         "clora_actor_lora_cache_bytes": facts.lora_cache_bytes,
         "clora_actor_peak_memory_bytes": facts.peak_memory_bytes,

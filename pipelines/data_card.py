@@ -5,7 +5,7 @@ read both as one table and fail. A README that somebody else wrote is left alone
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.accounting import Account
@@ -29,7 +29,8 @@ class CardFacts:
         references_folder: Where references lie, relative to the output; None for none in it.
         account: The last run's.
         job: The job as it was resolved.
-        digests: Of the base model and the scorer's model.
+        digests: Of the base model of rows that name none, and of the scorer's model.
+        base_models: Digests of further base models, by the name that rows give them.
         loras: Of each LoRA in use: name, subject, kind, digest.
     """
 
@@ -40,6 +41,7 @@ class CardFacts:
     job: Mapping[str, Any]
     digests: Mapping[str, str | None]
     loras: Sequence[Mapping[str, Any]]
+    base_models: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def write_data_card(storage: Storage, facts: CardFacts) -> bool:
@@ -102,11 +104,18 @@ def _body(facts: CardFacts) -> list[str]:
         "",
         "## How they were made",
         "",
-        f"Base model `{_code(facts.job.get('base_model'))}`, digest "
-        f"`{_code(facts.digests.get('base_model'))}`. Sampler settings are in every row "
-        "(`sampler_json`).",
+        f"Base model {_model(facts.job.get('base_model'), facts.digests.get('base_model'))}. "
+        "Sampler settings are in every row (`sampler_json`).",
         "",
     ]
+    if facts.base_models:
+        places = facts.job["base_models"]
+        lines += ["Rows that name a base model (in `carried_json`) have another:", ""]
+        lines += [
+            f"- `{_code(name)}`: {_model(places[name], digest)}"
+            for name, digest in facts.base_models.items()
+        ]
+        lines.append("")
     if facts.loras:
         lines += ["| LoRA | kind | stands for | digest |", "| --- | --- | --- | --- |"]
         for lora in facts.loras:
@@ -120,6 +129,10 @@ def _body(facts: CardFacts) -> list[str]:
         "in a batch of another size may differ in the last bits.",
     ]
     return lines
+
+
+def _model(place: object, digest: object) -> str:
+    return f"`{_code(place)}`, digest `{_code(digest)}`"
 
 
 def _code(value: object) -> str:

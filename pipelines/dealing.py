@@ -1,8 +1,9 @@
-"""Late binding: which unit an actor gets when it is free, so that LoRAs are read seldom.
+"""Late binding: which unit an actor gets when it is free, so that files are read seldom.
 
 Ray gives work to whichever actor is free and cannot be told what suits it. So Ray is given tickets,
 and an actor that begins a ticket asks here for a unit, saying which LoRAs it holds. Sorted units
-alone are not enough: all actors then work on the same popular set, and each reads it.
+alone are not enough: all actors then work on the same popular set, and each reads it. An actor
+leaves its base model only when no unit of it is left.
 
 A ticket is bound to its unit for good. A ticket that Ray runs again, because its actor died, means
 the same unit, so there is nothing to lease and nothing to time out.
@@ -29,10 +30,12 @@ class UnitNeeds:
 
     Attributes:
         attempt: Of its rows, from 1. What failed before waits for what is new.
+        base_model: Digest of the base model that makes it.
         loras: Digests of all its LoRAs.
     """
 
     attempt: int
+    base_model: str
     loras: frozenset[str]
 
 
@@ -80,13 +83,14 @@ class Dealer:
         """Return what to take from: what is held, else what nobody is at, else the largest rest."""
         own = self._at.get(taker)
 
-        def cost(needs: UnitNeeds) -> tuple[int, int, int]:
+        def cost(needs: UnitNeeds) -> tuple[int, bool, int, int]:
+            is_other_model = own is not None and needs.base_model != own.base_model
             num_missing = len(needs.loras - held)
             if not num_missing:
-                return (needs.attempt, 0, 0)
+                return (needs.attempt, is_other_model, 0, 0)
             if self._takers[needs] > (needs == own):
-                return (needs.attempt, 2, -len(self._left[needs]))
-            return (needs.attempt, 1, num_missing)
+                return (needs.attempt, is_other_model, 2, -len(self._left[needs]))
+            return (needs.attempt, is_other_model, 1, num_missing)
 
         looked_at = list(islice(self._left, GROUPS_LOOKED_AT))
         if own in self._left:

@@ -1,13 +1,16 @@
-"""The engine an actor holds: the base model pinned in memory, a LoRA cache, the composer.
+"""The engine an actor holds: one base model at a time in memory, a LoRA cache, the composer.
 
 Actors are given an ``EngineSource``, a small value that can be sent anywhere, and build the engine
-from it where they run. Tests give a source of their own; that is the only seam.
+from it where they run. Tests give a source of their own; that is the only seam. A base model is
+loaded when the first unit needs it, and goes before another comes: two rarely fit one GPU.
 """
 
+import gc
 import json
 import platform
 import resource
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
@@ -28,8 +31,10 @@ _VERSIONED = ("clora-batch", "torch", "diffusers", "transformers", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineUse:
-    """Counters of an engine since it was loaded; ``cache_bytes`` and ``peak`` are as of now."""
+    """Counters of an engine since it was made; ``cache_bytes`` and ``peak`` are as of now."""
 
+    model_loads: int = 0
+    model_load_seconds: float = 0.0
     lora_hits: int = 0
     lora_misses: int = 0
     lora_evictions: int = 0
@@ -44,8 +49,12 @@ class Engine(Protocol):
     device: str
     versions_json: str
 
+    def hold(self, base_model_digest: str) -> None:
+        """See to it that rows are made with this base model; what goes wrong is raised."""
+        ...
+
     def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
-        """Return one result per row, in order; a machine's fault is raised."""
+        """Return one result per row, in order, by the held model; a machine's fault is raised."""
         ...
 
     def use(self) -> EngineUse:
@@ -65,7 +74,8 @@ class EngineSource:
     """Where an engine comes from.
 
     Attributes:
-        base_model_dir: Folder in diffusers' format: a path that every machine has, or a URI.
+        base_model_dirs: Folders in diffusers' format, by the digest of what is in them: paths that
+            every machine has, or URIs.
         lora_cache_bytes: Budget of the LoRA cache. More keeps LoRAs of more units.
         dtype: Numbers of the base model: ``float32``, ``float16`` or ``bfloat16``.
         use_gpu: Sample on the GPU that Ray gave the actor.
@@ -73,7 +83,7 @@ class EngineSource:
         max_lanes: Most samples in one UNet call; None takes what fits.
     """
 
-    base_model_dir: str
+    base_model_dirs: Mapping[str, str]
     lora_cache_bytes: int
     dtype: str
     use_gpu: bool
@@ -81,37 +91,68 @@ class EngineSource:
     max_lanes: int | None
 
     def __call__(self) -> Engine:
-        """Load the base model and return its engine."""
+        """Return an engine that holds no base model yet."""
         import torch
 
-        from clora_core.composer import Composer
-        from clora_core.diffusion.model import load_base_model
         from clora_core.lora.cache import LoraCache
 
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
-        device = "cuda" if self.use_gpu else "cpu"
-        model = load_base_model(local_folder(self.base_model_dir), dtype=self.dtype, device=device)
-        cache = LoraCache(self.lora_cache_bytes)
-        composer = Composer(model, cache, max_lanes=self.max_lanes)
-        return _LoadedEngine(composer, cache, device, self.dtype)
+        return _OneModelEngine(self, LoraCache(self.lora_cache_bytes))
 
 
-class _LoadedEngine:
-    def __init__(self, composer: "Composer", cache: "LoraCache", device: str, dtype: str) -> None:
-        self._composer = composer
+class _OneModelEngine:
+    def __init__(self, source: EngineSource, cache: "LoraCache") -> None:
+        self._source = source
         self._cache = cache
         self._identity = LoraIdentity()
-        self._on_gpu = device == "cuda"
-        self.device = f"{_device_name(device)} {dtype}"
+        self._held: tuple[str, Composer] | None = None
+        self._model_loads = 0
+        self._model_load_seconds = 0.0
+        self._on_gpu = source.use_gpu
+        self._device = "cuda" if source.use_gpu else "cpu"
+        self.device = f"{_device_name(self._device)} {source.dtype}"
         self.versions_json = _versions_json()
 
+    def hold(self, base_model_digest: str) -> None:
+        if self._held is not None and self._held[0] == base_model_digest:
+            return
+        start = time.perf_counter()
+        self._let_go()
+        self._held = (base_model_digest, self._load(base_model_digest))
+        self._model_loads += 1
+        self._model_load_seconds += time.perf_counter() - start
+
+    def _load(self, base_model_digest: str) -> "Composer":
+        from clora_core.composer import Composer
+        from clora_core.diffusion.model import load_base_model
+
+        source = self._source
+        folder = local_folder(source.base_model_dirs[base_model_digest])
+        model = load_base_model(folder, dtype=source.dtype, device=self._device)
+        return Composer(model, self._cache, max_lanes=source.max_lanes)
+
+    def _let_go(self) -> None:
+        """Give the memory of the model back, and of LoRAs, whose factors fit that model alone."""
+        if self._held is None:
+            return
+        self._held = None
+        self._cache.clear()
+        gc.collect()  # a model's parts refer to each other in circles
+        if self._on_gpu:
+            import torch
+
+            torch.cuda.empty_cache()
+
     def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+        if self._held is None:
+            raise RuntimeError("no base model is held")
         if self._on_gpu:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
-        return compose_unchanged(rows, self._composer.compose, self._identity)
+        _, composer = self._held
+        return compose_unchanged(rows, composer.compose, self._identity)
 
     def held_loras(self) -> frozenset[str]:
         return self._cache.digests
@@ -119,6 +160,8 @@ class _LoadedEngine:
     def use(self) -> EngineUse:
         stats = self._cache.stats
         return EngineUse(
+            model_loads=self._model_loads,
+            model_load_seconds=self._model_load_seconds,
             lora_hits=stats.hits,
             lora_misses=stats.misses,
             lora_evictions=stats.evictions,

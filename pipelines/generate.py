@@ -2,9 +2,10 @@
 
 A bad row is data and a broken machine is an exception, but a machine's exception does not say which
 it was: an out-of-memory may be one huge row. So a unit that fails as a whole is tried row by row,
-and what fails alone is that row's failure. A device that is lost fails everything after it, so that
-is raised, with nothing blamed on the rows, and ends the process, see ``leaving``. A row that ends
-the process is found by the marks that tries leave, see ``attempts``.
+and what fails alone is that row's failure. A base model that cannot be loaded is no row's fault, so
+that is raised and ends the run loudly. Nor is a device that is lost, which fails everything after
+it: that is raised and ends the process, see ``leaving``. A row that ends the process is found by
+the marks that tries leave, see ``attempts``.
 """
 
 import time
@@ -80,13 +81,14 @@ def generate_unit(
     """Return the unit with its images or failures, and what making them took.
 
     Args:
-        message: The unit.
+        message: The unit; its rows have one base model.
         engine: What makes it.
         attempts: Where its tries are marked; None for nowhere.
     """
     before = engine.use()
-    start = time.perf_counter()
     values = message.rows.to_pylist()
+    engine.hold(values[0]["base_model_digest"])
+    start = time.perf_counter()
     tries = None if attempts is None else attempts.begin(message.unit_id)
     if attempts is None or tries is None or not tries.one_by_one:
         rows, num_alone = generate_rows(values, engine.compose)
@@ -200,6 +202,8 @@ def _result_row(row: PlannedRow, result: ComposedImage | RowFailure) -> dict[str
 
 def _changes(before: EngineUse, after: EngineUse) -> dict[str, float]:
     return {
+        "model_loads": after.model_loads - before.model_loads,
+        "model_load_seconds": after.model_load_seconds - before.model_load_seconds,
         "lora_hits": after.lora_hits - before.lora_hits,
         "lora_misses": after.lora_misses - before.lora_misses,
         "lora_evictions": after.lora_evictions - before.lora_evictions,

@@ -42,6 +42,11 @@ class RunMetrics:
         self._evaluations = Counter(
             "clora_unet_evaluations", "Samples through the UNet.", registry=self.registry
         )
+        self._model_loads = Counter(
+            "clora_model_loads",
+            "Base models that generating processes loaded.",
+            registry=self.registry,
+        )
         self._cache_events = Counter(
             "clora_lora_cache_events",
             "LoRA cache hits, misses and evictions.",
@@ -109,6 +114,9 @@ class RunMetrics:
             ("write", facts.write_seconds),
         ):
             self._stage_seconds.labels(stage).observe(seconds)
+        if facts.model_loads:
+            self._stage_seconds.labels("load_model").observe(facts.model_load_seconds)
+        self._model_loads.inc(facts.model_loads)
         self._cache_events.labels("hit").inc(facts.lora_hits)
         self._cache_events.labels("miss").inc(facts.lora_misses)
         self._cache_events.labels("evict").inc(facts.lora_evictions)

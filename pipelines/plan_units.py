@@ -3,9 +3,10 @@
 A unit is what one actor makes at a time and what is committed at once, so its id is the hash of its
 row keys and attempts, and cutting obeys two rules.
 
-*Like with like.* A unit holds rows of one method, size, settings and number of concepts, which the
-composer makes in one batch. Within that, rows are sorted by LoRA set and units are dealt out in
-that order, so an actor meets a LoRA set once; hot sets span units, tiny ones share one.
+*Like with like.* A unit holds rows of one base model, method, size, settings and number of
+concepts, which the composer makes in one batch. Within that, rows are sorted by LoRA set. Units are
+dealt out by base model and then by LoRA set, so an actor loads a base model once and meets a LoRA
+set once; hot sets span units, tiny ones share one.
 
 *A later plan never cuts across an earlier one.* Rows are cut by count from sorted groups, so taking
 whole committed units away leaves the borders of the others where they were; and rows that failed
@@ -37,6 +38,7 @@ class _Group(NamedTuple):
 
     failed_with: str
     attempt: int
+    base_model_digest: str
     num_concepts: int
     width: int
     height: int
@@ -99,12 +101,12 @@ def plan_units(
         for start, end in spans
     ]
 
-    def dealt(number: int) -> tuple[int, str, int, int, str, str]:
+    def dealt(number: int) -> tuple[int, str, str, int, int, str, str]:
         # Rows that failed before come last: what is new should not wait for what may fail again.
         leader = rows[int(places[spans[number][0]])]
         attempt = int(attempts[spans[number][0]])
-        names = lora_set(leader.loras)
-        return (attempt, names, leader.width, leader.height, leader.method, ids[number])
+        model, names = leader.base_model_digest, lora_set(leader.loras)
+        return (attempt, model, names, leader.width, leader.height, leader.method, ids[number])
 
     dealing = sorted(range(len(spans)), key=dealt)
     lengths = [spans[number][1] - spans[number][0] for number in dealing]
@@ -176,6 +178,7 @@ def _pending(
         group = _Group(
             failure.unit_id if failure else "",
             attempt,
+            row.base_model_digest,
             loras.num_concepts,
             row.width,
             row.height,

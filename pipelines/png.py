@@ -18,19 +18,19 @@ __all__ = ["encode_png", "infotext"]
 _SHORT_HASH = 12
 
 
-def encode_png(row: Mapping[str, Any], *, base_model_digest: str, versions_json: str) -> bytes:
+def encode_png(row: Mapping[str, Any], *, versions_json: str) -> bytes:
     """Return the PNG of a row of ``schemas.SCORED`` that has pixels."""
     image = Image.frombytes("RGB", (row["width"], row["height"]), row["pixels"])
     versions = json.loads(versions_json)
     texts = PngInfo()
-    texts.add_text("parameters", infotext(row, base_model_digest, versions))
-    texts.add_text("clora", json.dumps(_recipe(row, base_model_digest, versions)))
+    texts.add_text("parameters", infotext(row, versions))
+    texts.add_text("clora", json.dumps(_recipe(row, versions)))
     sink = io.BytesIO()
     image.save(sink, "PNG", pnginfo=texts)
     return sink.getvalue()
 
 
-def infotext(row: Mapping[str, Any], base_model_digest: str, versions: Mapping[str, str]) -> str:
+def infotext(row: Mapping[str, Any], versions: Mapping[str, str]) -> str:
     """Return the row in the ``parameters`` form: prompt, negative prompt, one line of settings."""
     sampler = json.loads(row["sampler_json"])
     settings: dict[str, object] = {
@@ -39,7 +39,7 @@ def infotext(row: Mapping[str, Any], base_model_digest: str, versions: Mapping[s
         "CFG scale": sampler["guidance_scale"],
         "Seed": row["seed"],
         "Size": f"{row['width']}x{row['height']}",
-        "Model hash": base_model_digest[:_SHORT_HASH],
+        "Model hash": row["base_model_digest"][:_SHORT_HASH],
         "Composition": row["method"],
     }
     known = [lora for lora in row["loras"] if lora["a1111_hash"]]
@@ -54,9 +54,7 @@ def infotext(row: Mapping[str, Any], base_model_digest: str, versions: Mapping[s
     return "\n".join(lines)
 
 
-def _recipe(
-    row: Mapping[str, Any], base_model_digest: str, versions: Mapping[str, str]
-) -> dict[str, Any]:
+def _recipe(row: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
     lora_fields = ("name", "digest", "kind", "weight", "subject", "trigger", "region_json")
     return {
         "key": row["key"],
@@ -69,7 +67,7 @@ def _recipe(
         "width": row["width"],
         "height": row["height"],
         "sampler": json.loads(row["sampler_json"]),
-        "base_model_digest": base_model_digest,
+        "base_model_digest": row["base_model_digest"],
         "versions": dict(versions),
         "batch_size": row["batch_size"],
         "batch_slot": row["batch_slot"],

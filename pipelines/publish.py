@@ -41,12 +41,14 @@ def publish(
             account=account,
             job=record["job"],
             digests=record["digests"],
+            base_models=record.get("base_models", {}),
             loras=loras,
         ),
     )
     rows = read_rows(storage, _SHEET_COLUMNS).to_pylist()
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
-    title = f"{len(ledger.made):,} images by {model}"
+    models = ", ".join([model, *record.get("base_models", {})])
+    title = f"{len(ledger.made):,} images by {models}"
     sheet = contact_sheet(rows, lambda key: storage.read(image_name(key)), title=title)
     if sheet is not None:
         storage.put(SHEET_NAME, sheet)

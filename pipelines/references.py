@@ -1,10 +1,10 @@
 """References: the images each LoRA makes alone, planned and kept like all other rows.
 
 A score compares an image with what its LoRAs make on their own (arXiv 2403.19776, section 4.2):
-method ``single``, prompt "a <subject>", seeds 0, 1, 2, ..., the job's own sampler settings. They
-have keys, so they are rendered once and shared by all runs that look in the same folder. A LoRA's
-weight is 1 here and it has the whole image, whatever a row says: rows of all weights and regions
-are compared with one thing.
+method ``single``, prompt "a <subject>", seeds 0, 1, 2, ..., on the row's base model with the
+settings that its rows start from. They have keys, so they are rendered once and shared by all runs
+that look in the same folder. A LoRA's weight is 1 here and it has the whole image, whatever a row
+says: rows of all weights and regions are compared with one thing.
 """
 
 import io
@@ -38,39 +38,45 @@ _CENTROID = pa.list_(pa.float32())
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSettings:
-    """How references are made.
+    """How references of one base model are made.
 
     Attributes:
         num_references: Images per LoRA.
-        sampler_json: Canonical JSON of the job's sampler settings.
+        sampler_json: Canonical JSON of the settings that rows of the base model start from.
         side_px: Width and height.
-        base_model_digest: Identity of the base model.
-        dtype: Numbers that it computes with.
+        dtype: Numbers that the base model computes with.
     """
 
     num_references: int
     sampler_json: str
     side_px: int
-    base_model_digest: str
     dtype: str = "float32"
 
 
 def reference_rows(
-    rows: Iterable[ResolvedRow], settings: ReferenceSettings
+    rows: Iterable[ResolvedRow], settings: Mapping[str, ReferenceSettings]
 ) -> Iterator[ResolvedRow]:
-    """Yield the reference rows of every concept LoRA that ``rows`` use and that can be used."""
+    """Yield the reference rows of every concept LoRA that can be used, on each base model it is on.
+
+    Args:
+        rows: Whose LoRAs they are.
+        settings: By the digest of the base model.
+    """
     seen: set[str] = set()
     for row in rows:
+        model = row.base_model_digest
         for lora in row.loras:
-            identity = reference_id(asdict(lora))
+            identity = reference_id(model, asdict(lora))
             if lora.kind == "concept" and lora.problem is None and identity not in seen:
                 seen.add(identity)
                 alone = replace(lora, weight=1.0, region_json=None)
-                for seed in range(settings.num_references):
-                    yield _reference_row(alone, seed, settings)
+                for seed in range(settings[model].num_references):
+                    yield _reference_row(alone, seed, model, settings[model])
 
 
-def _reference_row(lora: ResolvedLora, seed: int, settings: ReferenceSettings) -> ResolvedRow:
+def _reference_row(
+    lora: ResolvedLora, seed: int, base_model_digest: str, settings: ReferenceSettings
+) -> ResolvedRow:
     prompt = f"a {lora.subject}"
     key = row_key(
         prompt=prompt,
@@ -81,12 +87,13 @@ def _reference_row(lora: ResolvedLora, seed: int, settings: ReferenceSettings) -
         width=settings.side_px,
         height=settings.side_px,
         sampler=settings.sampler_json,
-        base_model_digest=settings.base_model_digest,
+        base_model_digest=base_model_digest,
         dtype=settings.dtype,
         engine_version=ENGINE_VERSION,
     )
     return ResolvedRow(
         key=key,
+        base_model_digest=base_model_digest,
         row_id=f"reference-{lora.name}-{seed}",
         prompt=prompt,
         negative_prompt="",
@@ -102,7 +109,9 @@ def _reference_row(lora: ResolvedLora, seed: int, settings: ReferenceSettings) -
 
 def read_centroids(storage: Storage, references: Iterable[ResolvedRow]) -> dict[str, np.ndarray]:
     """Return the mean features of the ``references`` that are made, by ``reference_id``."""
-    wanted = {row.key: reference_id(asdict(row.loras[0])) for row in references}
+    wanted = {
+        row.key: reference_id(row.base_model_digest, asdict(row.loras[0])) for row in references
+    }
     names = storage.list(ROWS_FOLDER, ".parquet")
     features: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(_NUM_READERS) as pool:

@@ -64,10 +64,11 @@ class RunRequest:
         storage: The output.
         references_storage: Where references are kept.
         references_folder: The same, relative to the output; None if it is elsewhere.
-        references: How references are made; None for none.
+        references: How references are made, by the digest of their base model; empty for none.
         make_engine: Where actors get their engine.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
-        base_model_digest: Identity of the base model.
+        base_model_digest: Identity of the base model of rows that name none.
+        base_models: Identity of each further one, by the name that rows give it.
         dino_digest: Identity of the scorer's model.
         resources: What the run may use.
         failure_budget: How many rows may fail before the run stops.
@@ -82,7 +83,7 @@ class RunRequest:
     storage: Storage
     references_storage: Storage
     references_folder: str | None
-    references: ReferenceSettings | None
+    references: Mapping[str, ReferenceSettings]
     make_engine: EngineFactory
     load_scorer: LoadScorer | None
     base_model_digest: str
@@ -91,6 +92,7 @@ class RunRequest:
     failure_budget: FailureBudget = field(default_factory=FailureBudget)
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     only_failed: bool = False
+    base_models: Mapping[str, str] = field(default_factory=dict[str, str])
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run_id: str | None = None
     metrics_at: MetricsAddress | None = None

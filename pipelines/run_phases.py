@@ -64,6 +64,7 @@ class Run:
             num_rows=len(request.rows),
             job=request.job,
             digests={"base_model": request.base_model_digest, "dino": request.dino_digest},
+            base_models=request.base_models,
         )
 
     def make(self, shares: Shares, lease: HeldLease, *, is_sealed: bool) -> None:
@@ -100,7 +101,9 @@ class Run:
             self._make_units("references", plan, storage, load_engine, none, shares, fence)
         wanted = wanted_references(request, self._plan)
         found = read_centroids(storage, wanted)
-        num_missing = len({reference_id(asdict(row.loras[0])) for row in wanted}) - len(found)
+        num_missing = len(
+            {reference_id(row.base_model_digest, asdict(row.loras[0])) for row in wanted}
+        ) - len(found)
         if num_missing > 0:
             self._observer.note(
                 f"{num_missing} LoRA(s) have no references, so rows with them get no dino_min, "
@@ -133,7 +136,6 @@ class Run:
             store=StoreUnits(
                 storage=storage,
                 run_id=record.run_id,
-                base_model_digest=request.base_model_digest,
                 dino_digest=request.dino_digest,
                 fence=fence,
             ),

@@ -26,7 +26,7 @@ def plan_rows(request: RunRequest, ledger: Ledger) -> Plan:
 
 def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
     """Return the plan of the references that the planned ``rows`` need; None if none are used."""
-    if request.references is None or request.load_scorer is None:
+    if not request.references or request.load_scorer is None:
         return None
     wanted = wanted_references(request, rows)
     return _plan(wanted, read_ledger(request.references_storage), request.resources)
@@ -72,7 +72,7 @@ def sealed_plan(
 
 def wanted_references(request: RunRequest, plan: Plan) -> list[ResolvedRow]:
     """Return the references that the planned rows are compared with, made or not."""
-    if request.references is None:
+    if not request.references:
         return []
     pending = plan.keys()
     rows = (row for row in request.rows if row.key in pending)

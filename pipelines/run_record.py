@@ -42,11 +42,13 @@ class PhaseTotals:
     num_failed: int = 0
     wall_seconds: float = 0.0
     generate_seconds: float = 0.0
+    model_load_seconds: float = 0.0
     lora_load_seconds: float = 0.0
     score_seconds: float = 0.0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
     unet_evaluations: int = 0
+    model_loads: int = 0
     lora_hits: int = 0
     lora_misses: int = 0
     lora_evictions: int = 0
@@ -63,10 +65,12 @@ class PhaseTotals:
         self.peak_memory_bytes = max(self.peak_memory_bytes, facts.peak_memory_bytes)
         for name in (
             "generate_seconds",
+            "model_load_seconds",
             "lora_load_seconds",
             "score_seconds",
             "encode_seconds",
             "write_seconds",
+            "model_loads",
             "lora_hits",
             "lora_misses",
             "lora_evictions",
@@ -85,7 +89,8 @@ class RunRecord:
         state: ``running`` also for a run that was killed.
         num_rows: Rows of the manifest.
         job: The job as it was resolved.
-        digests: Of the base model and the scorer's model.
+        digests: Of the base model of rows that name none, and of the scorer's model.
+        base_models: Digests of further base models, by the name that rows give them.
         phases: Totals by phase.
         account: Where the manifest's rows are at the end.
         error: What ended a run that failed.
@@ -96,6 +101,7 @@ class RunRecord:
     num_rows: int
     job: Mapping[str, Any]
     digests: Mapping[str, str | None]
+    base_models: Mapping[str, str] = field(default_factory=dict[str, str])
     state: RunState = "running"
     finished_at: str | None = None
     host: str = field(default_factory=platform.node)

@@ -29,6 +29,7 @@ LORA = pa.struct(
 PLANNED_ROW = pa.schema(
     [
         ("key", pa.string()),
+        ("base_model_digest", pa.string()),
         ("row_id", pa.string()),
         ("prompt", pa.string()),
         ("negative_prompt", pa.string()),

@@ -52,9 +52,9 @@ class ScorerSource:
         return DinoScorer.load(local_folder(self.dino_dir))
 
 
-def reference_id(lora: Mapping[str, Any]) -> str:
-    """Return what decides a LoRA's reference images: its tensors and the words that call it."""
-    return f"{lora['digest']} {lora['subject'] or ''} {lora['trigger'] or ''}"
+def reference_id(base_model_digest: str, lora: Mapping[str, Any]) -> str:
+    """Return what decides a LoRA's reference images: base model, tensors, words that call it."""
+    return f"{base_model_digest} {lora['digest']} {lora['subject'] or ''} {lora['trigger'] or ''}"
 
 
 class ScoreImages:
@@ -84,7 +84,7 @@ def score_rows(rows: pa.Table, scorer: Scorer | None, centroids: Centroids) -> p
         features = scorer.features([_image(row) for row in made])
         for row, feature in zip(made, features, strict=True):
             row["dino_features"] = feature.tolist()
-            row |= _scores(row["loras"], feature, centroids)
+            row |= _scores(row, feature, centroids)
     return pa.Table.from_pylist(values, schema=SCORED)
 
 
@@ -93,13 +93,11 @@ def _image(row: Mapping[str, Any]) -> np.ndarray:
     return flat.reshape(row["height"], row["width"], 3)
 
 
-def _scores(
-    loras: Sequence[Mapping[str, Any]], feature: np.ndarray, centroids: Centroids
-) -> dict[str, Any]:
+def _scores(row: Mapping[str, Any], feature: np.ndarray, centroids: Centroids) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
-    for lora in loras:
+    for lora in row["loras"]:
         if lora["kind"] == "concept":
-            centroid = centroids.get(reference_id(lora))
+            centroid = centroids.get(reference_id(row["base_model_digest"], lora))
             score = None if centroid is None else float(feature @ centroid)
             found.append({"lora": lora["name"], "score": score})
     scores = [entry["score"] for entry in found]

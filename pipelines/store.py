@@ -40,14 +40,12 @@ class StoreUnits:
     Attributes:
         storage: The output.
         run_id: Names the run in every row.
-        base_model_digest: Identity of the base model.
         dino_digest: Identity of the scorer's model, or None.
         fence: Asked before a unit is written; None for an output without a lease.
     """
 
     storage: Storage
     run_id: str
-    base_model_digest: str
     dino_digest: str | None
     fence: Fence | None = None
 
@@ -116,9 +114,7 @@ def _output_rows(message: UnitMessage, into: StoreUnits, now: datetime) -> list[
     rows: list[dict[str, Any]] = []
     for row in message.rows.to_pylist():
         if row["failure"] is None:
-            image = encode_png(
-                row, base_model_digest=into.base_model_digest, versions_json=facts.versions_json
-            )
+            image = encode_png(row, versions_json=facts.versions_json)
             rows.append(
                 {
                     **row,
@@ -127,7 +123,6 @@ def _output_rows(message: UnitMessage, into: StoreUnits, now: datetime) -> list[
                     "image": {"bytes": image, "path": image_name(row["key"])},
                     "image_sha256": hashlib.sha256(image).hexdigest(),
                     "peak_memory_bytes": facts.peak_memory_bytes,
-                    "base_model_digest": into.base_model_digest,
                     "dino_digest": into.dino_digest,
                     "versions_json": facts.versions_json,
                     "device": facts.device,

@@ -18,11 +18,13 @@ class UnitFacts:
     """What is known of a unit beyond its rows. Seconds are wall time in the stage.
 
     Attributes:
+        model_load_seconds: Loading base models, before ``generate_seconds``.
         lora_load_seconds: Reading LoRA files, part of ``generate_seconds``.
         generate_seconds: In the composer.
         score_seconds: DINO features and scores.
         encode_seconds: PNG encoding.
         write_seconds: Images and commit.
+        model_loads: Base models loaded for the unit: 0 where the actor held its already.
         lora_hits: LoRAs found in the actor's cache.
         lora_misses: LoRAs read from files.
         lora_evictions: LoRAs put out of the cache.
@@ -34,11 +36,13 @@ class UnitFacts:
         versions_json: Of the software that generated it.
     """
 
+    model_load_seconds: float = 0.0
     lora_load_seconds: float = 0.0
     generate_seconds: float = 0.0
     score_seconds: float = 0.0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
+    model_loads: int = 0
     lora_hits: int = 0
     lora_misses: int = 0
     lora_evictions: int = 0

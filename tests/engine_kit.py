@@ -27,12 +27,13 @@ from pipelines.receipts import Receipt, read_receipts
 from pipelines.references import ReferenceSettings
 from pipelines.request import Resources, RunRequest
 from pipelines.schemas import GENERATED
-from pipelines.score import score_rows
+from pipelines.score import Centroids, score_rows
 from pipelines.storage import LocalStorage, Storage
 from pipelines.store import StoreUnits, store_unit
 from pipelines.unit_message import UnitFacts, UnitMessage
 
 SIDE_PX = 8
+BASE_MODEL = "ab" * 32
 SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
 POISON = "poison"
 BAD_ROW = "bad"
@@ -59,6 +60,7 @@ def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
 def row(index: int = 0, **changes: Any) -> ResolvedRow:
     """Return a valid row; its key follows from its fields as far as tests care."""
     values: dict[str, Any] = {
+        "base_model_digest": BASE_MODEL,
         "row_id": f"row-{index}",
         "prompt": "a cat and a dog",
         "negative_prompt": "",
@@ -90,6 +92,11 @@ class FakeEngine:
         self._seconds_a_row = seconds_a_row
         self._seen: set[str] = set()
         self._hits = 0
+        self._models: list[str] = []
+
+    def hold(self, base_model_digest: str) -> None:
+        if self._models[-1:] != [base_model_digest]:
+            self._models.append(base_model_digest)
 
     def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
         if self._log is not None:
@@ -120,7 +127,12 @@ class FakeEngine:
         return sum(str(seed) in line.split()[1:] for line in lines)
 
     def use(self) -> EngineUse:
-        return EngineUse(lora_hits=self._hits, lora_misses=len(self._seen), peak_memory_bytes=7)
+        return EngineUse(
+            model_loads=len(self._models),
+            lora_hits=self._hits,
+            lora_misses=len(self._seen),
+            peak_memory_bytes=7,
+        )
 
     @staticmethod
     def _one(row: ComposeRow, slot: int, size: int) -> ComposedImage | RowFailure:
@@ -161,7 +173,7 @@ class FakeScorer:
 
 
 def store(storage: Storage, run_id: str = "run-1") -> StoreUnits:
-    return StoreUnits(storage=storage, run_id=run_id, base_model_digest="ab" * 32, dino_digest="d")
+    return StoreUnits(storage=storage, run_id=run_id, dino_digest="d")
 
 
 def generated(unit: Sequence[ResolvedRow], *, attempt: int = 1) -> pa.Table:
@@ -178,9 +190,10 @@ def commit(
     *,
     attempt: int = 1,
     run_id: str = "run-1",
+    centroids: Centroids | None = None,
 ) -> Receipt:
     """Make and commit a unit without Ray."""
-    scored = score_rows(generated(unit, attempt=attempt), FakeScorer(), {})
+    scored = score_rows(generated(unit, attempt=attempt), FakeScorer(), centroids or {})
     message = UnitMessage(unit_id=unit_id, rows=scored, facts=UnitFacts(device="fake"))
     table = store_unit(message, store(storage, run_id), now=NOW)
     return next(read_receipts(table))
@@ -196,12 +209,12 @@ def request(
         "storage": LocalStorage(out),
         "references_storage": LocalStorage(out / "references"),
         "references_folder": "references",
-        "references": ReferenceSettings(
-            num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX, base_model_digest="ab" * 32
-        ),
+        "references": {
+            BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX)
+        },
         "make_engine": lambda _shares: FakeEngineSource(log, slow),
         "load_scorer": FakeScorer,
-        "base_model_digest": "ab" * 32,
+        "base_model_digest": BASE_MODEL,
         "dino_digest": "d",
         "resources": Resources(rows_per_unit=4),
         "job": {"base_model": "fake"},

@@ -17,6 +17,7 @@ def result_row(
     known = list(scores.values())
     values: dict[str, Any] = {
         "key": key,
+        "base_model_digest": "m1",
         "row_id": f"row {key}",
         "prompt": "p1",
         "negative_prompt": "",

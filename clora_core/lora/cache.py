@@ -52,6 +52,10 @@ class LoraCache:
     def _num_bytes(self) -> int:
         return sum(factors.num_bytes for factors in self._held.values())
 
+    def clear(self) -> None:
+        """Let go of everything, as when the model goes that its factors fit; counts go on."""
+        self._held.clear()
+
     def get(self, digest: str, load: Callable[[], LoraFactors]) -> LoraFactors:
         """Return the factors of ``digest``, calling ``load`` if they are not held."""
         if digest in self._held:

@@ -46,6 +46,7 @@ def evaluate(
     *,
     references: Storage | None = None,
     more: Mapping[str, Mapping[str, float]] | None = None,
+    base_models: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Return the evaluation of an output.
 
@@ -53,15 +54,17 @@ def evaluate(
         storage: The output.
         references: Where its references are; None leaves out what LoRAs reach alone.
         more: Further figures by row key; see ``read_results``.
+        base_models: What base models are called, by digest.
 
     Raises:
         LedgerError: A file in ``rows/`` is not a unit.
     """
     ledger = read_ledger(storage)
     rows = read_rows(storage, RESULT_COLUMNS)
-    results = read_results(rows, more)
+    results = read_results(rows, more, base_models)
     comparison = compare(results)
     alone = _alone(rows, references)
+    model_of = {result.arm: result.base_model_digest for result in results}
     failures = sorted(
         ledger.last_errors.values(), key=lambda error: (error["row_id"], error["key"])
     )
@@ -73,29 +76,36 @@ def evaluate(
         results=tuple(results),
         comparison=comparison,
         interferences=tuple(
-            interference(results, arm=arm.name, alone=alone) for arm in comparison.arms
+            interference(results, arm=arm.name, alone=alone.get(model_of[arm.name], {}))
+            for arm in comparison.arms
         ),
         failures=tuple(failures),
         reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
     )
 
 
-def _alone(rows: pa.Table, references: Storage | None) -> dict[str, tuple[float, int]]:
-    """Return what each LoRA of ``rows`` reaches alone, and with how many references."""
+def _alone(rows: pa.Table, references: Storage | None) -> dict[str, dict[str, tuple[float, int]]]:
+    """Return what each LoRA of ``rows`` reaches alone, and with how many references, by model."""
     if references is None:
         return {}
     names: dict[str, str] = {}
-    for loras in rows["loras"].to_pylist():
-        names |= {reference_id(lora): lora["name"] for lora in loras if lora["kind"] == "concept"}
-    features: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for row in read_rows(references, ["key", "loras", "dino_features"]).to_pylist():
-        identity = reference_id(row["loras"][0])
+    for row in rows.select(["base_model_digest", "loras"]).to_pylist():
+        names |= {
+            reference_id(row["base_model_digest"], lora): lora["name"]
+            for lora in row["loras"]
+            if lora["kind"] == "concept"
+        }
+    features: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
+    columns = ["key", "base_model_digest", "loras", "dino_features"]
+    for row in read_rows(references, columns).to_pylist():
+        model = row["base_model_digest"]
+        identity = reference_id(model, row["loras"][0])
         if identity in names and row["dino_features"] is not None:
             vector = np.asarray(row["dino_features"], np.float32)
-            features.setdefault(names[identity], []).append((row["key"], vector))
-    found: dict[str, tuple[float, int]] = {}
-    for name, pairs in sorted(features.items()):
+            features.setdefault((model, names[identity]), []).append((row["key"], vector))
+    found: dict[str, dict[str, tuple[float, int]]] = {}
+    for (model, name), pairs in sorted(features.items()):
         likeness = likeness_alone([vector for _, vector in sorted(pairs, key=lambda p: p[0])])
         if likeness is not None:
-            found[name] = (likeness, len(pairs))
+            found.setdefault(model, {})[name] = (likeness, len(pairs))
     return found

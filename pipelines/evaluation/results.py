@@ -1,20 +1,23 @@
 """One image as a measurement: which arm made it, what it is compared with, and its figures.
 
-An *arm* is a method under one choice of sampler settings. Two images are a *pair* if all but the
-method is equal; a *group* is a prompt with its LoRAs, the unit that intervals are taken over.
+An *arm* is a method on one base model under one choice of sampler settings. Two images are a *pair*
+if all but the method is equal; a *group* is a prompt with its LoRAs, the unit that intervals are
+taken over.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from pipelines.evaluation.arms import Origin, origin_labels
+
 __all__ = ["METRICS", "RESULT_COLUMNS", "Metric", "Result", "read_results"]
 
 RESULT_COLUMNS = [
     "key",
+    "base_model_digest",
     "row_id",
     "prompt",
     "negative_prompt",
@@ -78,8 +81,9 @@ class Result:
     Attributes:
         key: Of its row.
         row_id: Of its row.
-        arm: Method, and the settings that tell it from others of that method.
+        arm: Method, and the base model and settings that tell it from others of that method.
         method: The method alone.
+        base_model_digest: Of what made it.
         lora_set: Names of all LoRAs in order, with weights other than 1.
         prompt: As it was made.
         seed: As it was made.
@@ -92,6 +96,7 @@ class Result:
     row_id: str
     arm: str
     method: str
+    base_model_digest: str
     lora_set: str
     prompt: str
     seed: int
@@ -106,17 +111,20 @@ class Result:
 
 
 def read_results(
-    rows: pa.Table, more: Mapping[str, Mapping[str, float]] | None = None
+    rows: pa.Table,
+    more: Mapping[str, Mapping[str, float]] | None = None,
+    base_models: Mapping[str, str] | None = None,
 ) -> list[Result]:
     """Return the results of committed rows, sorted, whatever the order of ``rows``.
 
     Args:
         rows: ``RESULT_COLUMNS`` of an output.
         more: Further figures by row key, such as what a classifier found.
+        base_models: What base models are called, by digest.
     """
-    labels = _settings_labels(rows["sampler_json"].unique().to_pylist())
+    labels = origin_labels(rows, base_models or {})
     # One text for all rows with equal settings, and few rows as Python values at a time.
-    same = {text: text for text in labels}
+    same = {text: text for _, text in labels}
     results = [
         _result({**row, "sampler_json": same[row["sampler_json"]]}, labels, more or {})
         for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE)
@@ -127,10 +135,10 @@ def read_results(
 
 def _result(
     row: Mapping[str, Any],
-    labels: Mapping[str, str],
+    labels: Mapping[Origin, str],
     more: Mapping[str, Mapping[str, float]],
 ) -> Result:
-    settings = labels[row["sampler_json"]]
+    label = labels[row["base_model_digest"], row["sampler_json"]]
     leakage: Sequence[float] = row["mask_leakage"] or ()
     known: dict[str, Any] = {
         metric.name: row[metric.name]
@@ -146,8 +154,9 @@ def _result(
     return Result(
         key=row["key"],
         row_id=row["row_id"],
-        arm=f"{row['method']} ({settings})" if settings else row["method"],
+        arm=f"{row['method']} ({label})" if label else row["method"],
         method=row["method"],
+        base_model_digest=row["base_model_digest"],
         lora_set=lora_set,
         prompt=row["prompt"],
         seed=row["seed"],
@@ -159,6 +168,7 @@ def _result(
             row["width"],
             row["height"],
             row["sampler_json"],
+            row["base_model_digest"],
         ),
         values={name: float(value) for name, value in known.items() if value is not None},
         lora_scores={
@@ -167,18 +177,3 @@ def _result(
             if entry["score"] is not None
         },
     )
-
-
-def _settings_labels(sampler_jsons: Iterable[str]) -> dict[str, str]:
-    """Return what tells each of the settings from the others; nothing if there is only one."""
-    settings = {text: json.loads(text) for text in sampler_jsons}
-    names = sorted({name for each in settings.values() for name in each})
-    varied = [
-        name
-        for name in names
-        if len({json.dumps(each.get(name)) for each in settings.values()}) > 1
-    ]
-    return {
-        text: ", ".join(f"{name} {json.dumps(each.get(name))}" for name in varied)
-        for text, each in settings.items()
-    }

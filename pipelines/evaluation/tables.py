@@ -97,7 +97,7 @@ def _differences_table(comparison: Comparison) -> str:
         wide = shown_interval(difference.by_metric_over_sets.get(first.name), first, signed=True)
         lines.append([difference.arm, f"{difference.num_pairs:,}", *cells, wide])
     note = (
-        f"Differences of images with the same prompt, LoRAs, settings and seed, from "
+        "Differences of images with the same base model, prompt, LoRAs, settings and seed, from "
         f"{comparison.reference}; an interval without 0 is more than the choice of prompts "
         "explains. Intervals over LoRA sets are wider and say how far it carries to other "
         "LoRAs."

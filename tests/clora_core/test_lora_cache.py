@@ -51,6 +51,17 @@ def test_the_budget_holds_whatever_comes():
     assert cache.stats.evictions == 16
 
 
+def test_a_cleared_cache_holds_nothing_and_counts_on():
+    cache = LoraCache(1000)
+    cache.get("a", lambda: factors(400))
+    cache.clear()
+    loaded = []
+    cache.get("a", lambda: loaded.append("a") or factors(400))
+    assert loaded == ["a"]
+    stats = cache.stats
+    assert (stats.misses, stats.evictions, stats.bytes) == (2, 0, 400)
+
+
 def test_a_large_lora_pushes_out_as_many_as_it_needs():
     cache = LoraCache(1000)
     for digest in "abcd":

@@ -1,5 +1,6 @@
 """What end-to-end tests share: jobs on the embedded world, and reading back what came out."""
 
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import emoji_world
 
@@ -66,6 +69,19 @@ def write_job(
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
+
+
+def other_world(folder: Path, *, seed: int = 0) -> Path:
+    """Write the embedded base model with other UNet weights, which LoRAs fit as they do its own."""
+    shutil.copytree(emoji_world.base_model_dir(), folder)
+    (file,) = (folder / "unet").glob("*.safetensors")
+    noise = torch.Generator().manual_seed(seed)
+    weights = {
+        name: weight * (1 + 0.1 * torch.randn(weight.shape, generator=noise))
+        for name, weight in load_file(file).items()
+    }
+    save_file({name: weight.contiguous() for name, weight in weights.items()}, file)
+    return folder
 
 
 def committed(output: Path) -> pa.Table:

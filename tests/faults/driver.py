@@ -53,7 +53,7 @@ def main(path: Path) -> None:
         log=Path(settings.log),
         storage=storage,
         references_storage=storage,
-        references=None,
+        references={},
         seconds_a_row=settings.seconds_a_row,
         resources=Resources(
             rows_per_unit=settings.rows_per_unit,

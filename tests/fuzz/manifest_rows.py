@@ -22,10 +22,11 @@ from input_kit import row, write_catalog
 from fuzz.mutations import JUNK_TEXTS, damaged, mutated
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
-from manifests.check import RowDefaults, RowRules, check_rows
+from manifests.check import check_rows
 from manifests.lora_files import LoraFiles
 from manifests.problems import render
 from manifests.readers import read_rows
+from manifests.row_rules import RowModel, RowRules
 from manifests.wording import SettingsError
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -41,6 +42,7 @@ COLUMNS = (
     "seed",
     "loras",
     "row_id",
+    "base_model",
     "method",
     "width",
     "sampler",
@@ -53,12 +55,13 @@ def rules(folder: Path) -> RowRules:
     """Return what the rows are checked against: a small catalog, written to ``folder``."""
     return RowRules(
         catalog=read_catalog(str(write_catalog(folder))),
-        lora_files=LoraFiles(model_width=96),
-        defaults=RowDefaults(method="clora", width=128, height=128),
+        lora_files=LoraFiles(),
+        base_models={
+            "": RowModel(digest="base", side_px=128, lora_width=96, resolve_sampler=_resolve)
+        },
+        method="clora",
         methods=("base", "single", "merge", "switch", "clora"),
-        resolve_sampler=_resolve,
         composition_findings=composition_findings,
-        base_model_digest="base",
         dtype="float32",
         engine_version=1,
     )

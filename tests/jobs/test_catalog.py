@@ -16,6 +16,7 @@ from engine_kit import FakeEngineSource
 from input_kit import write_base_model, write_catalog, write_lora
 
 from jobs.catalog import catalog
+from jobs.catalog_spec import load_catalog, prepare_catalog
 from jobs.run_request import run_request
 from pipelines.editions import edition_name
 from pipelines.request import RunRequest
@@ -210,12 +211,22 @@ def test_a_catalog_runs_as_a_module_too(tmp_path: Path):
     assert "items: should not be empty" in done.stderr
 
 
+def test_items_and_scenes_may_name_their_base_model(tmp_path: Path):
+    items = [
+        {"item": "mug", "loras": "cat", "subject": "cat", "place": "home", "base_model": "big"},
+        {"item": "hat", "loras": "cat", "subject": "cat", "place": "home"},
+    ]
+    write_base_model(tmp_path / "other", sample_size=32)
+    path = write_spec(tmp_path, items, base_models={"big": "other"})
+    rows = prepare_catalog(load_catalog(path), place=str(path)).rows
+    assert [row.width for row in rows] == [256, 128]
+
+
 @pytest.mark.parametrize("kind", ["csv", "yaml", "parquet"])
 def test_items_are_read_from_every_kind_of_table(tmp_path: Path, kind: str):
     import pyarrow as pa
 
     from jobs.catalog_rows import expand_rows
-    from jobs.catalog_spec import load_catalog
 
     rows = [{"item": "mug", "loras": "cat;dog", "subject": "cat", "place": "home"}]
     file = tmp_path / f"things.{kind}"

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
-from engine_kit import SAMPLER, lora, row
+from engine_kit import BASE_MODEL, SAMPLER, lora, row
 
 from clora_core.config import SamplerConfig
 from clora_core.cost import unet_evaluations
@@ -19,7 +19,14 @@ def made(*rows: tuple[str, float, int]) -> pa.Table:
     """Return committed rows of 8x8 px: method, seconds, evaluations."""
     return pa.Table.from_pylist(
         [
-            {"method": m, "width": 8, "height": 8, "seconds": s, "unet_evaluations": e}
+            {
+                "base_model_digest": BASE_MODEL,
+                "method": m,
+                "width": 8,
+                "height": 8,
+                "seconds": s,
+                "unet_evaluations": e,
+            }
             for m, s, e in rows
         ]
     )
@@ -47,6 +54,12 @@ def test_a_method_that_was_never_measured_makes_the_time_unknown():
     cost = estimate(units([row(0), row(1, method="merge")]), made(("clora", 1.0, 100)))
     assert cost.seconds is None
     assert cost.unmeasured == ("merge",)
+
+
+def test_a_base_model_that_was_never_measured_makes_the_time_unknown():
+    manifest = [row(0), row(1, base_model_digest="m2")]
+    assert estimate(units(manifest[:1]), made(("clora", 1.0, 100))).seconds is not None
+    assert estimate(units(manifest), made(("clora", 1.0, 100))).seconds is None
 
 
 def test_nothing_to_make_costs_nothing():

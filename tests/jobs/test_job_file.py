@@ -57,10 +57,50 @@ def test_relative_places_start_at_the_job_file(tmp_path):
     assert loaded.scoring.model == str(tmp_path / "deep/dino")
 
 
+def test_further_base_models_are_named_like_the_first():
+    named = {"a": "sd15", "b": "owner/name@main", "c": "emoji-world", "d": "s3://b/sdxl"}
+    assert job(base_model="base", base_models=named).models == {
+        "": "/jobs/base",
+        "a": "/jobs/sd15",
+        "b": "owner/name@main",
+        "c": "emoji-world",
+        "d": "s3://b/sdxl",
+    }
+
+
+def test_each_base_model_starts_from_its_own_preset_unless_the_job_names_one():
+    several = {"base_model": "sd15", "base_models": {"toy": "emoji-world"}}
+    assert job(**several).sampler_config() == sampler_preset("paper")
+    assert job(**several).sampler_config("toy") == sampler_preset("emoji")
+    one = job(**several, sampler={"preset": "paper"})
+    assert one.sampler_config("toy") == sampler_preset("paper")
+
+
+def test_settings_must_hold_on_every_base_model():
+    few = {"sampler": {"num_steps": 20}, "base_models": {"portraits": "sd15"}}
+    assert "guide_until_step (25) must be" in problems_of(MINIMAL | few)["sampler"].problem
+    unknown = few | {"sampler": {"num_step": 20}}
+    assert list(problems_of(MINIMAL | unknown)) == ["sampler.num_step"]
+
+
+def test_mistakes_among_further_base_models_are_told_where_they_are():
+    gone = "runwayml/stable-diffusion-v1-5@main"
+    named = {"a": gone, "b": "owner@main", "c": 3, "d;e": "sd15", "f": ""}
+    found = problems_of(MINIMAL | {"base_models": named})
+    assert set(found) == {
+        "base_models.a",
+        "base_models.b",
+        "base_models.c",
+        "base_models.d;e.[key]",
+        "base_models.f",
+    }
+    assert "use stable-diffusion-v1-5" in found["base_models.a"].problem
+    assert "without ; | : ," in found["base_models.d;e.[key]"].problem
+
+
 def test_uris_and_hub_models_stay_as_they_are():
     other = job(manifest="s3://b/m.parquet", base_model="owner/name@main")
     assert other.manifest == "s3://b/m.parquet"
-    assert other.is_hub_model
     assert other.base_model == "owner/name@main"
 
 
@@ -150,6 +190,47 @@ def test_another_base_model_makes_other_keys(tmp_path):
     assert prepare(load_job(path)).rows[0].key != before
 
 
+def test_rows_of_several_base_models_are_those_of_jobs_with_one_each(tmp_path: Path):
+    """Keys, sizes and settings; a single job's keys are those of a job that knows no others."""
+    write_base_model(tmp_path / "other", sample_size=32)
+    values = [row(seed=seed) for seed in range(3)]
+    alone = {
+        name: prepare(load_job(write_job(tmp_path, values, base_model=name))).rows
+        for name in ("base", "other")
+    }
+    mixed = [values[0], values[1] | {"base_model": "big"}, values[2] | {"base_model": ""}]
+    path = write_job(tmp_path, mixed, base_models={"big": "other"})
+    rows = prepare(load_job(path)).rows
+    assert [one.key for one in rows] == [
+        alone["base"][0].key,
+        alone["other"][1].key,
+        alone["base"][2].key,
+    ]
+    assert [one.width for one in rows] == [128, 256, 128]
+    assert len({one.base_model_digest for one in rows}) == 2
+
+
+def test_two_names_for_one_base_model_are_one(tmp_path: Path):
+    values = [row(), row(base_model="same")]
+    prepared = prepare(load_job(write_job(tmp_path, values, base_models={"same": "base"})))
+    assert len({one.key for one in prepared.rows}) == 1
+    (model,) = prepared.models_by_digest.values()
+    assert model.label == str(tmp_path / "base")
+
+
+def test_further_base_models_that_cannot_be_used_are_told_beside_other_problems(tmp_path: Path):
+    named = {"gone": "nowhere", "hub": "owner/name@abc"}
+    path = write_job(tmp_path, [row(seed=-1, base_model="gone")], base_models=named)
+
+    def snapshot(name: str) -> str:
+        raise BaseModelProblem(f"{name} is neither on this machine nor can it be fetched")
+
+    with pytest.raises(InputError) as caught:
+        prepare(load_job(path), place="job.yaml", snapshot=snapshot)
+    fields = [problem.field for problem in caught.value.problems]
+    assert fields == ["base_models.gone", "base_models.hub", "seed"]
+
+
 def test_problems_of_base_model_catalog_and_rows_come_together(tmp_path):
     path = write_job(tmp_path, [row(seed=-1), row(loras=["nobody"])], base_model="nowhere")
     catalog = tmp_path / "loras/loras.yaml"
@@ -168,7 +249,8 @@ def test_a_hub_model_is_brought_here_at_its_revision(tmp_path):
         asked.append(name)
         return str(tmp_path / "base")
 
-    assert prepare(load_job(path), snapshot=snapshot).base_model_dir == str(tmp_path / "base")
+    prepared = prepare(load_job(path), snapshot=snapshot)
+    assert prepared.models[""].place == str(tmp_path / "base")
     assert asked == ["owner/name@abc"]
 
 

@@ -35,6 +35,7 @@ def test_every_place_of_a_job_is_judged_before_any_is_touched(folder: Path):
         manifest="../rows.jsonl",
         loras="s3://bucket/loras.yaml",
         base_model="/models/sd15",
+        base_models={"xl": "/models/sdxl", "in": str(folder / "base"), "hub": "owner/name@main"},
         scoring={"model": "/models/dino", "references_at": "/srv/references"},
     )
     found = refusals(job)
@@ -43,6 +44,7 @@ def test_every_place_of_a_job_is_judged_before_any_is_touched(folder: Path):
         "manifest",
         "loras",
         "base_model",
+        "base_models.xl",
         "scoring.model",
         "scoring.references_at",
     }

@@ -103,6 +103,17 @@ def test_what_only_the_cluster_has_is_not_checked_and_said_so(
     assert f"{setting} {place}: not on this machine, so not checked" in found.notes
 
 
+def test_further_base_models_that_only_the_cluster_has_are_named_too(tmp_path: Path, out: str):
+    named = {"xl": "/no-such-disk/sdxl", "hub": "owner/name@main", "toy": "emoji-world"}
+    job = write_job(tmp_path / "sent", [row()], output=out, base_models=named)
+    found = check_before_sending(job, job.parent)
+    assert not found.refusals
+    assert {note for note in found.notes if note.startswith("base_models")} == {
+        "base_models.xl /no-such-disk/sdxl: not on this machine, so not checked",
+        "base_models.hub owner/name@main: not on this machine, so not checked",
+    }
+
+
 def test_what_is_missing_in_the_folder_that_is_sent_is_refused(tmp_path: Path, out: str):
     job = write_job(tmp_path / "sent", [row()], output=out, base_model="none")
     (refusal,) = check_before_sending(job, job.parent).refusals

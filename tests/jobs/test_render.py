@@ -1,13 +1,14 @@
 """A picture of an output, made again from nothing but what it says of itself."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from e2e.kit import manifest, write_job
+from e2e.kit import committed, manifest, other_world, write_job
 from engine_kit import NOW
 from PIL import Image
 
@@ -28,45 +29,60 @@ from pipelines.unit_message import UnitFacts, UnitMessage
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> JobFile:
-    """A job whose two rows were made in one batch, without Ray."""
-    path = write_job(tmp_path_factory.mktemp("render"), manifest(2, method="clora"))
-    job = load_job(path)
+    """A job whose first two rows were made in one batch and the third on another base model."""
+    folder = tmp_path_factory.mktemp("render")
+    one, other, third = manifest(3, method="clora", base_model=None)
+    rows = [one, other, third | {"base_model": "other"}]
+    # A base model that is gone since must not keep the pictures of the others from being made.
+    named = {"gone": str(other_world(folder / "gone", seed=1))}
+    named |= {"other": str(other_world(folder / "other"))}
+    job = load_job(write_job(folder, rows, base_models=named))
     compose(job, prepare(job))
     return job
 
 
 def compose(job: JobFile, prepared: PreparedJob) -> None:
     engine = EngineSource(
-        base_model_dir=prepared.base_model_dir,
+        base_model_dirs={
+            digest: model.place for digest, model in prepared.models_by_digest.items()
+        },
         lora_cache_bytes=2**30,
         dtype="float32",
         use_gpu=False,
         num_threads=1,
         max_lanes=None,
     )()
-    unit = UnitMessage(unit_id="u1", rows=row_table(prepared.rows), facts=UnitFacts())
-    made = generate_unit(unit, engine)
-    scored = UnitMessage(unit_id="u1", rows=score_rows(made.rows, None, {}), facts=made.facts)
     storage = LocalStorage(Path(job.output))
-    into = StoreUnits(
-        storage=storage,
-        run_id="run",
-        base_model_digest=prepared.base_model_digest,
-        dino_digest=None,
-    )
-    assert isinstance(store_unit(scored, into, now=NOW), pa.Table)
+    into = StoreUnits(storage=storage, run_id="run", dino_digest=None)
+    for unit_id, rows in (("u1", prepared.rows[:2]), ("u2", prepared.rows[2:])):
+        unit = UnitMessage(unit_id=unit_id, rows=row_table(rows), facts=UnitFacts())
+        made = generate_unit(unit, engine)
+        scored = UnitMessage(
+            unit_id=unit_id, rows=score_rows(made.rows, None, {}), facts=made.facts
+        )
+        assert isinstance(store_unit(scored, into, now=NOW), pa.Table)
     record = RunRecord(
         run_id=new_run_id(NOW),
         started_at=NOW.isoformat(),
-        num_rows=2,
+        num_rows=3,
         job=job.model_dump(mode="json"),
-        digests={},
+        digests={"base_model": prepared.models[""].facts.digest},
+        base_models={name: model.facts.digest for name, model in prepared.models.items() if name},
     )
     write_run_record(storage, record)
 
 
 def picture(job: JobFile, index: int = 0) -> Path:
-    return Path(job.output) / image_name(prepare(job).rows[index].key)
+    return Path(job.output) / image_name(key(job, index))
+
+
+def key(job: JobFile, index: int) -> str:
+    (found,) = (
+        row["key"]
+        for row in committed(Path(job.output)).to_pylist()
+        if row["row_id"] == f"r{index}"
+    )
+    return found
 
 
 def test_a_picture_made_again_alone_is_the_one_that_was_made_in_a_batch(
@@ -79,7 +95,20 @@ def test_a_picture_made_again_alone_is_the_one_that_was_made_in_a_batch(
         old, new = (np.asarray(Image.open(path)) for path in (picture(job, index), again))
         assert likeness(old, new).largest <= 2
         texts = Image.open(again).text
-        assert json.loads(texts["clora"])["key"] == prepare(job).rows[index].key
+        assert json.loads(texts["clora"])["key"] == key(job, index)
+
+
+def test_a_picture_is_made_again_on_its_own_base_model_of_several(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.rmtree(job.base_models["gone"])
+    again = tmp_path / "again.png"
+    assert render(picture(job, 2), out=again) == 0
+    assert "the same picture" in capsys.readouterr().out
+    alone = job.model_copy(update={"base_models": {}}).model_dump(mode="json", exclude_none=True)
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(alone))
+    assert render(picture(job, 2), job_path=tmp_path / "job.yaml", out=again) == 2
+    assert "name a job with the right one with --job" in capsys.readouterr().err
 
 
 def test_maps_go_into_the_output_and_from_there_into_its_report(
@@ -93,7 +122,14 @@ def test_maps_go_into_the_output_and_from_there_into_its_report(
     assert report(job.output) == 0
     details = (Path(job.output) / "report/data/details-0.js").read_text()
     assert details.count(f'"maps":"../maps/{path.stem}.webp"') == 1
-    assert details.count('"maps":null') == 1
+    assert details.count('"maps":null') == 2
+
+
+def test_a_report_tells_the_arms_of_several_base_models_apart(job: JobFile):
+    assert report(job.output) == 0
+    page = (Path(job.output) / "report/index.html").read_text()
+    for text in ("clora (on emoji-world)", "clora (on other)", "base model other"):
+        assert text in page
 
 
 def test_methods_without_masks_have_no_maps(

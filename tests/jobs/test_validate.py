@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from input_kit import row, write_job
+from input_kit import row, write_base_model, write_job
 
 from jobs.validate import validate
 
@@ -17,6 +17,24 @@ def test_a_good_job_is_summed_up(tmp_path, capsys):
     assert "clora (3), merge (1)" in out
     assert "cat + dog (3), cat (1)" in out
     assert "128x128 (4)" in out
+
+
+def test_several_base_models_are_summed_up_by_their_rows(tmp_path, capsys):
+    write_base_model(tmp_path / "other", sample_size=32)
+    rows = [row(), row(base_model="big"), row(seed=8, base_model="big")]
+    assert validate(write_job(tmp_path, rows, base_models={"big": "other"})) == 0
+    out = capsys.readouterr().out
+    assert f"models:    big = {tmp_path / 'other'} (2), {tmp_path / 'base'} (1)" in out
+    assert "256x256 (2), 128x128 (1)" in out
+
+
+def test_a_lora_that_does_not_suit_its_rows_base_model_is_a_problem_here(tmp_path, capsys):
+    write_base_model(tmp_path / "wide", width=768)
+    rows = [row(), row(base_model="wide")]
+    assert validate(write_job(tmp_path, rows, base_models={"wide": "wide"})) == 2
+    err = capsys.readouterr().err
+    assert "its row's base model is SD1.x (cross-attention width 768)" in err
+    assert "1 of 2 row(s) name such a file" in err
 
 
 def test_five_mistakes_in_five_rows_are_listed_and_nothing_is_written(tmp_path, capsys):

@@ -48,8 +48,8 @@ def layer(name: str, width: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("tensors", "model_width", "words"),
     [
-        (layer(CROSS, XL), SD1, "is made for SDXL (cross-attention width 2048) and this job's"),
-        (layer(CROSS, SD1), XL, "is made for SD1.x (cross-attention width 768) and this job's"),
+        (layer(CROSS, XL), SD1, "is made for SDXL (cross-attention width 2048) and its row's"),
+        (layer(CROSS, SD1), XL, "is made for SD1.x (cross-attention width 768) and its row's"),
         (layer(CROSS, SD2), SD1, "is made for SD2.x"),
         (layer(CROSS, 96), SD1, "is made for another family (cross-attention width 96)"),
         (layer("lora_te2_text_model_encoder_layers_0_mlp_fc1", 8), SD1, "is made for SDXL and"),
@@ -68,9 +68,8 @@ def test_a_lora_of_another_family_is_refused_with_both_families(
 ):
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors_bytes(tensors))
-    state = LoraFiles(model_width=model_width).state(
-        LoraEntry(name="x", uri=str(path), subject="cat")
-    )
+    entry = LoraEntry(name="x", uri=str(path), subject="cat")
+    state = LoraFiles().state(entry, model_width=model_width)
     assert state.problem is not None
     assert words in state.problem
     assert str(path) in state.problem

@@ -111,4 +111,4 @@ def test_a_file_is_looked_at_once(tmp_path):
     before = files.state(catalog["cat"])
     (tmp_path / "cat.safetensors").unlink()
     assert files.state(catalog["cat"]) is before
-    assert files.broken == {}
+    assert files.broken == ()

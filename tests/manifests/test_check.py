@@ -10,10 +10,11 @@ from input_kit import row, write_catalog, write_lora
 
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
-from manifests.check import CheckedManifest, RowDefaults, RowRules, check_rows
+from manifests.check import CheckedManifest, check_rows
 from manifests.lora_files import LoraFiles
 from manifests.problems import Problem
 from manifests.readers import RawRow
+from manifests.row_rules import RowModel, RowRules
 from manifests.wording import SettingsError
 
 METHODS = ("base", "single", "merge", "switch", "clora")
@@ -25,6 +26,11 @@ def resolve(overrides: Any) -> dict[str, Any]:
         if name not in settings:
             raise SettingsError([(name, f"is not a known setting, got {overrides[name]}")])
     return settings | overrides
+
+
+def model(digest: str, **changes: Any) -> RowModel:
+    values = {"digest": digest, "side_px": 128, "lora_width": 96, "resolve_sampler": resolve}
+    return RowModel(**(values | changes))
 
 
 @pytest.fixture
@@ -41,12 +47,11 @@ def check(tmp_path: Path):
         ]
         arguments = {
             "catalog": catalog,
-            "lora_files": LoraFiles(model_width=96),
-            "defaults": RowDefaults(method="clora", width=128, height=128),
+            "lora_files": LoraFiles(),
+            "base_models": {"": model("base")},
+            "method": "clora",
             "methods": METHODS,
             "composition_findings": composition_findings,
-            "resolve_sampler": resolve,
-            "base_model_digest": "base",
             "dtype": "float32",
             "engine_version": 1,
         }

@@ -10,10 +10,11 @@ from input_kit import row, write_catalog
 
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
-from manifests.check import CheckedManifest, RowDefaults, RowRules, check_rows
+from manifests.check import CheckedManifest, check_rows
 from manifests.lora_files import LoraFiles
 from manifests.readers import RawRow
 from manifests.regions import region_arguments
+from manifests.row_rules import RowModel, RowRules
 
 
 @pytest.fixture
@@ -21,12 +22,11 @@ def check(tmp_path: Path):
     catalog = read_catalog(str(write_catalog(tmp_path)))
     rules = RowRules(
         catalog=catalog,
-        lora_files=LoraFiles(model_width=96),
-        defaults=RowDefaults(method="clora", width=128, height=128),
+        lora_files=LoraFiles(),
+        base_models={"": RowModel(digest="base", side_px=128, lora_width=96, resolve_sampler=dict)},
+        method="clora",
         methods=("base", "merge", "clora"),
-        resolve_sampler=dict,
         composition_findings=composition_findings,
-        base_model_digest="base",
         dtype="float32",
         engine_version=1,
     )

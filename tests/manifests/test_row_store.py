@@ -23,6 +23,7 @@ text = st.text(max_size=5)
 rows = st.builds(
     ResolvedRow,
     key=text,
+    base_model_digest=st.sampled_from(["m", "n"]),
     row_id=text,
     prompt=text,
     negative_prompt=text,
@@ -62,6 +63,7 @@ def test_rows_that_share_their_loras_share_one_value():
     store = RowStore(
         ResolvedRow(
             key=str(index),
+            base_model_digest="m",
             row_id="r",
             prompt="p",
             negative_prompt="",

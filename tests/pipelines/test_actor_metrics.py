@@ -29,6 +29,7 @@ def test_readings_are_what_the_engine_did():
     assert told[rows, (("method", "clora"), ("status", "failed"))] == 1
     assert told["clora_actor_unet_evaluations_total", ()] == 40
     assert told["clora_actor_generate_seconds_total", ()] == made.facts.generate_seconds
+    assert told["clora_actor_model_loads_total", ()] == 1
     assert told["clora_actor_lora_cache_events_total", (("event", "miss"),)] == 2
     assert told["clora_actor_peak_memory_bytes", ()] == 7
 

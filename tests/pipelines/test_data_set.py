@@ -73,6 +73,23 @@ def test_the_card_names_tables_that_are_there_and_escapes_what_names_hold(output
     assert "| a\\|&lt;b> | concept |" in card
 
 
+def test_the_card_names_every_base_model_of_its_job(output: LocalStorage):
+    assert "Base model `a|b`, digest `ab`." in output.read("README.md").decode()
+    assert "Rows that name" not in output.read("README.md").decode()
+    facts = CardFacts(
+        num_images=2,
+        num_errors=0,
+        references_folder=None,
+        account=take_account([], before=read_ledger(output), after=read_ledger(output)),
+        job={"base_model": "emoji-world", "base_models": {"port`raits": "/models/p"}},
+        digests={"base_model": "ab"},
+        base_models={"port`raits": "cd"},
+        loras=[],
+    )
+    assert "Base model `emoji-world`, digest `ab`." in data_card(facts)
+    assert "- `port'raits`: `/models/p`, digest `cd`\n" in data_card(facts)
+
+
 def test_tables_that_are_not_there_are_not_named(output: LocalStorage):
     ledger = read_ledger(LocalStorage(Path(output.uri) / "references"))
     facts = CardFacts(

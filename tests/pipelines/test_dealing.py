@@ -4,6 +4,7 @@ import heapq
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,8 +16,8 @@ from pipelines.dealing import GROUPS_LOOKED_AT, Dealer, UnitNeeds
 from pipelines.plan_units import plan_units
 
 
-def needs(*loras: str, attempt: int = 1) -> UnitNeeds:
-    return UnitNeeds(attempt, frozenset(loras))
+def needs(*loras: str, attempt: int = 1, model: str = "m") -> UnitNeeds:
+    return UnitNeeds(attempt, model, frozenset(loras))
 
 
 class Actor:
@@ -26,9 +27,11 @@ class Actor:
         self.name = name
         self.held: OrderedDict[str, None] = OrderedDict()
         self.num_loads = 0
+        self.models = list[str]()
         self._max_loras = max_loras
 
     def make(self, unit: UnitNeeds) -> None:
+        self.models.append(unit.base_model)
         for digest in sorted(unit.loras):
             self.num_loads += digest not in self.held
             self.held[digest] = None
@@ -120,6 +123,18 @@ def test_popular_sets_are_read_by_few_even_if_actors_die(num_actors: int, seed: 
     assert bound <= num_loads <= max(1.25 * bound, bound + 2 * splits) + 4 * deaths
 
 
+@given(units=UNITS, num_actors=st.integers(1, 4), seed=st.integers(0, 99))
+def test_no_actor_comes_back_to_a_base_model_that_it_left(
+    units: list[UnitNeeds], num_actors: int, seed: int
+):
+    first_tries = [replace(unit, attempt=1) for unit in units]
+    actors = [Actor(str(index), 4) for index in range(num_actors)]
+    make_all(first_tries, actors, random.Random(seed))
+    for actor in actors:
+        changes = [one for one, other in pairwise([*actor.models, ""]) if one != other]
+        assert len(changes) == len(set(changes))
+
+
 def test_an_actor_takes_what_it_holds_then_what_nobody_is_at_then_the_largest_rest():
     a, b, c = needs("a"), needs("b"), needs("c")
     dealer = Dealer([a, a, a, b, b, c])
@@ -164,4 +179,9 @@ def test_a_plan_knows_what_its_units_need():
         for unit in plan.units.to_pylist()
     ]
     assert [set(one.loras) for one in told] == members
+    models = [
+        {planned["base_model_digest"] for planned in unit["rows"]}
+        for unit in plan.units.to_pylist()
+    ]
+    assert [{one.base_model} for one in told] == models
     assert [one.attempt for one in told] == [1] * plan.num_units

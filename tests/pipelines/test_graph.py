@@ -79,7 +79,7 @@ def test_a_pool_grows_while_units_wait(tmp_path: Path):
 def test_two_actors_share_the_units_and_a_run_with_more_rows_makes_only_those(tmp_path: Path):
     log = tmp_path / "calls"
     resources = Resources(rows_per_unit=1, actors=2)
-    options = {"references": None, "resources": resources, "seconds_a_row": 0.3, "log": log}
+    options = {"references": {}, "resources": resources, "seconds_a_row": 0.3, "log": log}
     compose_rows(request(tmp_path / "out", rows(8), **options), Watcher(), address=None)
     actors = {line.split()[0] for line in log.read_text().splitlines()}
     assert len(actors) == 2
@@ -96,7 +96,7 @@ def test_a_row_that_ends_its_process_is_found_and_fails_alone(tmp_path: Path):
     log = tmp_path / "calls"
     manifest = [*rows(5), row(9, prompt=EXIT)]
     account = compose_rows(
-        request(tmp_path / "out", manifest, log=log, references=None), Watcher(), address=None
+        request(tmp_path / "out", manifest, log=log, references={}), Watcher(), address=None
     )
     assert (account.num_made, account.num_failed, account.num_missing) == (5, 1, 0)
     ledger = read_ledger(LocalStorage(tmp_path / "out"))
@@ -116,7 +116,7 @@ def test_a_run_of_which_too_many_rows_fail_stops_early_and_goes_on_when_asked(tm
         tmp_path / "out",
         manifest,
         log=log,
-        references=None,
+        references={},
         seconds_a_row=0.05,
         failure_budget=FailureBudget(share=0.1, min_rows=4),
         resources=Resources(rows_per_unit=2),

@@ -17,8 +17,9 @@ from pipelines.schemas import PLAN
 OTHER_SAMPLER = SAMPLER.replace('"num_steps":50', '"num_steps":60')
 
 manifest_rows = st.builds(
-    lambda seed, names, method, width, sampler: row(
+    lambda seed, names, method, width, sampler, model: row(
         seed,
+        base_model_digest=model,
         loras=tuple(lora(name) for name in names),
         method=method,
         width=width,
@@ -29,6 +30,7 @@ manifest_rows = st.builds(
     st.sampled_from(["clora", "merge"]),
     st.sampled_from([8, 16]),
     st.sampled_from([SAMPLER, OTHER_SAMPLER]),
+    st.sampled_from(["m1", "m2", "m3"]),
 )
 manifests = st.lists(manifest_rows, max_size=60)
 
@@ -79,7 +81,13 @@ def test_the_order_of_the_manifest_does_not_change_the_units(
 def test_a_unit_holds_rows_that_one_batch_can_make(manifest: list[ResolvedRow], rows_per_unit: int):
     for unit in plan(manifest, rows_per_unit=rows_per_unit).units.to_pylist():
         kinds = {
-            (member["method"], member["width"], member["sampler_json"], len(member["loras"]))
+            (
+                member["base_model_digest"],
+                member["method"],
+                member["width"],
+                member["sampler_json"],
+                len(member["loras"]),
+            )
             for member in unit["rows"]
         }
         assert len(kinds) == 1
@@ -161,6 +169,18 @@ def test_units_are_dealt_out_by_lora_set_whatever_their_method():
     sets = [unit["lora_set"] for unit in plan(manifest).units.to_pylist()]
     switches = sum(one != other for one, other in pairwise(sets))
     assert switches == 2
+
+
+@given(manifests, st.integers(1, 7))
+def test_units_of_one_base_model_are_dealt_out_together(
+    manifest: list[ResolvedRow], rows_per_unit: int
+):
+    """So an actor, which takes units in this order, loads each base model once at most."""
+    dealt = [
+        unit["rows"][0]["base_model_digest"]
+        for unit in plan(manifest, rows_per_unit=rows_per_unit).units.to_pylist()
+    ]
+    assert dealt == sorted(dealt)
 
 
 def test_what_failed_before_comes_last():

@@ -27,6 +27,7 @@ def planned(*regions: str | None) -> ResolvedRow:
     )
     return ResolvedRow(
         key="key",
+        base_model_digest="b",
         row_id="row",
         prompt="a cat",
         negative_prompt="",
@@ -51,12 +52,12 @@ def test_regions_arrive_at_the_composer_with_masks_on_this_machine():
 
 
 def test_references_have_the_whole_image_and_one_precision():
-    settings = ReferenceSettings(
-        num_references=2, sampler_json="{}", side_px=64, base_model_digest="b"
-    )
+    settings = ReferenceSettings(num_references=2, sampler_json="{}", side_px=64)
     rows = [planned(BOX), planned(None)]
-    found = list(reference_rows(rows, settings))
+    found = list(reference_rows(rows, {"b": settings}))
     assert [row.loras[0].region_json for row in found] == [None, None]
-    assert [row.key for row in reference_rows(rows[1:], settings)] == [row.key for row in found]
-    halves = reference_rows(rows, replace(settings, dtype="float16"))
+    assert [row.key for row in reference_rows(rows[1:], {"b": settings})] == [
+        row.key for row in found
+    ]
+    halves = reference_rows(rows, {"b": replace(settings, dtype="float16")})
     assert {row.key for row in halves}.isdisjoint(row.key for row in found)

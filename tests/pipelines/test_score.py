@@ -2,7 +2,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from engine_kit import BAD_ROW, FakeScorer, generated, lora, row, rows
+from engine_kit import BAD_ROW, BASE_MODEL, FakeScorer, generated, lora, row, rows
 
 from pipelines.schemas import SCORED
 from pipelines.score import Centroids, ScoreImages, reference_id, score_rows
@@ -12,7 +12,10 @@ def centroids_of(*names: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     """Return random references of each LoRA and their centroids."""
     noise = np.random.default_rng(0)
     references = {name: noise.normal(size=(5, 12)).astype(np.float32) for name in names}
-    means = {reference_id(asdict(lora(name))): r.mean(axis=0) for name, r in references.items()}
+    means = {
+        reference_id(BASE_MODEL, asdict(lora(name))): r.mean(axis=0)
+        for name, r in references.items()
+    }
     return references, means
 
 
@@ -31,6 +34,15 @@ def test_scores_are_the_mean_cosine_to_each_lora_s_references():
     assert made["dino_min"] == pytest.approx(min(by_hand.values()), abs=1e-6)
     assert made["dino_max"] == pytest.approx(max(by_hand.values()), abs=1e-6)
     assert made["dino_avg"] == pytest.approx(sum(by_hand.values()) / 2, abs=1e-6)
+
+
+def test_a_row_is_compared_with_references_of_its_own_base_model():
+    references, means = centroids_of("cat")
+    means[reference_id("m2", asdict(lora("cat")))] = -references["cat"].mean(axis=0)
+    unit = [row(0, loras=(lora("cat"),)), row(0, loras=(lora("cat"),), base_model_digest="m2")]
+    one, other = score_rows(generated(unit), FakeScorer(), means).to_pylist()
+    assert one["dino_features"] == other["dino_features"]
+    assert one["dino_min"] == pytest.approx(-other["dino_min"], abs=1e-6)
 
 
 def test_without_references_of_one_lora_there_is_no_minimum():
@@ -68,9 +80,10 @@ def test_without_a_scorer_rows_pass_as_they_are():
     assert made["pixels"] is not None
 
 
-def test_references_follow_the_tensors_and_the_words_not_the_name():
-    one = reference_id(asdict(lora("cat")))
-    assert one == reference_id({**asdict(lora("cat")), "name": "kitty", "weight": 0.5})
-    assert one != reference_id({**asdict(lora("cat")), "trigger": "<other>"})
+def test_references_follow_base_model_tensors_and_words_not_the_name():
+    one = reference_id("m", asdict(lora("cat")))
+    assert one == reference_id("m", {**asdict(lora("cat")), "name": "kitty", "weight": 0.5})
+    assert one != reference_id("m", {**asdict(lora("cat")), "trigger": "<other>"})
+    assert one != reference_id("n", asdict(lora("cat")))
     empty: Centroids = {}
     assert empty.get(one) is None

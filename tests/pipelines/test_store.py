@@ -52,6 +52,17 @@ def test_every_png_tells_its_own_row_s_seed_whatever_its_batch(storage: LocalSto
         assert [lora["name"] for lora in recipe["loras"]] == ["cat", "dog"]
 
 
+def test_row_and_png_name_the_base_model_of_the_row(storage: LocalStorage):
+    unit = [row(0), row(1, base_model_digest="cd" * 32)]
+    commit(storage, "u1", unit)
+    told = {made["key"]: made["base_model_digest"] for made in read(storage, rows_name("u1"))}
+    assert told == {one.key: one.base_model_digest for one in unit}
+    for one in unit:
+        texts = Image.open(io.BytesIO(storage.read(image_name(one.key)))).text
+        assert f"Model hash: {one.base_model_digest[:12]}," in texts["parameters"]
+        assert json.loads(texts["clora"])["base_model_digest"] == one.base_model_digest
+
+
 def test_infotext_has_prompt_negative_prompt_and_lora_hashes(storage: LocalStorage):
     one = row(prompt="a cat, \N{SNOWMAN} and a dog", negative_prompt="blur")
     commit(storage, "u1", [one])

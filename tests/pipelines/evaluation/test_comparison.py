@@ -4,18 +4,22 @@ import csv
 import io
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from engine_kit import BAD_ROW, commit, row, rows
+from engine_kit import BAD_ROW, commit, lora, row, rows
 from evaluation_kit import FIXTURE, result_row, table
 
+from pipelines.committed_unit import rows_name
 from pipelines.evaluation.comparison import Arm, compare
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.evaluation.interference import interference, likeness_alone
 from pipelines.evaluation.results import read_results
 from pipelines.evaluation.tables import markdown, table_files
+from pipelines.score import reference_id
 from pipelines.storage import LocalStorage
 
 
@@ -133,6 +137,62 @@ def test_every_number_can_be_made_again_from_the_lines_of_scores_csv(evaluation:
             assert interval["mean"] == pytest.approx(sum(values) / len(values))
     means = list(csv.DictReader(io.StringIO(files["table.csv"].decode())))
     assert {line["kind"] for line in means} >= {"mean over prompts", "less clora, over prompts"}
+
+
+def test_arms_on_several_base_models_are_apart_and_compared_each_on_its_own():
+    """Settings that differ only because presets follow the model are not part of a name."""
+    fine = json.dumps({"num_steps": 50})
+    more = json.dumps({"num_steps": 60})
+    fixture = [
+        result_row("k1", "clora", 0, {"a": 0.5, "b": 0.75}),
+        result_row("k2", "merge", 0, {"a": 0.25, "b": 0.75}),
+        result_row("k3", "clora", 0, {"a": 1.0, "b": 1.0}, base_model_digest="m2" * 9),
+        result_row("k4", "merge", 0, {"a": 0.0, "b": 1.0}, base_model_digest="m2" * 9),
+        result_row(
+            "k5", "merge", 1, {"a": 0.0, "b": 1.0}, base_model_digest="m3", sampler_json=fine
+        ),
+        result_row(
+            "k6", "merge", 1, {"a": 0.0, "b": 1.0}, base_model_digest="m3", sampler_json=more
+        ),
+    ]
+    results = read_results(table(fixture), base_models={"m1": "emoji-world", "m3": "sd15"})
+    comparison = compare(results)
+    assert {arm.name for arm in comparison.arms} == {
+        "clora (on emoji-world)",
+        "merge (on emoji-world)",
+        "clora (on m2m2m2m2m2m2)",
+        "merge (on m2m2m2m2m2m2)",
+        "merge (on sd15, num_steps 50)",
+        "merge (on sd15, num_steps 60)",
+    }
+    differences = {each.arm: each for each in comparison.differences}
+    assert set(differences) == {"merge (on emoji-world)", "merge (on m2m2m2m2m2m2)"}
+    for name, by in (("emoji-world", -0.25), ("m2m2m2m2m2m2", -1.0)):
+        difference = differences[f"merge (on {name})"]
+        assert difference.reference == f"clora (on {name})"
+        assert difference.num_pairs == 1
+        assert difference.by_metric["dino_min"].mean == pytest.approx(by)
+
+
+def test_what_a_lora_reaches_alone_is_that_on_the_arms_base_model(tmp_path: Path):
+    storage, references = (LocalStorage(tmp_path / name) for name in ("out", "references"))
+    by_hand: dict[str, float | None] = {}
+    for model, first_seed in (("m1", 0), ("m2", 50)):
+        alone = [
+            row(seed, loras=(lora("cat"),), method="single", base_model_digest=model)
+            for seed in range(first_seed, first_seed + 3)
+        ]
+        commit(references, model, alone)
+        features = pq.read_table(io.BytesIO(references.read(rows_name(model))))["dino_features"]
+        by_hand[f"clora (on {model})"] = likeness_alone(np.asarray(features.to_pylist()))
+        centroids = {reference_id(model, asdict(one)): np.ones(12) for one in row().loras}
+        commit(storage, model, [row(9, base_model_digest=model)], centroids=centroids)
+    found = evaluate(storage, references=references)
+    told = {
+        each.arm: dict(zip(each.loras, each.scores, strict=True)) for each in found.interferences
+    }
+    assert {arm: scores["cat"][0] for arm, scores in told.items()} == pytest.approx(by_hand)
+    assert len(set(by_hand.values())) == 2
 
 
 def test_the_markdown_has_no_cell_that_a_name_could_break(evaluation: Evaluation):

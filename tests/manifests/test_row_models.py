@@ -1,0 +1,187 @@
+"""Rows that name their base model: each is checked, completed and keyed as on that model alone."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from input_kit import row, write_catalog, write_lora
+
+from jobs.composable import composition_findings
+from manifests.catalog import read_catalog
+from manifests.check import CheckedManifest, check_rows
+from manifests.keys import row_key
+from manifests.lora_files import LoraFiles
+from manifests.problems import Problem
+from manifests.readers import RawRow
+from manifests.row_rules import RowModel, RowRules
+from manifests.wording import SettingsError
+
+Check = Callable[..., CheckedManifest]
+
+
+def start_from(steps: int) -> Callable[[Any], dict[str, Any]]:
+    def resolve(overrides: Any) -> dict[str, Any]:
+        if overrides.get("steps", steps) > 2 * steps:
+            raise SettingsError([("steps", f"should be at most {2 * steps}")])
+        return {"steps": steps, **overrides}
+
+    return resolve
+
+
+MODELS = {
+    "": RowModel(digest="d0", side_px=128, lora_width=96, resolve_sampler=start_from(30)),
+    "portraits": RowModel(digest="d1", side_px=256, lora_width=96, resolve_sampler=start_from(50)),
+    "large": RowModel(digest="d2", side_px=512, lora_width=32, resolve_sampler=start_from(30)),
+}
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> RowRules:
+    """Cat and dog fit models of width 96, fox fits one of width 32."""
+    folder = tmp_path_factory.mktemp("loras")
+    catalog = write_catalog(folder, ["cat", "dog", "fox"])
+    write_lora(folder / "fox.safetensors", width=32)
+    return RowRules(
+        catalog=read_catalog(str(catalog)),
+        lora_files=LoraFiles(),
+        base_models=MODELS,
+        method="clora",
+        methods=("base", "single", "merge", "clora"),
+        composition_findings=composition_findings,
+        dtype="float32",
+        engine_version=1,
+    )
+
+
+def checked(rules: RowRules, *rows: dict[str, Any]) -> CheckedManifest:
+    raw = [RawRow(place="m.jsonl", line=n, values=values) for n, values in enumerate(rows, 1)]
+    return check_rows(raw, rules, place="m.jsonl")
+
+
+def only_problem(found: CheckedManifest) -> Problem:
+    (problem,) = found.problems
+    assert not found.rows
+    return problem
+
+
+good_rows = st.builds(
+    lambda seed, width, steps: row(
+        seed=seed, width=width, sampler=None if steps is None else {"steps": steps}
+    ),
+    st.integers(0, 99),
+    st.sampled_from([None, 64]),
+    st.sampled_from([None, 20]),
+)
+
+
+@given(st.lists(st.tuples(good_rows, st.sampled_from(["", "portraits"])), min_size=1, max_size=8))
+def test_a_row_becomes_what_it_becomes_where_its_base_model_is_the_only_one(
+    rules: RowRules, named: list[tuple[dict[str, Any], str]]
+):
+    """All but the name that the row gives it, which is carried along."""
+    together = checked(rules, *(values | {"base_model": name} for values, name in named))
+    for (values, name), found in zip(named, together.rows, strict=True):
+        (alone,) = checked(replace(rules, base_models={"": MODELS[name]}), values).rows
+        carried = {"base_model": name} if name else {}
+        assert json.loads(found.carried_json) == carried
+        assert replace(found, carried_json="{}") == alone
+
+
+def test_a_key_holds_the_digest_of_the_rows_own_base_model(rules: RowRules):
+    found = checked(rules, row(), row(base_model="portraits"))
+    by_hand = [
+        row_key(
+            prompt=one.prompt,
+            negative_prompt="",
+            loras=one.loras,
+            seed=7,
+            method="clora",
+            width=side_px,
+            height=side_px,
+            sampler={"steps": steps},
+            base_model_digest=digest,
+            dtype="float32",
+            engine_version=1,
+        )
+        for one, (digest, side_px, steps) in zip(
+            found.rows, [("d0", 128, 30), ("d1", 256, 50)], strict=True
+        )
+    ]
+    assert [one.key for one in found.rows] == by_hand
+
+
+def test_keys_are_those_of_before_rows_could_name_a_base_model(rules: RowRules):
+    """Recorded then: what is in people's outputs is not made again."""
+    rows = [
+        {"prompt": "a cat on the beach", "seed": 7},
+        {"prompt": "a dog", "seed": 8, "negative_prompt": "blur", "width": 64, "shelf": "b"}
+        | {"sampler": {"steps": 20}},
+    ]
+    found = checked(rules, *({"loras": [], "method": "base"} | values for values in rows))
+    assert [one.key for one in found.rows] == [
+        "c318f229d259145176be84bad66cf7bc0514b6bc4a59ed85b32cf5243a0076bb",
+        "53f2487ca2b93604943b34e687167da1554d646168384975fdd4603780162f62",
+    ]
+
+
+def test_an_unknown_base_model_comes_with_the_nearest(rules: RowRules):
+    problem = only_problem(checked(rules, row(base_model="portrait", row_id="r1")))
+    assert str(problem) == (
+        "line 1, row 'r1', base_model: is not among the job's base_models, got 'portrait'; "
+        "did you mean 'portraits'?"
+    )
+    problem = only_problem(checked(rules, row(base_model="x")))
+    assert "got 'x'; known: large, portraits" in problem.problem
+
+
+def test_a_job_without_further_base_models_says_so(rules: RowRules):
+    single = replace(rules, base_models={"": MODELS[""]})
+    problem = only_problem(checked(single, row(base_model="sd15")))
+    assert problem.field == "base_model"
+    assert "got 'sd15'; it has none: name it there, or give a column" in problem.problem
+
+
+def test_an_unknown_base_model_hides_no_other_mistake_and_makes_none_up(rules: RowRules):
+    """80 steps are too many on the default model, but not on what may be meant."""
+    found = checked(rules, row(base_model="x", loras=["cta"], seed=-1, sampler={"steps": 80}))
+    assert {problem.field for problem in found.problems} == {"base_model", "loras", "seed"}
+
+
+def test_settings_are_checked_against_what_the_rows_base_model_starts_from(rules: RowRules):
+    many = {"sampler": {"steps": 80}}
+    assert only_problem(checked(rules, row(**many))).field == "sampler.steps"
+    assert not checked(rules, row(base_model="portraits", **many)).problems
+
+
+@pytest.mark.parametrize("value", [3, ["portraits"], {"name": "portraits"}])
+def test_a_base_model_is_named_by_a_text(rules: RowRules, value: object):
+    assert only_problem(checked(rules, row(base_model=value))).field == "base_model"
+
+
+def test_a_lora_fails_the_rows_whose_base_model_it_does_not_fit_and_no_others(rules: RowRules):
+    fox = {"prompt": "a fox", "loras": ["fox"]}
+    found = checked(rules, row(**fox), row(base_model="large", **fox), row())
+    assert not found.problems
+    misfit, fitting, other = found.rows
+    assert fitting.problem is other.problem is None
+    assert misfit.problem is not None
+    assert "is made for another family (cross-attention width 32)" in misfit.problem
+    assert "its row's base model is another family (cross-attention width 96)" in misfit.problem
+    assert misfit.loras[0].digest.startswith("broken:")
+    assert [name for name, _ in rules.lora_files.broken] == ["fox"]
+
+
+def test_a_lora_file_is_read_once_for_all_base_models(tmp_path: Path):
+    catalog = read_catalog(str(write_catalog(tmp_path)))
+    files = LoraFiles()
+    before = files.state(catalog["cat"], model_width=96)
+    Path(catalog["cat"].uri).unlink()
+    assert files.state(catalog["cat"], model_width=None) == before
+    assert before.info is not None
+    misfit = files.state(catalog["cat"], model_width=32)
+    assert misfit.digest == f"broken:{before.info.file_sha256}"

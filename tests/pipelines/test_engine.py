@@ -1,0 +1,121 @@
+"""The engine holds one base model at a time and makes what an engine of that model alone makes."""
+
+import pickle
+import weakref
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engine_kit import FakeEngine, row
+from oracles.fixtures import tiny_loras, tiny_sd_dir  # noqa: F401
+from oracles.tiny_loras import TinyLoras
+from oracles.tiny_models import build_tiny_sd
+from oracles.tiny_rows import two_concept_row
+
+from clora_core.diffusion import model as diffusion_model
+from clora_core.rows import ComposedImage, ComposeRow
+from manifests.lora_file import inspect_lora_file
+from pipelines.engine import Engine, EngineSource
+from pipelines.generate import generate_unit
+from pipelines.planned_rows import row_table
+from pipelines.unit_message import UnitFacts, UnitMessage
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_sd_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:  # noqa: F811
+    """Two base models of one shape and other weights, by what stands for their digests."""
+    other = build_tiny_sd(tmp_path_factory.mktemp("other"), seed=5)
+    return {"one": str(tiny_sd_dir), "other": str(other)}
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_loras: TinyLoras) -> list[ComposeRow]:  # noqa: F811
+    first = two_concept_row(tiny_loras)
+    loras = tuple(replace(lora, digest=inspect_lora_file(lora.path).digest) for lora in first.loras)
+    return [replace(first, loras=loras, seed=seed) for seed in (1, 2)]
+
+
+def engine(folders: dict[str, str]) -> Engine:
+    return EngineSource(
+        base_model_dirs=folders,
+        lora_cache_bytes=2**30,
+        dtype="float32",
+        use_gpu=False,
+        num_threads=1,
+        max_lanes=None,
+    )()
+
+
+def made(by: Engine, model: str, rows: list[ComposeRow]) -> list[np.ndarray]:
+    by.hold(model)
+    results = by.compose(rows)
+    assert all(isinstance(result, ComposedImage) for result in results), results
+    return [result.image for result in results if isinstance(result, ComposedImage)]
+
+
+def test_an_engine_that_changes_models_makes_what_engines_of_one_model_make(
+    folders: dict[str, str], rows: list[ComposeRow]
+):
+    alone = {name: made(engine({name: folder}), name, rows) for name, folder in folders.items()}
+    assert not np.array_equal(alone["one"], alone["other"])
+    both = engine(folders)
+    for name in ("one", "other", "one"):
+        np.testing.assert_array_equal(made(both, name, rows), alone[name])
+
+
+def test_a_model_is_loaded_when_it_is_needed_and_the_former_and_its_loras_are_gone_by_then(
+    folders: dict[str, str], rows: list[ComposeRow], monkeypatch: pytest.MonkeyPatch
+):
+    load, seen = diffusion_model.load_base_model, []
+
+    def watched(*arguments, **options):
+        assert all(former() is None for former in seen)
+        assert both.use().lora_cache_bytes == 0
+        model = load(*arguments, **options)
+        seen.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(diffusion_model, "load_base_model", watched)
+    both = engine(folders)
+    assert both.use().model_loads == 0
+    for name in ("one", "one", "other"):
+        made(both, name, rows)
+    use = both.use()
+    assert use.model_loads == len(seen) == 2
+    assert use.model_load_seconds > 0
+    # Both LoRAs once for each model, and held for the second call.
+    assert (use.lora_misses, use.lora_hits) == (4, 6 * 2 - 4)
+    assert use.lora_evictions == 0
+
+
+def test_a_model_that_cannot_be_loaded_is_raised_and_not_blamed_on_rows(tmp_path: Path):
+    broken = engine({row().base_model_digest: str(tmp_path)})
+    unit = UnitMessage(unit_id="u", rows=row_table([row()]), facts=UnitFacts())
+    with pytest.raises(ValueError, match="is no base model"):
+        generate_unit(unit, broken)
+
+
+def test_a_unit_says_how_many_models_were_loaded_for_it():
+    engine = FakeEngine()
+    loads = [
+        generate_unit(
+            UnitMessage(unit_id="u", rows=row_table([one]), facts=UnitFacts()), engine
+        ).facts.model_loads
+        for one in (row(0), row(1), row(2, base_model_digest="m2"))
+    ]
+    assert loads == [1, 0, 1]
+
+
+def test_a_source_travels_as_a_small_value(folders: dict[str, str]):
+    source = EngineSource(
+        base_model_dirs=folders,
+        lora_cache_bytes=1,
+        dtype="float32",
+        use_gpu=False,
+        num_threads=None,
+        max_lanes=None,
+    )
+    sent = pickle.dumps(source)
+    assert pickle.loads(sent) == source  # noqa: S301
+    assert len(sent) < 1000
