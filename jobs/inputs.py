@@ -13,7 +13,7 @@ from clora_core.methods import METHODS
 from emoji_world import base_model_dir, dino_dir, lora_catalog
 from jobs.composable import composition_findings
 from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name, resolve_sampler
-from jobs.job_roots import refuse_outside, service_roots
+from jobs.job_roots import job_places, refuse_outside, service_roots
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.catalog import Catalog, read_catalog
@@ -94,7 +94,10 @@ def prepare(
         InputError: With every problem of job, catalog, base model and manifest.
     """
     allowed = service_roots()
-    refuse_outside(job, allowed, place=place)
+    places = job_places(job)
+    if raw_rows is not None:
+        del places["manifest"]  # its rows are given
+    refuse_outside(places, allowed, place=place)
     problems: list[Problem] = []
     base = _STAND_IN
     try:
@@ -134,7 +137,7 @@ def prepare(
         engine_version=ENGINE_VERSION,
         allowed=allowed,
     )
-    raw_rows = read_rows(job.manifest) if raw_rows is None else raw_rows
+    raw_rows = read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows
     checked = check_rows(raw_rows, rules, place=job.manifest)
     problems.extend(checked.problems)
     if problems:

@@ -6,7 +6,7 @@ picture, so this is also how to ask whether another machine or version still mak
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,13 @@ from clora_core.methods import METHODS
 from clora_core.rows import AttentionRecord, RowFailure
 from jobs.inputs import base_model_folder, job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
-from jobs.job_roots import service_roots
+from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.picture import Picture, PictureError, read_picture, with_texts
+from manifests.allowed_roots import AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
+from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
 from manifests.problems import InputError
 from pipelines.planned_rows import compose_row
@@ -40,6 +42,7 @@ MAX_MEAN_DIFFERENCE = 1.0
 """Levels of 255: a batch of another size rounds differently, and that is all that may differ."""
 
 _BYTES_PER_GIB = 1024**3
+_PLACES_USED = ("base_model", "loras")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +83,18 @@ def render(
         if maps:
             _check_maps(picture, path)
         job = _job_of(path) if job_path is None else load_job(job_path)
+        allowed = service_roots()
+        places = job_places(job)
+        used = {name: places[name] for name in _PLACES_USED if name in places}
+        refuse_outside(used, allowed, place=str(job_path or path))
         base = inspect_base_model(base_model_folder(job))
         _check_base(picture, base, path)
+        uris = _lora_uris(picture, job, base, allowed)
         row = compose_row(
-            _planned(picture.recipe, _lora_uris(picture, job, base)),
-            local_path=lambda uri: str(local_copy(uri)),
+            _planned(picture.recipe, uris),
+            local_path=lambda uri: _local_path(uri, uris.values(), allowed),
         )
-    except (PictureError, InputError, BaseModelProblem) as error:
+    except (PictureError, InputError, BaseModelProblem, LocationError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     made_by = picture.recipe["versions"].get("engine")
@@ -157,10 +165,19 @@ def _check_base(picture: Picture, base: BaseModelFacts, path: Path) -> None:
         )
 
 
-def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str, str]:
+def _local_path(uri: str, loras: Collection[str], allowed: AllowedRoots) -> str:
+    """Return a local copy of a LoRA, whose catalog was judged, or of a mask, which is not yet."""
+    if uri not in loras:
+        allowed.check(uri)
+    return str(local_copy(uri))
+
+
+def _lora_uris(
+    picture: Picture, job: JobFile, base: BaseModelFacts, allowed: AllowedRoots
+) -> dict[str, str]:
     """Return where the LoRAs of the recipe are, by digest."""
     files = LoraFiles(model_width=base.cross_attention_width)
-    catalog = job_catalog(job, service_roots())
+    catalog = job_catalog(job, allowed)
     named = {lora["name"] for lora in picture.recipe["loras"]}
     # Those of the same name first: a catalog may be long and its files far away.
     entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)

@@ -94,15 +94,16 @@ def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
 
     Args:
         uri: The catalog.
-        allowed: Where its LoRA files may be; an entry that names another place is a problem.
+        allowed: Where it and its LoRA files may be; what is elsewhere is a problem.
     """
     try:
+        allowed.check(uri)
         items, lines = (
             _parquet_items(uri)
             if uri.partition("?")[0].endswith((".parquet", ".pq"))
             else _yaml_items(uri)
         )
-    except _NotACatalogError as error:
+    except (_NotACatalogError, LocationError) as error:
         problem = Problem(place=uri, field="(file)", problem=str(error))
         return Catalog(place=uri, entries={}, problems=(problem,))
     entries: dict[str, LoraEntry] = {}

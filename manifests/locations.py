@@ -7,7 +7,7 @@ are printed, logged and stored.
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
@@ -56,7 +56,8 @@ def absolute(text: str, *, beside: str) -> str:
     if is_uri(text):
         return text
     if text.startswith("~"):
-        return str(Path(text).expanduser())
+        with suppress(RuntimeError):  # nobody of that name: a file that is called so
+            return str(Path(text).expanduser())
     if text.startswith("/"):
         return text
     if is_uri(beside):
@@ -181,7 +182,7 @@ def _filesystem_and_path(text: str) -> tuple[fs.FileSystem, str]:
     if "\0" in text:
         raise LocationError(f"{text!r} holds a NUL character; no file is called that")
     if not is_uri(text):
-        return _local(), str(Path(text).expanduser().absolute())
+        return _local(), str(Path(text).absolute())
     parts = urlsplit(text)
     if "@" in parts.netloc:
         raise LocationError(

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 from pyarrow import NativeFile, RecordBatch
 
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.json_text import first_repeated, load_json
 from manifests.locations import LocationError, expand, open_file, open_stream
 from manifests.manifest_limits import check_parquet_size, counted_lines
@@ -47,19 +48,22 @@ class RawRow:
     is_text: bool = False
 
 
-def read_rows(uri: str) -> Iterator[RawRow | Problem]:
+def read_rows(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Iterator[RawRow | Problem]:
     """Return the rows of a manifest in order, and a problem for each that cannot be read.
 
     Args:
         uri: A file, a folder or a glob, as an absolute path or URI.
+        allowed: Where they may be; a link in a folder to a file elsewhere is a problem.
     """
     try:
+        allowed.check(uri)
         files = expand(uri, suffixes=_SUFFIXES)
     except LocationError as error:
         yield Problem(place=uri, field="(file)", problem=str(error))
         return
     for file in files:
         try:
+            allowed.check(file)
             yield from _read_file(file)
         except LocationError as error:
             yield Problem(place=file, field="(file)", problem=str(error))

@@ -112,3 +112,7 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch):
     monkeypatch.delenv("CLORA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
     assert file_cache.cache_folder() == Path("/b/clora")
+
+
+def test_a_home_of_nobody_is_an_ordinary_name():
+    assert absolute("~nobody-of-this-name/x", beside="/data") == "/data/~nobody-of-this-name/x"
