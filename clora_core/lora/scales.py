@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 from clora_core.errors import LoraFileError
@@ -76,6 +77,28 @@ class MetadataScales:
                 except OverflowError:  # JSON's integers have no end
                     return math.inf
         return None
+
+
+def read_scales(path: str | Path, metadata: Mapping[str, str]) -> MetadataScales:
+    """Return the scales that the metadata of the file ``path`` tell of.
+
+    Raises:
+        LoraFileError: As ``MetadataScales.read``, with the file's name.
+    """
+    try:
+        return MetadataScales.read(metadata)
+    except LoraFileError as error:
+        raise LoraFileError(f"{path} cannot be scaled: {error}") from error
+
+
+def finite_scale(path: str | Path, layer: str, scale: float) -> float:
+    """Return ``scale``; LoraFileError if that of ``layer`` in the file ``path`` is not finite."""
+    if not math.isfinite(scale):
+        raise LoraFileError(
+            f"{path} holds an alpha that is not finite for {layer}; its training diverged, take "
+            f"an earlier checkpoint"
+        )
+    return scale
 
 
 def _refuse_costly_patterns(patterns: Sequence[str]) -> None:
