@@ -14,6 +14,7 @@ from emoji_world import base_model_dir, dino_dir, lora_catalog
 from jobs.composable import composition_findings
 from jobs.job_file import EMOJI_WORLD, JobFile, is_hub_name, resolve_sampler
 from jobs.job_roots import job_places, refuse_outside, service_roots
+from jobs.lora_fit import lora_fit
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.catalog import Catalog, read_catalog
@@ -21,6 +22,7 @@ from manifests.check import RowDefaults, RowRules, check_rows
 from manifests.folder_cache import local_folder
 from manifests.locations import LocationError, is_uri
 from manifests.lora_files import LoraFiles
+from manifests.model_layers import UnknownLayersError, model_layers
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
 from manifests.resolved import ResolvedRow
@@ -62,6 +64,7 @@ class PreparedJob:
         sampler: Settings of rows that change none.
         scoring: Whether and with what images are scored.
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
+        unknown_layers: Why LoRA layers were not compared with the base model's; None if they were.
     """
 
     rows: Sequence[ResolvedRow]
@@ -72,6 +75,7 @@ class PreparedJob:
     sampler: SamplerConfig
     scoring: Scoring
     problems: tuple[Problem, ...]
+    unknown_layers: str | None = None
 
 
 def prepare(
@@ -121,7 +125,12 @@ def prepare(
     def complete(overrides: Mapping[str, object]) -> Mapping[str, object]:
         return resolve_sampler(overrides, base=sampler).model_dump(mode="json")
 
-    files = LoraFiles(model_width=base.cross_attention_width)
+    find_misfit = unknown_layers = None
+    try:
+        find_misfit = lora_fit(model_layers(base.folder)) if base.folder else None
+    except UnknownLayersError as error:
+        unknown_layers = str(error)
+    files = LoraFiles(model_width=base.cross_attention_width, find_misfit=find_misfit)
     defaults = RowDefaults(
         method=job.method, width=base.default_size_px, height=base.default_size_px
     )
@@ -154,6 +163,7 @@ def prepare(
             Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
             for name, text in files.broken.items()
         ),
+        unknown_layers=unknown_layers,
     )
 
 

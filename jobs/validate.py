@@ -31,6 +31,8 @@ def validate(path: str | Path) -> int:
         _complain(prepared.problems)
         broken = sum(row.problem is not None for row in prepared.rows)
         print(f"{broken:,} of {len(prepared.rows):,} row(s) name such a file", file=sys.stderr)
+        if prepared.unknown_layers is not None:
+            print(_layers_checked(prepared), file=sys.stderr)
         return BAD_INPUT
     print(summary(prepared))
     return 0
@@ -51,9 +53,16 @@ def summary(prepared: PreparedJob) -> str:
             ),
             "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
             f"  model:     {prepared.base_model_dir}",
+            f"  LoRAs:     {_layers_checked(prepared)}",
             f"  scoring:   {prepared.scoring.statement}",
         )
     )
+
+
+def _layers_checked(prepared: PreparedJob) -> str:
+    if prepared.unknown_layers is None:
+        return "every layer has its place in the model"
+    return f"not checked whether every layer has its place: {prepared.unknown_layers}"
 
 
 def _complain(problems: tuple[Problem, ...]) -> None:

@@ -4,6 +4,7 @@ A file that cannot be used is no reason to stop: the rows that name it get its s
 digest that says so, and all others are made.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from manifests.file_cache import local_copy
 from manifests.locations import LocationError
 from manifests.lora_family import misfit
 from manifests.lora_file import LoraFileInfo, LoraFileProblem, inspect_lora_file
+from manifests.safetensors_header import Header, read_header
 
-__all__ = ["LoraFileState", "LoraFiles"]
+__all__ = ["FindMisfit", "LoraFileState", "LoraFiles"]
+
+FindMisfit = Callable[[Path, Header], str | None]
+"""Takes a usable LoRA file and its header; returns why it does not fit the base model, or None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,11 +43,19 @@ class LoraFiles:
     Args:
         model_width: Cross-attention width of the base model; LoRAs of another are refused. None
             if it isn't known.
+        find_misfit: Compares layers with the base model's; None if its layers aren't known.
         cache: Folder for fetched files; the user's cache if None.
     """
 
-    def __init__(self, *, model_width: int | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        model_width: int | None = None,
+        find_misfit: FindMisfit | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self._model_width = model_width
+        self._find_misfit = find_misfit
         self._cache = cache
         self._states: dict[LoraEntry, LoraFileState] = {}
 
@@ -68,14 +81,14 @@ class LoraFiles:
             return LoraFileState(digest="broken:missing", info=None, problem=str(error))
         try:
             info = inspect_lora_file(path)
-            self._check_fit(entry, info)
+            self._check_fit(entry, path, info)
         except LoraFileProblem as problem:
             # A fetched file is called by its hash here; people know it by its URI.
             sentence = str(problem).replace(str(path), entry.uri)
             return LoraFileState(digest=broken_digest(path), info=None, problem=sentence)
         return LoraFileState(digest=info.digest, info=info, problem=None)
 
-    def _check_fit(self, entry: LoraEntry, info: LoraFileInfo) -> None:
+    def _check_fit(self, entry: LoraEntry, path: Path, info: LoraFileInfo) -> None:
         if entry.sha256 is not None and entry.sha256 != info.file_sha256:
             raise LoraFileProblem(
                 f"{entry.uri} has the sha256 {info.file_sha256} and the catalog says "
@@ -86,3 +99,6 @@ class LoraFiles:
         )
         if reason is not None:
             raise LoraFileProblem(f"{entry.uri} {reason}")
+        sentence = None if self._find_misfit is None else self._find_misfit(path, read_header(path))
+        if sentence is not None:
+            raise LoraFileProblem(sentence)
