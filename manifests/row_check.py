@@ -34,6 +34,7 @@ FindComposition = Callable[[str, str, Sequence[ResolvedLora]], Sequence[tuple[st
 """Takes method, prompt and LoRAs; returns (column, sentence) of why they cannot be composed."""
 
 MAX_REMEMBERED = 65_536
+MAX_REMEMBERED_CHARACTERS = 10_000
 GENERATED_ID_CHARACTERS = 16
 
 _Findings = list[tuple[str, str]]
@@ -225,6 +226,8 @@ class RowChecker:
 
 
 def _remember(memory: dict[str, T], name: str, value: T) -> None:
+    if len(name) > MAX_REMEMBERED_CHARACTERS:
+        return
     if len(memory) >= MAX_REMEMBERED:
         memory.clear()
     memory[name] = value

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
+from math import comb
 from typing import Any
 
 from manifests.catalog import LoraEntry
@@ -24,6 +25,8 @@ __all__ = ["Expansion", "SweepRules", "expand_sweep"]
 
 MAX_ROWS = 5_000_000
 MAX_ID_CHARACTERS = 120
+MAX_FINDINGS = 1000
+"""Then the rest is not looked at: nobody reads more."""
 
 _Findings = list[tuple[str, str]]
 
@@ -84,18 +87,19 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
     grid, more = _with_grids(spec, rules.catalog)
     findings += more
     groups: list[list[_Scene]] = []
+    room = MAX_ROWS // (len(spec.samplers) * len(spec.seeds) * len(spec.methods))
     for place, composition in grid:
-        scenes, more = _scenes(composition, spec, rules)
+        scenes, more = _scenes(composition, spec, rules, room)
         findings += [(f"{place}.{where}" if where else place, text) for where, text in more]
         groups.append(scenes)
+        room -= len(scenes)
+        if room < 0 or len(findings) > MAX_FINDINGS:
+            break
     if not grid and not findings:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
     scenes = [scene for group in groups for scene in group]
-    num_rows = len(scenes) * len(spec.samplers) * len(spec.seeds) * len(spec.methods)
-    if num_rows > MAX_ROWS:
-        findings.append(
-            ("(all)", f"stands for up to {num_rows:,} rows, more than {MAX_ROWS:,}; split it")
-        )
+    if room < 0:
+        findings.append(("(all)", f"stands for more than {MAX_ROWS:,} rows; split it"))
     return Expansion(
         rows=() if findings else tuple(_rows(groups, spec)),
         findings=tuple(dict.fromkeys(findings)),
@@ -114,9 +118,13 @@ def _with_grids(
         unknown = [name for name in names if name not in catalog]
         findings += [
             (place, f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}")
-            for name in unknown
+            for name in unknown[:MAX_FINDINGS]
         ]
-        if not unknown:
+        num_sets = comb(len(set(names)), size)
+        if num_sets > MAX_ROWS:
+            text = f"stands for {num_sets:,} sets, more than {MAX_ROWS:,}; split it"
+            findings.append((place, text))
+        elif not unknown:
             chosen = [
                 some
                 for some in combinations(dict.fromkeys(names), size)
@@ -129,8 +137,9 @@ def _with_grids(
 
 
 def _scenes(
-    composition: SweepComposition, spec: SweepSpec, rules: SweepRules
+    composition: SweepComposition, spec: SweepSpec, rules: SweepRules, room: int
 ) -> tuple[list[_Scene], _Findings]:
+    """Return the scenes of a composition, as long as there is room for them, and its mistakes."""
     requests, findings = requested_loras(composition.loras)
     findings += _unknown(requests, rules.catalog)
     templates = composition.prompts or (() if composition.prompt_file else spec.prompts)
@@ -138,13 +147,15 @@ def _scenes(
     for number, template in enumerate(templates):
         where = f"prompts[{number}]"
         for background in spec.backgrounds if "{background}" in template else (None,):
+            if len(scenes) > room or len(findings) > MAX_FINDINGS:
+                return scenes, findings
             found, problem = _of_template(template, background, requests, spec, rules.catalog)
             scenes += found
             findings += [(where, problem)] if problem else []
         if "{background}" in template and not spec.backgrounds:
             findings.append((where, "{background} is used and backgrounds is empty; list some"))
     if composition.prompt_file is not None:
-        found, more = _of_file(composition.prompt_file, requests, spec, rules)
+        found, more = _of_file(composition.prompt_file, requests, spec, rules, room)
         scenes += found
         findings += more
     if not findings:
@@ -175,7 +186,7 @@ def _of_template(
 
 
 def _of_file(
-    name: str, requests: tuple[LoraRequest, ...], spec: SweepSpec, rules: SweepRules
+    name: str, requests: tuple[LoraRequest, ...], spec: SweepSpec, rules: SweepRules, room: int
 ) -> tuple[list[_Scene], _Findings]:
     try:
         text = rules.read_text(name)
@@ -184,6 +195,8 @@ def _of_file(
     scenes: list[_Scene] = []
     findings: _Findings = []
     for number, line in read_prompt_lines(text):
+        if len(scenes) > room or len(findings) > MAX_FINDINGS:
+            break
         where = f"prompt_file line {number}"
         if isinstance(line, PromptLineError):
             findings.append((where, str(line)))
