@@ -37,7 +37,9 @@ EMOJI_WORLD = "emoji-world"
 
 MAX_JOB_BYTES = 1024**2
 
-_HUB_MODEL = re.compile(r"[\w.\-]+/[\w.\-]+@[\w.\-/]+")
+_HUB_MODEL = re.compile(r"\w[\w.\-]*/\w[\w.\-]*@\w[\w.\-]*(?:/\w[\w.\-]*)*")
+"""No part begins with a dot: the hub's client makes paths of them, and ``..`` leads anywhere."""
+
 _GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 

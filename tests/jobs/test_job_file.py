@@ -8,7 +8,7 @@ from input_kit import row, write_base_model, write_job
 
 from clora_core.config import SamplerConfig, sampler_preset
 from jobs.inputs import prepare
-from jobs.job_file import JobFile, load_job, parse_job
+from jobs.job_file import JobFile, is_hub_name, load_job, parse_job
 from manifests.base_model import BaseModelProblem
 from manifests.problems import InputError, Problem
 
@@ -209,3 +209,8 @@ def test_settings_are_checked_against_the_preset_that_the_job_will_run_with():
     assert job(sampler={"num_steps": 20}).sampler_config().num_steps == 20
     few = {"sampler": {"num_steps": 20}, "base_model": "sd15"}
     assert "guide_until_step (25) must be" in problems_of(MINIMAL | few)["sampler"].problem
+
+
+@pytest.mark.parametrize("name", ["owner/name@main", "o-1/sd_v1.5@refs/pr/3", "a/b@0f3c.x-y"])
+def test_names_of_the_hub_are_known_as_such(name):
+    assert is_hub_name(name)

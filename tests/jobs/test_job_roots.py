@@ -61,6 +61,17 @@ def test_the_embedded_world_and_hub_models_are_no_places(folder: Path):
     assert validate(job) == 0
 
 
+@pytest.mark.parametrize(
+    "model", ["owner/name@../../../mine/ref", "../models/x@main", "owner/..@main", "o/n@a/../b"]
+)
+def test_a_hub_name_cannot_lead_to_a_place(folder: Path, model: str):
+    """The hub's client makes paths of owner, name and revision, beside its own cache."""
+    for setting in ({"base_model": model}, {"scoring": {"model": model}}):
+        path = write_job(folder, [row()], **setting)
+        with pytest.raises(InputError):
+            prepare(load_job(path), snapshot=lambda name: pytest.fail(f"asked the hub for {name}"))
+
+
 def test_a_mask_outside_costs_its_row(folder: Path, tmp_path: Path):
     (tmp_path / "mask.png").write_bytes(b"secret")
     region = {"mask": str(tmp_path / "mask.png")}
