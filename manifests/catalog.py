@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
 from manifests.locations import LocationError, absolute, open_file, parent, read_bytes
-from manifests.parquet_rows import parquet_rows
+from manifests.parquet_rows import open_parquet, parquet_rows
 from manifests.problems import Problem
 from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
@@ -161,7 +161,8 @@ def _yaml_items(uri: str) -> tuple[Sequence[Any], list[int]]:
 def _parquet_items(uri: str) -> tuple[Sequence[Any], list[int]]:
     try:
         with open_file(uri) as file:
-            rows = list(islice(parquet_rows(file, file=uri), MAX_ENTRIES + 1))
+            table = open_parquet(file, file=uri)
+            rows = list(islice(parquet_rows(file, table), MAX_ENTRIES + 1))
     except LocationError as error:
         raise _NotACatalogError(str(error)) from error
     if len(rows) > MAX_ENTRIES:

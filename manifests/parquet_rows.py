@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from manifests.locations import LocationError
 from manifests.manifest_limits import check_parquet_size
 
-__all__ = ["parquet_rows"]
+__all__ = ["open_parquet", "parquet_rows"]
 
 BATCH_ROWS = 4096
 MAX_PIECE_BYTES = 64 * 1024**2
@@ -24,19 +25,37 @@ VALUE_BYTES = 64
 """What a Python value takes beside its text, about."""
 
 
-def parquet_rows(source: pa.NativeFile, *, file: str) -> Iterator[dict[str, Any] | str]:
-    """Yield the values of every row, or why it cannot be read, in order.
+def open_parquet(source: pa.NativeFile, *, file: str) -> pq.ParquetFile:
+    """Return a Parquet file of which the footer alone is read.
 
     Args:
         source: The open file.
         file: Its name, for messages.
 
     Raises:
-        LocationError: The file says that it holds too much.
+        LocationError: The file says that it holds too much, or names its columns in no UTF-8.
         ArrowException: It is no Parquet, or damaged.
     """
-    table = pq.ParquetFile(source)
+    try:
+        table = pq.ParquetFile(source)
+    except UnicodeDecodeError as error:
+        raise LocationError(
+            f"{file} has the name of a column that is not UTF-8; write the file again"
+        ) from error
     check_parquet_size(table, file=file)
+    return table
+
+
+def parquet_rows(source: pa.NativeFile, table: pq.ParquetFile) -> Iterator[dict[str, Any] | str]:
+    """Yield the values of every row, or why it cannot be read, in order.
+
+    Args:
+        source: The open file.
+        table: Of that file, from ``open_parquet``.
+
+    Raises:
+        ArrowException: It is damaged.
+    """
     columns = [table.schema.column(index) for index in range(len(table.schema.names))]
     # Not those within lists and structs: Arrow cannot read these so across row groups.
     texts = [

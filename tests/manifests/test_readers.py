@@ -222,3 +222,11 @@ def test_parquet_rows_are_those_of_the_table_however_it_is_written_and_cut(
         for row in table.to_pylist()
     ]
     assert values_of(path) == expected
+
+
+def test_a_parquet_column_whose_name_is_not_utf_8_is_a_problem(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"shelf": ["a"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"shelf", b"sh\xd2lf"))
+    (problem,) = read_rows(str(path))
+    assert "has the name of a column that is not UTF-8" in str(problem)
