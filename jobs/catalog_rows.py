@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from manifests.problems import Problem
+from manifests.text_rules import MAX_PROMPT_CHARACTERS
 from manifests.wording import did_you_mean, shown
 
 __all__ = ["Axes", "axis_problems", "expand_rows", "lora_list"]
@@ -18,6 +19,7 @@ __all__ = ["Axes", "axis_problems", "expand_rows", "lora_list"]
 MAX_ROWS = 10_000_000
 
 _PLACE = re.compile(r"\{([^{}]*)\}")
+_LONGEST_VALUE = MAX_PROMPT_CHARACTERS + 1
 _NAME = {"item": "items", "scene": "scenes"}
 
 
@@ -73,6 +75,10 @@ def axis_problems(axes: Axes, *, place: str) -> list[Problem]:
             text = f"should be a text with places for columns of items, got {shown(prompt)}"
             problems.append(_in_scene(place, number, scene, text))
             continue
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            text = f"should have at most {MAX_PROMPT_CHARACTERS:,} characters, got {len(prompt):,}"
+            problems.append(_in_scene(place, number, scene, text))
+            continue
         for name in _PLACE.findall(prompt):
             if name not in known:
                 text = f"{{{name}}} is no column of the items; {did_you_mean(name, known)}"
@@ -90,7 +96,8 @@ def expand_rows(axes: Axes) -> Iterator[dict[str, Any]]:
         for scene in axes.scenes:
             values = {**item, **scene}
             prompt = _PLACE.sub(
-                lambda found, values=values: str(values.get(found[1], found[0])),
+                # Cut where the row's check finds it too long: a scene may name it a thousand times.
+                lambda found, values=values: str(values.get(found[1], found[0]))[:_LONGEST_VALUE],
                 str(scene["prompt"]),
             )
             for look, added in axes.looks.items():

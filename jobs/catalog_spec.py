@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from jobs.catalog_rows import Axes, axis_problems, expand_rows
 from jobs.inputs import PreparedJob, prepare
 from jobs.job_file import MAX_JOB_BYTES, JobFile, load_job, parse_job
+from jobs.job_roots import service_roots
+from manifests.allowed_roots import AllowedRoots
 from manifests.locations import LocationError, absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
@@ -92,7 +94,7 @@ def load_catalog(path: str | Path) -> CatalogSpec:
         problems += error.problems
     axes = None
     if has_axes and not problems:
-        axes = _read_axes(settings, place, problems)
+        axes = _read_axes(settings, place, problems, service_roots())
     if problems or job is None:
         raise InputError(problems)
     return CatalogSpec(job=job, axes=axes, settings=settings)
@@ -139,8 +141,12 @@ def _read_yaml(place: str) -> dict[str, Any]:
     return {str(name): value for name, value in cast("Mapping[object, Any]", values).items()}
 
 
-def _read_axes(settings: CatalogSettings, place: str, problems: list[Problem]) -> Axes:
-    tables = {name: _table(getattr(settings, name), name, place, problems) for name in AXIS_FILES}
+def _read_axes(
+    settings: CatalogSettings, place: str, problems: list[Problem], allowed: AllowedRoots
+) -> Axes:
+    tables = {
+        name: _table(getattr(settings, name), name, place, problems, allowed) for name in AXIS_FILES
+    }
     axes = Axes(
         items=tables["items"],
         scenes=tables["scenes"],
@@ -153,7 +159,7 @@ def _read_axes(settings: CatalogSettings, place: str, problems: list[Problem]) -
 
 
 def _table(
-    given: _Table | None, name: str, place: str, problems: list[Problem]
+    given: _Table | None, name: str, place: str, problems: list[Problem], allowed: AllowedRoots
 ) -> list[dict[str, Any]]:
     if given is None:
         text = f"is missing; give rows, or a file of them, with a column {name[:-1]!r}"
@@ -162,6 +168,11 @@ def _table(
     if not isinstance(given, str):
         return given
     file = absolute(given, beside=parent(place))
+    try:
+        allowed.check(file)
+    except LocationError as error:
+        problems.append(Problem(place=place, field=name, problem=str(error)))
+        return []
     if file.endswith((".yaml", ".yml")):
         rows: Any = _read_yaml(file).get(name)
         if not isinstance(rows, list):
@@ -170,7 +181,7 @@ def _table(
             return []
         return cast("list[dict[str, Any]]", rows)
     rows = []
-    for row in read_rows(file):
+    for row in read_rows(file, allowed=allowed):
         if isinstance(row, Problem):
             problems.append(row)
         else:

@@ -16,10 +16,12 @@ from PIL import Image
 
 from emoji_world import base_model_dir, presence_file
 from emoji_world.bestiary import INSTANCES
+from jobs.job_roots import service_roots
 from jobs.run_request import references_folder
 from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
 from manifests.locations import LocationError, absolute
+from manifests.problems import InputError
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
@@ -64,7 +66,7 @@ def evaluated(
             score.
 
     Raises:
-        NoOutputError: The CLIP model cannot be read.
+        NoOutputError: The CLIP model cannot be read, or the references may not be.
     """
     more = _presence(storage)
     if clip_model is not None:
@@ -115,7 +117,14 @@ def _references(storage: Storage, record: Mapping[str, Any]) -> Storage | None:
     if digest is None:
         return None
     kept_at = record["job"].get("scoring", {}).get("references_at")
-    return open_storage(f"{kept_at or f'{storage.uri}/references'}/{references_folder(digest)}")
+    folder = references_folder(digest)
+    if kept_at is None:
+        return open_storage(f"{storage.uri}/references/{folder}")
+    try:
+        service_roots().check(kept_at)
+        return open_storage(f"{kept_at}/{folder}")
+    except (LocationError, InputError, StorageError) as error:
+        raise NoOutputError(f"{storage.uri}: its references: {error}") from error
 
 
 def _presence(storage: Storage) -> dict[str, dict[str, float]]:

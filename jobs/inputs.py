@@ -14,7 +14,8 @@ from emoji_world import dino_dir, lora_catalog
 from jobs.base_models import JobModel, hub_snapshot, job_models
 from jobs.composable import composition_findings
 from jobs.job_file import JobFile, resolve_sampler
-from jobs.job_roots import refuse_outside, service_roots
+from jobs.job_roots import job_places, refuse_outside, service_roots
+from jobs.lora_fit import lora_fit
 from jobs.model_names import EMOJI_WORLD, is_hub_name
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelProblem
@@ -22,7 +23,8 @@ from manifests.catalog import Catalog, read_catalog
 from manifests.check import check_rows
 from manifests.folder_cache import local_folder
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
+from manifests.model_layers import UnknownLayersError, model_layers
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
 from manifests.resolved import ResolvedRow
@@ -59,6 +61,8 @@ class PreparedJob:
         models: Base models by the name that rows give them; the empty name is for those without.
         scoring: Whether and with what images are scored.
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
+        unknown_layers: Why LoRA layers were not compared with those of a base model, a sentence for
+            each that does not tell its own.
     """
 
     rows: Sequence[ResolvedRow]
@@ -66,6 +70,7 @@ class PreparedJob:
     models: Mapping[str, JobModel]
     scoring: Scoring
     problems: tuple[Problem, ...]
+    unknown_layers: tuple[str, ...] = ()
 
     @property
     def models_by_digest(self) -> dict[str, JobModel]:
@@ -96,7 +101,10 @@ def prepare(
         InputError: With every problem of job, catalog, base model and manifest.
     """
     allowed = service_roots()
-    refuse_outside(job, allowed, place=place)
+    places = job_places(job)
+    if raw_rows is not None:
+        del places["manifest"]  # its rows are given
+    refuse_outside(places, allowed, place=place)
     models, findings = job_models(job, snapshot or hub_snapshot)
     problems = [Problem(place=place, field=field, problem=text) for field, text in findings]
     scoring = _NO_SCORES
@@ -111,11 +119,12 @@ def prepare(
         problems.append(Problem(place=place, field="scoring.model", problem=text))
     catalog = job_catalog(job, allowed)
     problems.extend(catalog.problems)
+    fits, unknown_layers = _lora_fits(models)
     files = LoraFiles()
     rules = RowRules(
         catalog=catalog,
         lora_files=files,
-        base_models={name: _row_model(model) for name, model in models.items()},
+        base_models={name: _row_model(model, fits[name]) for name, model in models.items()},
         method=job.method,
         methods=tuple(METHODS),
         composition_findings=composition_findings,
@@ -123,7 +132,7 @@ def prepare(
         engine_version=ENGINE_VERSION,
         allowed=allowed,
     )
-    raw_rows = read_rows(job.manifest) if raw_rows is None else raw_rows
+    raw_rows = read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows
     checked = check_rows(raw_rows, rules, place=job.manifest)
     problems.extend(checked.problems)
     if problems:
@@ -137,17 +146,32 @@ def prepare(
             Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
             for name, text in files.broken
         ),
+        unknown_layers=unknown_layers,
     )
 
 
-def _row_model(model: JobModel) -> RowModel:
+def _lora_fits(models: Mapping[str, JobModel]) -> tuple[dict[str, LoraFit], tuple[str, ...]]:
+    """Return what LoRAs must be for each model, and why the layers of some are not known."""
+    fits: dict[str, LoraFit] = {}
+    unknown: list[str] = []
+    for name, model in models.items():
+        find_misfit = None
+        try:
+            find_misfit = lora_fit(model_layers(model.facts.folder)) if model.facts.folder else None
+        except UnknownLayersError as error:
+            unknown.append(str(error))
+        fits[name] = LoraFit(model_width=model.facts.cross_attention_width, find=find_misfit)
+    return fits, tuple(dict.fromkeys(unknown))
+
+
+def _row_model(model: JobModel, fit: LoraFit) -> RowModel:
     def complete(overrides: Mapping[str, object]) -> Mapping[str, object]:
         return resolve_sampler(overrides, base=model.sampler).model_dump(mode="json")
 
     return RowModel(
         digest=model.facts.digest,
         side_px=model.facts.default_size_px,
-        lora_width=model.facts.cross_attention_width,
+        lora_fit=fit,
         resolve_sampler=complete,
     )
 

@@ -6,6 +6,7 @@ Relative paths start at the job file, so that a folder with a job in it can be m
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -30,7 +31,7 @@ from jobs.model_names import (
 from manifests.locations import LocationError, absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
 from manifests.text_rules import LoraName
-from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
+from manifests.wording import MAX_FINDINGS, WHOLE, SettingsError, did_you_mean, sentences, shown
 from manifests.yaml_text import YamlError, load_yaml
 
 __all__ = [
@@ -269,11 +270,8 @@ def resolve_sampler(
         SettingsError: With one finding per mistake; an unknown name comes with the nearest one.
     """
     known = ("preset", *SamplerConfig.model_fields)
-    findings = [
-        (str(name), f"is not a known setting; {did_you_mean(str(name), known)}")
-        for name in settings
-        if name not in known
-    ]
+    unknown = islice((str(name) for name in settings if name not in known), MAX_FINDINGS)
+    findings = [(name, f"is not a known setting; {did_you_mean(name, known)}") for name in unknown]
     resolved = None
     try:
         resolved = SamplerConfig.resolve(

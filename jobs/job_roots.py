@@ -4,12 +4,14 @@
 their own inputs and their output are judged by the same list, before any of them is touched.
 """
 
+from collections.abc import Mapping
+
 from jobs.job_file import JobFile
 from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
 from manifests.allowed_roots import VARIABLE, AllowedRoots, allowed_roots, named
 from manifests.problems import InputError, Problem
 
-__all__ = ["refuse_outside", "service_roots"]
+__all__ = ["job_places", "refuse_outside", "service_roots"]
 
 
 def service_roots() -> AllowedRoots:
@@ -25,20 +27,15 @@ def service_roots() -> AllowedRoots:
         raise InputError([problem]) from error
 
 
-def refuse_outside(job: JobFile, allowed: AllowedRoots, *, place: str) -> None:
-    """Refuse a job that names a place outside.
+def job_places(job: JobFile) -> dict[str, str]:
+    """Return the places that a job names, by setting.
 
     The embedded world and models named by hub id are no places and stay open.
 
     Args:
         job: From ``load_job``, its paths absolute.
-        allowed: From ``service_roots``.
-        place: The job file, for messages.
-
-    Raises:
-        InputError: With a problem for every setting that names such a place.
     """
-    places = {
+    named_by_job = {
         "manifest": job.manifest,
         "output": job.output,
         "loras": job.loras,
@@ -49,10 +46,26 @@ def refuse_outside(job: JobFile, allowed: AllowedRoots, *, place: str) -> None:
         "scoring.model": None if is_hub_name(job.scoring.model or "") else job.scoring.model,
         "scoring.references_at": job.scoring.references_at,
     }
+    return {
+        field: value
+        for field, value in named_by_job.items()
+        if value is not None and value != EMOJI_WORLD
+    }
+
+
+def refuse_outside(places: Mapping[str, str], allowed: AllowedRoots, *, place: str) -> None:
+    """Refuse a file that names a place outside.
+
+    Args:
+        places: From ``job_places``, as far as they are used.
+        allowed: From ``service_roots``.
+        place: The file, for messages.
+
+    Raises:
+        InputError: With a problem for every setting that names such a place.
+    """
     problems: list[Problem] = []
     for field, value in places.items():
-        if value is None or value == EMOJI_WORLD:
-            continue
         refusal = allowed.refusal(value)
         if refusal is not None:
             problems.append(Problem(place=place, field=field, problem=f"{named(value)} {refusal}"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from manifests.catalog_entry import catalog_entry, catalog_name
 from manifests.lora_file import LoraFileProblem
 from manifests.lora_report import LoraReport, lora_report
+from manifests.text_rules import printable
 
 __all__ = ["described", "inspect"]
 
@@ -33,7 +34,7 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
         try:
             report = lora_report(path)
         except LoraFileProblem as problem:
-            print(_printable(str(problem)), file=sys.stderr)
+            print(printable(str(problem)), file=sys.stderr)
             has_problem = True
             continue
         if as_catalog:
@@ -57,7 +58,7 @@ def described(report: LoraReport, *, same_as: Path) -> str:
     kind = {"locon": "LoCon"}.get(info.format, info.format)
     parts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
     lines = [
-        f"{_printable(str(report.path))}: {kind} LoRA for {_family(report)}",
+        f"{printable(str(report.path))}: {kind} LoRA for {_family(report)}",
         f"  changes:  {info.num_layers:,} layers ({parts})",
         f"  rank:     {_listed(report.ranks)}, alpha {_listed(report.alphas)} "
         f"(scale {_listed(report.scales)})",
@@ -81,7 +82,7 @@ def described(report: LoraReport, *, same_as: Path) -> str:
         f"  sha256:   {info.file_sha256}",
     ]
     if same_as != report.path:
-        lines.append(f"  note:     the same LoRA as {_printable(str(same_as))}")
+        lines.append(f"  note:     the same LoRA as {printable(str(same_as))}")
     return "\n".join(lines)
 
 
@@ -99,8 +100,3 @@ def _listed(values: Sequence[float]) -> str:
     if len(texts) <= 4:
         return ", ".join(texts)
     return f"{texts[0]} to {texts[-1]} ({len(texts)} different)"
-
-
-def _printable(text: str) -> str:
-    """Return ``text`` without what a terminal would obey: file names may hold anything."""
-    return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in text)

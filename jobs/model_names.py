@@ -10,7 +10,9 @@ __all__ = ["EMOJI_WORLD", "default_preset", "is_hub_name", "model_setting", "nam
 EMOJI_WORLD = "emoji-world"
 """What a job calls the embedded base model and its LoRA catalog."""
 
-_HUB_MODEL = re.compile(r"[\w.\-]+/[\w.\-]+@[\w.\-/]+")
+_HUB_MODEL = re.compile(r"\w[\w.\-]*/\w[\w.\-]*@\w[\w.\-]*(?:/\w[\w.\-]*)*")
+"""No part begins with a dot: the hub's client makes paths of them, and ``..`` leads anywhere."""
+
 _GONE: Mapping[str, str] = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"
 }

@@ -45,11 +45,11 @@ def read_picture(path: Path) -> Picture:
     """
     try:
         with Image.open(path) as image:
-            texts = image.text if isinstance(image, PngImageFile) else {}
+            texts = dict(image.text) if isinstance(image, PngImageFile) else {}
             pixels = np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist; check the path") from None
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise PictureError(f"{path} is not a picture that can be read: {error}") from error
     try:
         recipe = json.loads(texts["clora"])

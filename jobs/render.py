@@ -6,7 +6,7 @@ picture, so this is also how to ask whether another machine or version still mak
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,14 @@ from clora_core.rows import AttentionRecord, RowFailure
 from jobs.base_models import model_facts
 from jobs.inputs import job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
-from jobs.job_roots import service_roots
+from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.picture import Picture, PictureError, read_picture, with_texts
+from manifests.allowed_roots import AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.problems import InputError
 from pipelines.planned_rows import compose_row
 from pipelines.report.attention import attention_sheet, maps_name
@@ -82,12 +83,16 @@ def render(
         if maps:
             _check_maps(picture, path)
         job = _job_of(path) if job_path is None else load_job(job_path)
+        allowed = service_roots()
+        used = {name: where for name, where in job_places(job).items() if _is_used(name)}
+        refuse_outside(used, allowed, place=str(job_path or path))
         base = _base_of(picture, job, path)
+        uris = _lora_uris(picture, job, base, allowed)
         row = compose_row(
-            _planned(picture.recipe, _lora_uris(picture, job, base)),
-            local_path=lambda uri: str(local_copy(uri)),
+            _planned(picture.recipe, uris),
+            local_path=lambda uri: _local_path(uri, uris.values(), allowed),
         )
-    except (PictureError, InputError) as error:
+    except (PictureError, InputError, LocationError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     made_by = picture.recipe["versions"].get("engine")
@@ -168,10 +173,24 @@ def _base_of(picture: Picture, job: JobFile, path: Path) -> BaseModelFacts:
     )
 
 
-def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str, str]:
+def _is_used(setting: str) -> bool:
+    """Return whether a place of the job has a part in making a picture."""
+    return setting == "loras" or setting.partition(".")[0] in ("base_model", "base_models")
+
+
+def _local_path(uri: str, loras: Collection[str], allowed: AllowedRoots) -> str:
+    """Return a local copy of a LoRA, whose catalog was judged, or of a mask, which is not yet."""
+    if uri not in loras:
+        allowed.check(uri)
+    return str(local_copy(uri))
+
+
+def _lora_uris(
+    picture: Picture, job: JobFile, base: BaseModelFacts, allowed: AllowedRoots
+) -> dict[str, str]:
     """Return where the LoRAs of the recipe are, by digest."""
-    files = LoraFiles()
-    catalog = job_catalog(job, service_roots())
+    files, fit = LoraFiles(), LoraFit(model_width=base.cross_attention_width)
+    catalog = job_catalog(job, allowed)
     named = {lora["name"] for lora in picture.recipe["loras"]}
     # Those of the same name first: a catalog may be long and its files far away.
     entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)
@@ -180,7 +199,7 @@ def _lora_uris(picture: Picture, job: JobFile, base: BaseModelFacts) -> dict[str
     for entry in entries:
         if not missing:
             break
-        digest = files.state(entry, model_width=base.cross_attention_width).digest
+        digest = files.state(entry, fit).digest
         if missing.pop(digest, None) is not None:
             uris[digest] = entry.uri
     if missing:

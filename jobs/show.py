@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from jobs.picture import PictureError, read_picture
+from manifests.text_rules import printable
 
 __all__ = ["show"]
 
@@ -16,7 +17,7 @@ def show(path: Path) -> int:
     except PictureError as error:
         print(error, file=sys.stderr)
         return 2
-    print(picture.parameters)
-    print()
-    print(json.dumps(picture.recipe, indent=2, ensure_ascii=False))
+    recipe = json.dumps(picture.recipe, indent=2, ensure_ascii=False)
+    for line in (*picture.parameters.splitlines(), "", *recipe.split("\n")):
+        print(printable(line))
     return 0

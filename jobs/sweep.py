@@ -18,7 +18,9 @@ from clora_core.methods import METHODS
 from emoji_world import lora_catalog
 from jobs.composable import composition_findings
 from jobs.job_file import JobFile, parse_job, resolve_sampler
+from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
+from manifests.allowed_roots import AllowedRoots
 from manifests.catalog import Catalog, read_catalog
 from manifests.locations import absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
@@ -79,12 +81,17 @@ def _check_free(storage: Storage) -> None:
 
 def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
     """Return the job and the rows of a sweep that holds; InputError with all problems else."""
+    allowed = service_roots()
     problems: list[Problem] = []
     job = None
     try:
         job = parse_job(_job_values(spec), place=place)
     except InputError as error:
         problems += error.problems
+    if job is not None:
+        places = job_places(job)
+        del places["manifest"]  # it is written into the output
+        refuse_outside(places, allowed, place=place)
     for number, settings in enumerate(spec.samplers):
         try:
             resolve_sampler(settings, base=None if job is None else job.sampler_config())
@@ -97,13 +104,13 @@ def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
                 )
                 for field, text in error.findings
             ]
-    catalog = _catalog(spec, place)
+    catalog = _catalog(spec, place, allowed)
     problems += catalog.problems
     rules = SweepRules(
         catalog=catalog,
         methods=tuple(METHODS),
         composition_findings=composition_findings,
-        read_text=lambda name: _text(absolute(name, beside=parent(place))),
+        read_text=lambda name: _text(absolute(name, beside=parent(place)), allowed),
     )
     expansion = expand_sweep(spec, rules)
     problems += [
@@ -127,17 +134,18 @@ def _job_values(spec: SweepSpec) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value not in (None, {})}
 
 
-def _catalog(spec: SweepSpec, place: str) -> Catalog:
+def _catalog(spec: SweepSpec, place: str, allowed: AllowedRoots) -> Catalog:
     uses_emoji_world = spec.base_model in (None, EMOJI_WORLD)
     name = spec.loras or (EMOJI_WORLD if uses_emoji_world else None)
     if name is None:
         return Catalog(place="(no catalog)", entries={})
     if name == EMOJI_WORLD:
         return read_catalog(str(lora_catalog()))
-    return read_catalog(absolute(name, beside=parent(place)))
+    return read_catalog(absolute(name, beside=parent(place)), allowed=allowed)
 
 
-def _text(place: str) -> str:
+def _text(place: str, allowed: AllowedRoots) -> str:
+    allowed.check(place)
     return read_bytes(place, max_bytes=MAX_SWEEP_BYTES).decode("utf-8-sig", errors="replace")
 
 

@@ -31,6 +31,8 @@ def validate(path: str | Path) -> int:
         _complain(prepared.problems)
         broken = sum(row.problem is not None for row in prepared.rows)
         print(f"{broken:,} of {len(prepared.rows):,} row(s) name such a file", file=sys.stderr)
+        if prepared.unknown_layers:
+            print(_layers_checked(prepared), file=sys.stderr)
         return BAD_INPUT
     print(summary(prepared))
     return 0
@@ -53,9 +55,17 @@ def summary(prepared: PreparedJob) -> str:
             "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
             "  models:    "
             + _counted(Counter(models[row.base_model_digest].label for row in rows)),
+            f"  LoRAs:     {_layers_checked(prepared)}",
             f"  scoring:   {prepared.scoring.statement}",
         )
     )
+
+
+def _layers_checked(prepared: PreparedJob) -> str:
+    if not prepared.unknown_layers:
+        return "every layer has its place in its model"
+    reasons = "; ".join(prepared.unknown_layers)
+    return f"not checked whether every layer has its place: {reasons}"
 
 
 def _complain(problems: tuple[Problem, ...]) -> None:

@@ -4,15 +4,16 @@ Reads rows (Parquet, CSV, JSONL), the LoRA catalog and LoRA file headers; report
 at once; gives each row a key that is the hash of everything that changes its pixels. Loads in a
 moment: neither torch nor Ray nor any model library is imported here.
 
-    rows         readers, manifest_limits > row_schema, row_loras, regions > row_rules > row_check
-                 > check, resolved, keys
+    rows         parquet_rows, manifest_limits > readers;
+                 row_schema, row_loras, regions > row_rules > row_check > check, resolved, keys
     LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
                  lora_layers, lora_names, other_adapters; lora_family
     a LoRA told  lora_report > lora_scales, lora_parts, lora_fingerprint, gallery_hashes,
                  trainer_notes > catalog_entry
-    base model   base_model, digests
-    sweeps       sweep_spec, sweep_text, prompt_lines > sweep
-    places       locations (paths and URIs), file_cache (local copies), allowed_roots (services)
+    base model   base_model, digests; model_layers (what LoRAs find a place in)
+    sweeps       sweep_spec, sweep_text, prompt_lines > sweep > sweep_rows
+    places       locations (paths and URIs), globs, file_cache (local copies), allowed_roots
+                 (services)
     text         text_rules, wording, problems, json_text, yaml_text
 
 A row and a LoRA pass through the modules from left to right; each begins with its rule.

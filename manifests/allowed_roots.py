@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from manifests.locations import is_uri
+from manifests.locations import LocationError, is_uri
 from manifests.wording import shown
 
 __all__ = ["EVERYWHERE", "VARIABLE", "AllowedRoots", "allowed_roots", "named"]
 
 VARIABLE = "CLORA_ALLOWED_ROOTS"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CREDENTIALS = re.compile(r"(\A[A-Za-z][A-Za-z0-9+.\-]*://)[^/?#]*@")
 
 
@@ -47,8 +48,8 @@ class AllowedRoots:
             )
         if self.roots is None:
             return None
-        if "\0" in place:
-            return "holds a NUL character; no file is called that"
+        if _CONTROL.search(place):
+            return "holds a control character; no file of a service is called that"
         try:
             parts = urlsplit(place) if is_uri(place) else None
             if parts is None or parts.scheme == "file":
@@ -70,6 +71,16 @@ class AllowedRoots:
             f"is outside the places that this service opens; move it below one of "
             f"{', '.join(self.roots) or '(none)'}, or have {VARIABLE} changed"
         )
+
+    def check(self, place: str) -> None:
+        """Refuse a place that may not be used, before it is touched; argument as in ``refusal``.
+
+        Raises:
+            LocationError: The sentence names the place and the reason.
+        """
+        refusal = self.refusal(place)
+        if refusal is not None:
+            raise LocationError(f"{named(place)} {refusal}")
 
 
 def named(place: str) -> str:
@@ -114,10 +125,14 @@ def _holds_uri(root: str, parts: SplitResult) -> bool:
     if (own.scheme, own.netloc, own.query) != (parts.scheme, parts.netloc, parts.query):
         return False
     names = unquote(parts.path).split("/")
-    if ".." in names or "." in names:
+    if ".." in names or "." in names or parts.fragment:
         return False
-    below = unquote(own.path).rstrip("/")
-    return unquote(parts.path) == below or unquote(parts.path).startswith(f"{below}/")
+    # Readers take %41 for A, and whoever writes takes it as it stands: it must be inside for both.
+    return _is_below(own.path, parts.path) and _is_below(unquote(own.path), unquote(parts.path))
+
+
+def _is_below(folder: str, path: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _private_host(parts: SplitResult) -> str | None:

@@ -7,13 +7,14 @@ are relative to the catalog, so that a folder with a catalog and its LoRAs can b
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, cast
 
-import pyarrow.parquet as pq
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
 from manifests.locations import LocationError, absolute, open_file, parent, read_bytes
+from manifests.parquet_rows import open_parquet, parquet_rows
 from manifests.problems import Problem
 from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
@@ -23,6 +24,7 @@ from manifests.yaml_text import YamlError, load_yaml, numbered_items
 __all__ = ["Catalog", "LoraEntry", "read_catalog"]
 
 MAX_CATALOG_BYTES = 64 * 1024**2
+MAX_ENTRIES = 1_000_000
 
 
 def _is_sha256(value: str | None) -> str | None:
@@ -94,15 +96,16 @@ def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
 
     Args:
         uri: The catalog.
-        allowed: Where its LoRA files may be; an entry that names another place is a problem.
+        allowed: Where it and its LoRA files may be; what is elsewhere is a problem.
     """
     try:
+        allowed.check(uri)
         items, lines = (
             _parquet_items(uri)
             if uri.partition("?")[0].endswith((".parquet", ".pq"))
             else _yaml_items(uri)
         )
-    except _NotACatalogError as error:
+    except (_NotACatalogError, LocationError) as error:
         problem = Problem(place=uri, field="(file)", problem=str(error))
         return Catalog(place=uri, entries={}, problems=(problem,))
     entries: dict[str, LoraEntry] = {}
@@ -158,13 +161,18 @@ def _yaml_items(uri: str) -> tuple[Sequence[Any], list[int]]:
 def _parquet_items(uri: str) -> tuple[Sequence[Any], list[int]]:
     try:
         with open_file(uri) as file:
-            items = pq.read_table(file).to_pylist()
-        # A table with gaps holds NaN where nothing is given.
-        items = [{k: v for k, v in item.items() if v == v} for item in items]
+            table = open_parquet(file, file=uri)
+            rows = list(islice(parquet_rows(file, table), MAX_ENTRIES + 1))
     except LocationError as error:
         raise _NotACatalogError(str(error)) from error
-    except (ValueError, OverflowError) as error:
-        raise _NotACatalogError(f"holds a value that cannot be read ({error})") from error
+    if len(rows) > MAX_ENTRIES:
+        raise _NotACatalogError(f"holds more than {MAX_ENTRIES:,} LoRAs; split it")
+    items: list[Any] = []
+    for line, row in enumerate(rows, start=1):
+        if isinstance(row, str):
+            raise _NotACatalogError(f"row {line} {row}")
+        # A table with gaps holds NaN where nothing is given.
+        items.append({name: value for name, value in row.items() if value == value})
     return items, list(range(1, len(items) + 1))
 
 

@@ -30,6 +30,7 @@ _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
     "F16": (np.uint16, 0x7C00),
     "BF16": (np.uint16, 0x7F80),
     "F32": (np.uint32, 0x7F800000),
+    "F64": (np.uint64, 0x7FF0000000000000),
 }
 """Bits that are all ones exactly in infinities and NaNs."""
 

@@ -7,13 +7,14 @@ are printed, logged and stored.
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from pyarrow import ArrowException, NativeFile, fs
 
+from manifests.globs import glob_pattern
 from manifests.s3_reader import s3_filesystem
 
 __all__ = [
@@ -56,7 +57,8 @@ def absolute(text: str, *, beside: str) -> str:
     if is_uri(text):
         return text
     if text.startswith("~"):
-        return str(Path(text).expanduser())
+        with suppress(RuntimeError):  # nobody of that name: a file that is called so
+            return str(Path(text).expanduser())
     if text.startswith("/"):
         return text
     if is_uri(beside):
@@ -112,7 +114,10 @@ def expand(text: str, *, suffixes: tuple[str, ...]) -> list[str]:
             found = [path]
         elif _GLOB.search(path):
             fixed = path[: _GLOB.search(path).start()].rpartition("/")[0]  # pyright: ignore[reportOptionalMemberAccess]
-            pattern = _glob_pattern(path)
+            try:
+                pattern = glob_pattern(path)
+            except ValueError as error:
+                raise LocationError(f"{text} {error}") from error
             found = [name for name in _files_below(filesystem, fixed) if pattern.fullmatch(name)]
             if not found:
                 raise LocationError(f"no file matches {text}")
@@ -181,7 +186,7 @@ def _filesystem_and_path(text: str) -> tuple[fs.FileSystem, str]:
     if "\0" in text:
         raise LocationError(f"{text!r} holds a NUL character; no file is called that")
     if not is_uri(text):
-        return _local(), str(Path(text).expanduser().absolute())
+        return _local(), str(Path(text).absolute())
     parts = urlsplit(text)
     if "@" in parts.netloc:
         raise LocationError(
@@ -246,27 +251,3 @@ def _files_below(filesystem: fs.FileSystem, folder: str) -> list[str]:
 
 def _is_hidden(path: str) -> bool:
     return any(part.startswith((".", "_")) for part in PurePosixPath(path).parts)
-
-
-def _glob_pattern(glob: str) -> re.Pattern[str]:
-    """Return the pattern of a glob in which only ``**`` crosses folders."""
-    token = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]")
-    pieces: list[str] = []
-    end = 0
-    for match in token.finditer(glob):
-        pieces.append(re.escape(glob[end : match.start()]))
-        end = match.end()
-        wild = match.group()
-        if wild == "**/":
-            pieces.append("(?:[^/]+/)*")
-        elif wild == "**":
-            pieces.append(".*")
-        elif wild == "*":
-            pieces.append("[^/]*")
-        elif wild == "?":
-            pieces.append("[^/]")
-        else:
-            inner = wild[1:-1].replace("\\", r"\\").replace("[", r"\[")
-            pieces.append(f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]")
-    pieces.append(re.escape(glob[end:]))
-    return re.compile("".join(pieces))

@@ -4,6 +4,7 @@ A file that cannot be used is no reason to stop: the rows that name it get its s
 digest that says so, and all others are made.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,29 @@ from manifests.file_cache import local_copy
 from manifests.locations import LocationError
 from manifests.lora_family import misfit
 from manifests.lora_file import LoraFileInfo, LoraFileProblem, inspect_lora_file
+from manifests.safetensors_header import Header, read_header
 
-__all__ = ["LoraFileState", "LoraFiles"]
+__all__ = ["FindMisfit", "LoraFileState", "LoraFiles", "LoraFit"]
+
+FindMisfit = Callable[[Path, Header], str | None]
+"""Takes a usable LoRA file and its header; returns why it does not fit the base model, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraFit:
+    """What a base model asks of its LoRAs.
+
+    Attributes:
+        model_width: Its cross-attention width; LoRAs of another are refused. None if it isn't
+            known.
+        find: Compares layers with the model's; None if its layers aren't known.
+    """
+
+    model_width: int | None = None
+    find: FindMisfit | None = None
+
+
+_ANY_MODEL = LoraFit()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,22 +63,21 @@ class LoraFiles:
 
     def __init__(self, *, cache: Path | None = None) -> None:
         self._cache = cache
-        self._seen: dict[LoraEntry, LoraFileState] = {}
-        self._states: dict[tuple[LoraEntry, int | None], LoraFileState] = {}
+        self._seen: dict[LoraEntry, tuple[LoraFileState, Path | None]] = {}
+        self._states: dict[tuple[LoraEntry, LoraFit], LoraFileState] = {}
 
-    def state(self, entry: LoraEntry, *, model_width: int | None = None) -> LoraFileState:
+    def state(self, entry: LoraEntry, fit: LoraFit = _ANY_MODEL) -> LoraFileState:
         """Return the state of the entry's file; never raises for what is in the file.
 
         Args:
             entry: Of the catalog.
-            model_width: Cross-attention width of the base model that it goes on; a LoRA of another
-                cannot be used. None if it isn't known.
+            fit: What the base model that it goes on asks; a LoRA that does not fit cannot be used.
         """
-        asked = (entry, model_width)
+        asked = (entry, fit)
         if asked not in self._states:
             if entry not in self._seen:
                 self._seen[entry] = self._look(entry)
-            self._states[asked] = _on_model(self._seen[entry], entry, model_width)
+            self._states[asked] = self._on_model(entry, fit)
         return self._states[asked]
 
     @property
@@ -69,19 +90,36 @@ class LoraFiles:
         )
         return tuple(dict.fromkeys(found))
 
-    def _look(self, entry: LoraEntry) -> LoraFileState:
+    def _look(self, entry: LoraEntry) -> tuple[LoraFileState, Path | None]:
+        """Return the state of a file whatever it goes on, and where it is if it can be used."""
         try:
             path = local_copy(entry.uri, sha256=entry.sha256, cache=self._cache)
         except LocationError as error:
-            return LoraFileState(digest="broken:missing", info=None, problem=str(error))
+            return LoraFileState(digest="broken:missing", info=None, problem=str(error)), None
         try:
             info = inspect_lora_file(path)
             _check_sha256(entry, info)
         except LoraFileProblem as problem:
-            # A fetched file is called by its hash here; people know it by its URI.
-            sentence = str(problem).replace(str(path), entry.uri)
-            return LoraFileState(digest=broken_digest(path), info=None, problem=sentence)
-        return LoraFileState(digest=info.digest, info=info, problem=None)
+            return _broken(entry, path, broken_digest(path), str(problem)), None
+        return LoraFileState(digest=info.digest, info=info, problem=None), path
+
+    def _on_model(self, entry: LoraEntry, fit: LoraFit) -> LoraFileState:
+        state, path = self._seen[entry]
+        if state.info is None or path is None:
+            return state
+        try:
+            sentence = _misfit(state.info, path, entry, fit)
+        except LoraFileProblem as problem:  # it was another file a moment ago
+            sentence = str(problem)
+        if sentence is None:
+            return state
+        return _broken(entry, path, f"broken:{state.info.file_sha256}", sentence)
+
+
+def _broken(entry: LoraEntry, path: Path, digest: str, sentence: str) -> LoraFileState:
+    # A fetched file is called by its hash here; people know it by its URI.
+    named = sentence.replace(str(path), entry.uri)
+    return LoraFileState(digest=digest, info=None, problem=named)
 
 
 def _check_sha256(entry: LoraEntry, info: LoraFileInfo) -> None:
@@ -92,15 +130,10 @@ def _check_sha256(entry: LoraEntry, info: LoraFileInfo) -> None:
         )
 
 
-def _on_model(state: LoraFileState, entry: LoraEntry, model_width: int | None) -> LoraFileState:
-    """Return the state of a file for a base model: one that does not fit cannot be used."""
-    info = state.info
-    if info is None:
-        return state
+def _misfit(info: LoraFileInfo, path: Path, entry: LoraEntry, fit: LoraFit) -> str | None:
     reason = misfit(
-        family=info.family, lora_width=info.cross_attention_width, model_width=model_width
+        family=info.family, lora_width=info.cross_attention_width, model_width=fit.model_width
     )
-    if reason is None:
-        return state
-    digest = f"broken:{info.file_sha256}"
-    return LoraFileState(digest=digest, info=None, problem=f"{entry.uri} {reason}")
+    if reason is not None:
+        return f"{entry.uri} {reason}"
+    return None if fit.find is None else fit.find(path, read_header(path))

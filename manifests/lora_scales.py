@@ -26,6 +26,10 @@ _KINDS: Mapping[str, str] = {
 }  # fmt: skip
 
 
+_AlphaPatterns = tuple[Mapping[str, tuple[int, Any]], bool]
+"""Place and alpha by layer name (dots as underscores), and whether there are patterns, too."""
+
+
 def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
     """Return the factor of each layer's update, by layer name; NaN where a pattern decides it.
 
@@ -40,11 +44,15 @@ def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict
     """
     settings = _peft_settings(header.metadata)
     scales: dict[str, float] = {}
+    told: dict[str, _AlphaPatterns] = {}
     with path.open("rb") as file:
         for layer in layers:
             entry = header.tensors.get(f"{layer.name}.alpha")
             if entry is None:
-                scales[layer.name] = _told_scale(layer, settings)
+                component = component_of(layer.name)
+                if component not in told:
+                    told[component] = _alpha_patterns(settings.get(f"{component}.alpha_pattern"))
+                scales[layer.name] = _told_scale(layer, settings, told[component])
                 continue
             file.seek(header.data_start + entry.start)
             content = file.read(entry.end - entry.start)
@@ -81,19 +89,29 @@ def _peft_settings(metadata: Mapping[str, str]) -> Mapping[str, Any]:
     return cast("dict[str, Any]", settings) if isinstance(settings, dict) else {}
 
 
-def _told_scale(layer: LoraLayer, settings: Mapping[str, Any]) -> float:
-    component = component_of(layer.name)
-    patterns = settings.get(f"{component}.alpha_pattern")
-    alpha: Any = settings.get(f"{component}.lora_alpha")
+def _alpha_patterns(patterns: object) -> _AlphaPatterns:
+    """Return the layer names that settings set alphas by, up to the first that is a pattern."""
+    named: dict[str, tuple[int, Any]] = {}
     if isinstance(patterns, dict):
-        own = plain_layer_name(layer.name).partition(".")[2]
         for name, value in cast("dict[str, Any]", patterns).items():
             if not _PLAIN.fullmatch(name):
-                return math.nan  # a regular expression; whoever loads the weights tries it
-            named = name.strip("^$").replace(".", "_")
-            if own == named or own.endswith(f"_{named}"):
-                alpha = value
-                break
+                return named, True
+            named.setdefault(name.strip("^$").replace(".", "_"), (len(named), value))
+    return named, False
+
+
+def _told_scale(layer: LoraLayer, settings: Mapping[str, Any], patterns: _AlphaPatterns) -> float:
+    named, has_pattern = patterns
+    own = plain_layer_name(layer.name).partition(".")[2]
+    parts = own.split("_")
+    endings = ["_".join(parts[start:]) for start in range(len(parts))]
+    found = [ending for ending in endings if ending in named]
+    if not found and has_pattern:
+        return math.nan  # a regular expression; whoever loads the weights tries it
+    alpha: Any = settings.get(f"{component_of(layer.name)}.lora_alpha")
+    if found:
+        # The first in the settings' order, as whoever loads the weights takes it.
+        alpha = min((named[ending] for ending in found), key=lambda item: item[0])[1]
     if isinstance(alpha, bool) or not isinstance(alpha, int | float):
         return 1.0
     try:

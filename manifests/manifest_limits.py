@@ -25,6 +25,10 @@ MAX_ROW_VALUES = 1_000_000
 """Values of one column in one row, on average over a row group."""
 
 
+MAX_GROUP_VALUES = 100_000_000
+"""Values of one column in one row group, which a few bytes can stand for."""
+
+
 def counted_lines(lines: Iterator[tuple[int, bytes]], *, file: str) -> Iterator[tuple[int, bytes]]:
     """Return the lines as they come, as long as they are not too many or too long together.
 
@@ -57,6 +61,12 @@ def check_parquet_size(table: pq.ParquetFile, *, file: str) -> None:
         described = table.metadata.row_group(group)
         for index in range(described.num_columns):
             column = described.column(index)
+            if column.num_values > MAX_GROUP_VALUES:
+                raise LocationError(
+                    f"{file}, column {column.path_in_schema[:100]!r} holds {column.num_values:,} "
+                    f"values in one row group; at most {MAX_GROUP_VALUES:,} are read: write "
+                    "smaller row groups"
+                )
             if column.num_values > max(1, described.num_rows) * MAX_ROW_VALUES:
                 raise LocationError(
                     f"{file}, column {column.path_in_schema[:100]!r} holds {column.num_values:,} "

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from manifests.text_rules import printable
+
 __all__ = ["MAX_SHOWN", "InputError", "Problem", "render"]
 
 MAX_SHOWN = 20
@@ -35,14 +37,17 @@ class Problem:
     noun: str = "row"
 
     def __str__(self) -> str:
-        """Return the line that stands under the place: ``line 2, row 'a b', row_id: ...``."""
+        """Return the line that stands under the place: ``line 2, row 'a b', row_id: ...``.
+
+        Names of fields and files may hold anything, so what a terminal would obey is escaped.
+        """
         where: list[str] = []
         if self.line is not None:
             where.append(f"line {self.line}")
             named = f"{self.noun} {self.row_id!r}"
             where.append(f"{self.noun} without an id" if self.row_id is None else named)
         where.append(self.field)
-        return f"{', '.join(where)}: {self.problem}"
+        return printable(f"{', '.join(where)}: {self.problem}")
 
 
 class InputError(Exception):
@@ -67,7 +72,7 @@ def render(problems: Sequence[Problem], *, max_shown: int = MAX_SHOWN) -> str:
     shown = problems[:max_shown]
     for place, group in groupby(shown, key=lambda problem: problem.place):
         num_here = sum(problem.place == place for problem in problems)
-        lines.append(f"{place}: {num_here:,} problem(s); no image was made")
+        lines.append(f"{printable(place)}: {num_here:,} problem(s); no image was made")
         lines.extend(f"  {problem}" for problem in group)
     if len(problems) > len(shown):
         lines.append(f"  ... and {len(problems) - len(shown):,} more")

@@ -12,18 +12,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import pyarrow.parquet as pq
-from pyarrow import NativeFile, RecordBatch
+from pyarrow import NativeFile
 
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.json_text import first_repeated, load_json
 from manifests.locations import LocationError, expand, open_file, open_stream
-from manifests.manifest_limits import check_parquet_size, counted_lines
+from manifests.manifest_limits import counted_lines
+from manifests.parquet_rows import open_parquet, parquet_rows
 from manifests.problems import Problem
 
 __all__ = ["RawRow", "read_rows"]
 
 MAX_LINE_BYTES = 16 * 1024**2
-BATCH_ROWS = 4096
 
 _TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _PACKED = ("", ".gz", ".bz2", ".zst")
@@ -47,19 +47,22 @@ class RawRow:
     is_text: bool = False
 
 
-def read_rows(uri: str) -> Iterator[RawRow | Problem]:
+def read_rows(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Iterator[RawRow | Problem]:
     """Return the rows of a manifest in order, and a problem for each that cannot be read.
 
     Args:
         uri: A file, a folder or a glob, as an absolute path or URI.
+        allowed: Where they may be; a link in a folder to a file elsewhere is a problem.
     """
     try:
+        allowed.check(uri)
         files = expand(uri, suffixes=_SUFFIXES)
     except LocationError as error:
         yield Problem(place=uri, field="(file)", problem=str(error))
         return
     for file in files:
         try:
+            allowed.check(file)
             yield from _read_file(file)
         except LocationError as error:
             yield Problem(place=file, field="(file)", problem=str(error))
@@ -85,37 +88,18 @@ def _read_file(file: str) -> Iterator[RawRow | Problem]:
 
 def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
     with open_file(file) as source:
-        table = pq.ParquetFile(source)
-        check_parquet_size(table, file=file)
-        names = table.schema_arrow.names
-        twice = first_repeated(names)
+        table = open_parquet(source, file=file)
+        twice = first_repeated(table.schema_arrow.names)
         if twice is not None:
             yield Problem(
                 place=file, field=twice, problem="is the name of two columns; names are unique"
             )
             return
-        line = 0
-        for batch in table.iter_batches(batch_size=BATCH_ROWS):
-            try:
-                rows: list[Any] = batch.to_pylist()
-            except (ValueError, OverflowError):
-                rows = [_arrow_row(batch.slice(index, 1)) for index in range(len(batch))]
-            for values in rows:
-                line += 1
-                if isinstance(values, str):
-                    yield Problem(place=file, line=line, field="(row)", problem=values)
-                else:
-                    yield RawRow(place=file, line=line, values=_given(values))
-
-
-def _arrow_row(row: RecordBatch) -> dict[str, Any] | str:
-    """Return the values of a batch of one row, or why Python cannot hold them."""
-    try:
-        return row.to_pylist()[0]
-    except UnicodeDecodeError:
-        return "holds text that is not UTF-8"
-    except (ValueError, OverflowError) as error:
-        return f"holds a value that cannot be read ({error})"
+        for line, values in enumerate(parquet_rows(source, table), start=1):
+            if isinstance(values, str):
+                yield Problem(place=file, line=line, field="(row)", problem=values)
+            else:
+                yield RawRow(place=file, line=line, values=_given(values))
 
 
 def _read_json_lines(file: str) -> Iterator[RawRow | Problem]:
@@ -162,9 +146,7 @@ def _read_csv(file: str) -> Iterator[RawRow | Problem]:
             problem = "is UTF-16 text; save it as UTF-8 (in Excel: 'CSV UTF-8')"
             yield Problem(place=file, field="(file)", problem=problem)
             return
-        # Bytes that are not UTF-8 stay visible as lone surrogates, and cost their row alone.
-        lines = counted_lines(_lines(stream), file=file)
-        texts = (content.decode("utf-8", "surrogateescape") for _, content in lines)
+        texts = _CsvLines(counted_lines(_lines(stream), file=file), file)
         header_text = next(texts, "").removeprefix("\ufeff")
         delimiter = max(",;\t", key=header_text.count)
         try:
@@ -178,11 +160,41 @@ def _read_csv(file: str) -> Iterator[RawRow | Problem]:
             problem = f"should name every column once, got {names!r}"
             yield Problem(place=file, line=1, field="(header)", problem=problem)
             return
-        yield from _csv_rows(file, names, csv.reader(texts, delimiter=delimiter))
+        yield from _csv_rows(file, names, texts, csv.reader(texts, delimiter=delimiter))
 
 
-def _csv_rows(file: str, names: list[str], rows: Any) -> Iterator[RawRow | Problem]:
+class _CsvLines(Iterator[str]):
+    """The lines of a CSV file as texts; those of one row are counted together.
+
+    A quote that is never closed makes one row of all that follows.
+    """
+
+    def __init__(self, lines: Iterator[tuple[int, bytes]], file: str) -> None:
+        self._lines = lines
+        self._file = file
+        self._num_bytes = 0
+
+    def __next__(self) -> str:
+        line, content = next(self._lines)
+        self._num_bytes += len(content)
+        if self._num_bytes > MAX_LINE_BYTES:
+            raise LocationError(
+                f"{self._file}, line {line} belongs to a row of more than {MAX_LINE_BYTES:,} "
+                "bytes; is there a quote that is not closed?"
+            )
+        # Bytes that are not UTF-8 stay visible as lone surrogates, and cost their row alone.
+        return content.decode("utf-8", "surrogateescape")
+
+    def begin_row(self) -> None:
+        """Count anew."""
+        self._num_bytes = 0
+
+
+def _csv_rows(
+    file: str, names: list[str], texts: _CsvLines, rows: Any
+) -> Iterator[RawRow | Problem]:
     while True:
+        texts.begin_row()
         line = rows.line_num + 2
         try:
             cells: list[str] = next(rows)

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
-from manifests.locations import LocationError, absolute, read_bytes
+from manifests.locations import absolute, read_bytes
 from manifests.text_rules import ShortText
 
 __all__ = [
@@ -112,9 +112,7 @@ def resolved_region(
     if request.mask is None:
         return canonical_json({"box": request.box, "mode": request.mode})
     uri = absolute(request.mask, beside=folder)
-    refusal = allowed.refusal(uri)
-    if refusal is not None:
-        raise LocationError(f"{named(uri)} {refusal}")
+    allowed.check(uri)
     path = local_copy(uri, max_bytes=MAX_MASK_BYTES, cache=cache)
     digest = sha256(read_bytes(str(path), max_bytes=MAX_MASK_BYTES)).hexdigest()
     return canonical_json({"mask": {"sha256": digest, "uri": uri}, "mode": request.mode})

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from manifests.json_text import load_json
 from manifests.keys import canonical_json, row_key
 from manifests.locations import parent
+from manifests.lora_files import LoraFit
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedLora, ResolvedRow
@@ -25,6 +26,7 @@ from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, sho
 __all__ = ["RowChecker"]
 
 MAX_REMEMBERED = 65_536
+MAX_REMEMBERED_CHARACTERS = 10_000
 GENERATED_ID_CHARACTERS = 16
 
 _Findings = list[tuple[str, str]]
@@ -39,7 +41,7 @@ class RowChecker:
 
     def __init__(self, rules: RowRules) -> None:
         self._rules = rules
-        self._lora_lists: dict[tuple[int | None, str, str], _Loras] = {}
+        self._lora_lists: dict[tuple[LoraFit, str, str], _Loras] = {}
         self._samplers: dict[tuple[RowModel, str], _Sampler] = {}
         self._first_use: dict[str, tuple[str, int, bytes]] = {}
 
@@ -154,19 +156,19 @@ class RowChecker:
         return [("row_id", text + "ids are unique")]
 
     def _loras(self, value: object, model: RowModel | None, *, folder: str) -> _Loras:
-        width = None if model is None else model.lora_width
-        name = (width, folder, repr(value))
+        fit = LoraFit() if model is None else model.lora_fit
+        name = (fit, folder, repr(value))
         if name not in self._lora_lists:
             requests, findings = requested_loras(value)
             loras, more = resolved_loras(
                 requests,
                 catalog=self._rules.catalog,
                 files=self._rules.lora_files,
-                model_width=width,
+                fit=fit,
                 folder=folder,
                 allowed=self._rules.allowed,
             )
-            _remember(self._lora_lists, name, (loras, [*findings, *more]))
+            _remember(self._lora_lists, name, name[-1], (loras, [*findings, *more]))
             return loras, [*findings, *more]
         return self._lora_lists[name]
 
@@ -176,7 +178,7 @@ class RowChecker:
         name = (model, repr(value))
         if name not in self._samplers:
             answer = self._sampler_anew(value, model)
-            _remember(self._samplers, name, answer)
+            _remember(self._samplers, name, name[-1], answer)
             return answer
         return self._samplers[name]
 
@@ -205,7 +207,10 @@ class RowChecker:
             return "", [("sampler", f"{error}, got {shown(dict(overrides))}")]
 
 
-def _remember(memory: dict[K, T], name: K, value: T) -> None:
+def _remember(memory: dict[K, T], name: K, text: str, value: T) -> None:
+    """Remember ``value`` under ``name``, unless the ``text`` in it is too long to keep."""
+    if len(text) > MAX_REMEMBERED_CHARACTERS:
+        return
     if len(memory) >= MAX_REMEMBERED:
         memory.clear()
     memory[name] = value

@@ -15,7 +15,7 @@ from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
 from manifests.json_text import load_json
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.regions import RegionRequest, resolved_region
 from manifests.resolved import ResolvedLora
 from manifests.text_rules import RowId, ShortText
@@ -91,7 +91,7 @@ def resolved_loras(
     *,
     catalog: Mapping[str, LoraEntry],
     files: LoraFiles,
-    model_width: int | None,
+    fit: LoraFit,
     folder: str,
     allowed: AllowedRoots = EVERYWHERE,
 ) -> tuple[tuple[ResolvedLora, ...], _Findings]:
@@ -101,7 +101,7 @@ def resolved_loras(
         requests: From ``requested_loras``.
         catalog: LoRAs by name.
         files: Looks at the LoRAs' files.
-        model_width: Cross-attention width of the row's base model; None if it isn't known.
+        fit: What the row's base model asks of LoRAs.
         folder: The manifest's, where relative mask files start.
         allowed: Where mask files may be.
     """
@@ -132,7 +132,7 @@ def resolved_loras(
                 region_json = resolved_region(request.region, folder=folder, allowed=allowed)
             except LocationError as error:
                 findings.append(("loras", f"the region of LoRA {request.lora!r}: {error}"))
-        state = files.state(entry, model_width=model_width)
+        state = files.state(entry, fit)
         resolved.append(
             ResolvedLora(
                 name=entry.name,

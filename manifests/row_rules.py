@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.resolved import ResolvedLora
 
 __all__ = ["FindComposition", "ResolveSampler", "RowModel", "RowRules"]
@@ -28,13 +28,13 @@ class RowModel:
     Attributes:
         digest: Part of their keys.
         side_px: Width and height of rows that don't say.
-        lora_width: Cross-attention width that their LoRAs must have; None if it isn't known.
+        lora_fit: What it asks of their LoRAs.
         resolve_sampler: How a row's sampler overrides become complete settings.
     """
 
     digest: str
     side_px: int
-    lora_width: int | None
+    lora_fit: LoraFit
     resolve_sampler: ResolveSampler
 
 

@@ -73,13 +73,13 @@ class Header:
     file_bytes: int
 
 
-def read_header(path: Path) -> Header:
-    """Return the checked header of the safetensors file ``path``.
+def read_header(path: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> Header:
+    """Return the checked header of the safetensors file ``path``, at most ``max_file_bytes`` long.
 
     Raises:
         LoraFileProblem: It isn't there, isn't safetensors, or says what isn't so.
     """
-    file_bytes = _size_of_regular_file(path)
+    file_bytes = _size_of_regular_file(path, max_file_bytes)
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise LoraFileProblem(
             f"{path} ends in {path.suffix}: such files are Python pickles, which can run code "
@@ -112,7 +112,7 @@ def read_header(path: Path) -> Header:
     return Header(tensors=tensors, metadata=metadata, data_start=8 + length, file_bytes=file_bytes)
 
 
-def _size_of_regular_file(path: Path) -> int:
+def _size_of_regular_file(path: Path, max_bytes: int) -> int:
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -124,9 +124,9 @@ def _size_of_regular_file(path: Path) -> int:
         raise LoraFileProblem(f"{path} is not a file but a folder or device")
     if status.st_size == 0:
         raise LoraFileProblem(f"{path} is empty (0 bytes); download it again")
-    if status.st_size > MAX_FILE_BYTES:
+    if status.st_size > max_bytes:
         raise LoraFileProblem(
-            f"{path} has {status.st_size:,} bytes; a LoRA has at most {MAX_FILE_BYTES:,}: "
+            f"{path} has {status.st_size:,} bytes; a LoRA has at most {max_bytes:,}: "
             "is it a full checkpoint?"
         )
     return status.st_size

@@ -1,21 +1,20 @@
 """From a sweep to manifest rows: the product of its lists, the same seeds for every method.
 
-Rows of one composition, prompt, settings and seed stand together and differ in the method alone, so
-whatever differs between their images is the method's doing. Every problem of every composition is
-found in one pass; a row is only written if there are none.
+Every problem of every composition is found in one pass; a row is only written if there are none.
 """
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations, product
+from math import comb
 from typing import Any
 
 from manifests.catalog import LoraEntry
 from manifests.locations import LocationError
-from manifests.prompt_lines import PromptLine, PromptLineError, read_prompt_lines
+from manifests.prompt_lines import PromptLineError, read_prompt_lines
 from manifests.resolved import ResolvedLora
 from manifests.row_loras import LoraRequest, requested_loras
+from manifests.sweep_rows import Scene, scene_rows
 from manifests.sweep_spec import SweepComposition, SweepSpec
 from manifests.sweep_text import TemplateError, expand_template
 from manifests.wording import did_you_mean, shown
@@ -23,7 +22,8 @@ from manifests.wording import did_you_mean, shown
 __all__ = ["Expansion", "SweepRules", "expand_sweep"]
 
 MAX_ROWS = 5_000_000
-MAX_ID_CHARACTERS = 120
+MAX_FINDINGS = 1000
+"""Then the rest is not looked at: nobody reads more."""
 
 _Findings = list[tuple[str, str]]
 
@@ -63,17 +63,6 @@ class Expansion:
     num_prompts: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Scene:
-    """One composition with one prompt: what all methods make."""
-
-    loras: tuple[LoraRequest, ...]
-    prompt: str
-    template: str
-    background: str | None = None
-    line: PromptLine | None = field(default=None)
-
-
 def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
     """Return the rows of a sweep, or everything that is wrong with it."""
     findings: _Findings = [
@@ -83,21 +72,22 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
     ]
     grid, more = _with_grids(spec, rules.catalog)
     findings += more
-    groups: list[list[_Scene]] = []
+    groups: list[list[Scene]] = []
+    room = MAX_ROWS // (len(spec.samplers) * len(spec.seeds) * len(spec.methods))
     for place, composition in grid:
-        scenes, more = _scenes(composition, spec, rules)
+        scenes, more = _scenes(composition, spec, rules, room)
         findings += [(f"{place}.{where}" if where else place, text) for where, text in more]
         groups.append(scenes)
+        room -= len(scenes)
+        if room < 0 or len(findings) > MAX_FINDINGS:
+            break
     if not grid and not findings:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
     scenes = [scene for group in groups for scene in group]
-    num_rows = len(scenes) * len(spec.samplers) * len(spec.seeds) * len(spec.methods)
-    if num_rows > MAX_ROWS:
-        findings.append(
-            ("(all)", f"stands for up to {num_rows:,} rows, more than {MAX_ROWS:,}; split it")
-        )
+    if room < 0:
+        findings.append(("(all)", f"stands for more than {MAX_ROWS:,} rows; split it"))
     return Expansion(
-        rows=() if findings else tuple(_rows(groups, spec)),
+        rows=() if findings else tuple(scene_rows(groups, spec)),
         findings=tuple(dict.fromkeys(findings)),
         num_compositions=len(grid),
         num_prompts=len({scene.prompt for scene in scenes}),
@@ -114,9 +104,13 @@ def _with_grids(
         unknown = [name for name in names if name not in catalog]
         findings += [
             (place, f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}")
-            for name in unknown
+            for name in unknown[:MAX_FINDINGS]
         ]
-        if not unknown:
+        num_sets = comb(len(set(names)), size)
+        if num_sets > MAX_ROWS:
+            text = f"stands for {num_sets:,} sets, more than {MAX_ROWS:,}; split it"
+            findings.append((place, text))
+        elif not unknown:
             chosen = [
                 some
                 for some in combinations(dict.fromkeys(names), size)
@@ -129,22 +123,25 @@ def _with_grids(
 
 
 def _scenes(
-    composition: SweepComposition, spec: SweepSpec, rules: SweepRules
-) -> tuple[list[_Scene], _Findings]:
+    composition: SweepComposition, spec: SweepSpec, rules: SweepRules, room: int
+) -> tuple[list[Scene], _Findings]:
+    """Return the scenes of a composition, as long as there is room for them, and its mistakes."""
     requests, findings = requested_loras(composition.loras)
     findings += _unknown(requests, rules.catalog)
     templates = composition.prompts or (() if composition.prompt_file else spec.prompts)
-    scenes: list[_Scene] = []
+    scenes: list[Scene] = []
     for number, template in enumerate(templates):
         where = f"prompts[{number}]"
         for background in spec.backgrounds if "{background}" in template else (None,):
+            if len(scenes) > room or len(findings) > MAX_FINDINGS:
+                return scenes, findings
             found, problem = _of_template(template, background, requests, spec, rules.catalog)
             scenes += found
             findings += [(where, problem)] if problem else []
         if "{background}" in template and not spec.backgrounds:
             findings.append((where, "{background} is used and backgrounds is empty; list some"))
     if composition.prompt_file is not None:
-        found, more = _of_file(composition.prompt_file, requests, spec, rules)
+        found, more = _of_file(composition.prompt_file, requests, spec, rules, room)
         scenes += found
         findings += more
     if not findings:
@@ -158,7 +155,7 @@ def _of_template(
     requests: tuple[LoraRequest, ...],
     spec: SweepSpec,
     catalog: Mapping[str, LoraEntry],
-) -> tuple[list[_Scene], str | None]:
+) -> tuple[list[Scene], str | None]:
     try:
         prompts = expand_template(
             template,
@@ -169,21 +166,23 @@ def _of_template(
     except TemplateError as error:
         return [], str(error)
     return [
-        _Scene(loras=requests, prompt=prompt, template=template, background=background)
+        Scene(loras=requests, prompt=prompt, template=template, background=background)
         for prompt in prompts
     ], None
 
 
 def _of_file(
-    name: str, requests: tuple[LoraRequest, ...], spec: SweepSpec, rules: SweepRules
-) -> tuple[list[_Scene], _Findings]:
+    name: str, requests: tuple[LoraRequest, ...], spec: SweepSpec, rules: SweepRules, room: int
+) -> tuple[list[Scene], _Findings]:
     try:
         text = rules.read_text(name)
     except LocationError as error:
         return [], [("prompt_file", str(error))]
-    scenes: list[_Scene] = []
+    scenes: list[Scene] = []
     findings: _Findings = []
     for number, line in read_prompt_lines(text):
+        if len(scenes) > room or len(findings) > MAX_FINDINGS:
+            break
         where = f"prompt_file line {number}"
         if isinstance(line, PromptLineError):
             findings.append((where, str(line)))
@@ -202,8 +201,7 @@ def _of_file(
             findings.append((where, str(error)))
             continue
         scenes += [
-            _Scene(loras=loras, prompt=prompt, template=line.prompt, line=line)
-            for prompt in prompts
+            Scene(loras=loras, prompt=prompt, template=line.prompt, line=line) for prompt in prompts
         ]
     return scenes, findings
 
@@ -222,7 +220,7 @@ def _subjects(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry])
     return [str(request.subject or catalog[request.lora].subject or "") for request in concepts]
 
 
-def _misfits(scenes: Sequence[_Scene], spec: SweepSpec, rules: SweepRules) -> _Findings:
+def _misfits(scenes: Sequence[Scene], spec: SweepSpec, rules: SweepRules) -> _Findings:
     """Return why methods, prompts and LoRAs of the scenes do not go together."""
     findings: _Findings = []
     for scene, method in product(scenes, spec.methods):
@@ -247,42 +245,3 @@ def _stand_in(request: LoraRequest, entry: LoraEntry) -> ResolvedLora:
         trigger=request.trigger or entry.trigger,
         region_json=None if request.region is None else "{}",
     )
-
-
-def _rows(groups: Sequence[Sequence[_Scene]], spec: SweepSpec) -> Iterator[dict[str, Any]]:
-    for number, scenes in enumerate(groups):
-        for prompt_number, scene in enumerate(scenes):
-            name = f"{number:03d}-{'+'.join(r.lora for r in scene.loras)}"[:MAX_ID_CHARACTERS]
-            line = scene.line or PromptLine(prompt=scene.prompt)
-            seeds = spec.seeds if line.seed is None else (line.seed,)
-            for point, settings in enumerate(spec.samplers):
-                sampler = {**settings, **line.sampler}
-                variant = f"-v{point}" if len(spec.samplers) > 1 else ""
-                for seed, method in product(seeds, spec.methods):
-                    yield {
-                        "row_id": f"{name}-p{prompt_number:02d}{variant}-{method}-{seed}",
-                        "prompt": scene.prompt,
-                        "loras": _loras_text(scene.loras),
-                        "seed": seed,
-                        "method": method,
-                        "negative_prompt": line.negative_prompt or spec.negative_prompt,
-                        "width": line.width or spec.width,
-                        "height": line.height or spec.height,
-                        "sampler": json.dumps(sampler, sort_keys=True) if sampler else None,
-                        "template": scene.template,
-                        "background": scene.background,
-                    }
-
-
-def _loras_text(requests: Sequence[LoraRequest]) -> str:
-    """Return the LoRAs as a row's text: ``cat;dog:0.8``, or JSON where that cannot say it."""
-    plain = all(
-        request.subject is None and request.trigger is None and request.region is None
-        for request in requests
-    )
-    if plain:
-        return ";".join(
-            request.lora if request.weight is None else f"{request.lora}:{request.weight:g}"
-            for request in requests
-        )
-    return json.dumps([request.model_dump(exclude_none=True) for request in requests])

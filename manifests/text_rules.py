@@ -9,7 +9,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-__all__ = ["AnyText", "LoraName", "Prompt", "RowId", "ShortText", "one_line"]
+__all__ = [
+    "MAX_PROMPT_CHARACTERS",
+    "AnyText",
+    "LoraName",
+    "Prompt",
+    "RowId",
+    "ShortText",
+    "one_line",
+    "printable",
+]
 
 MAX_PROMPT_CHARACTERS = 4000
 MAX_NAME_CHARACTERS = 200
@@ -35,6 +44,13 @@ def one_line(text: str, *, max_characters: int) -> str:
     plain = _UNSEEN.sub("", _CONTROL.sub(" ", text[: 4 * max_characters]))
     plain = " ".join(plain.split())
     return plain if len(plain) <= max_characters else f"{plain[: max_characters - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with escapes for what a terminal would obey, or a person would not see."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _not_blank(text: str) -> str:

@@ -5,13 +5,26 @@ Pydantic finds the mistakes; here its findings become the sentences of ``manifes
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 
-__all__ = ["WHOLE", "SettingsError", "did_you_mean", "nearest", "sentences", "shown"]
+__all__ = [
+    "MAX_FINDINGS",
+    "WHOLE",
+    "SettingsError",
+    "did_you_mean",
+    "nearest",
+    "sentences",
+    "shown",
+]
 
 MAX_VALUE_LENGTH = 80
+MAX_FINDINGS = 50
+"""About one value; a hostile one has a million wrong fields."""
+MAX_CANDIDATES = 1000
+"""Names that one is compared with, which takes a few microseconds each."""
 WHOLE = "(all)"
 """The field of a finding about several fields together."""
 
@@ -35,7 +48,7 @@ def shown(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` looks like, or None."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
+    by_lower = {candidate.lower(): candidate for candidate in islice(known, MAX_CANDIDATES)}
     found = get_close_matches(name.lower()[:100], by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
@@ -47,7 +60,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
         return f"did you mean {near!r}?"
     if not known:
         return "none are known"
-    listed = ", ".join(sorted(known)[:12])
+    listed = ", ".join(sorted(known[:MAX_CANDIDATES])[:12])
     return f"known: {listed}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
 
 
@@ -66,7 +79,8 @@ def sentences(
         given: The values that were checked; a missing field is looked for among their names.
     """
     found: list[tuple[str, str]] = []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details[:MAX_FINDINGS]:
         path = ".".join(str(part) for part in detail["loc"]) or WHOLE
         name = str(detail["loc"][-1]) if detail["loc"] else ""
         section = path.rpartition(".")[0]
@@ -81,4 +95,6 @@ def sentences(
         else:
             message = detail["msg"].removeprefix("Value error, ")
             found.append((path, f"{message}, got {shown(detail['input'])}"))
+    if len(details) > MAX_FINDINGS:
+        found.append((WHOLE, f"and {len(details) - MAX_FINDINGS:,} more mistakes like these"))
     return found

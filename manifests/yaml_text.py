@@ -14,6 +14,11 @@ __all__ = ["YamlError", "load_yaml", "numbered_items"]
 MAX_NODES = 5_000_000
 """A few lines of aliases can stand for billions of values, which any message would write out."""
 
+MAX_WRITTEN_NODES = 2_000_000
+"""Each takes half a kilobyte of memory until all of them are read."""
+
+MAX_NUMBER_CHARACTERS = 100
+
 
 class YamlError(Exception):
     """The text is not the YAML we read; ``line`` is 1-based or None."""
@@ -24,7 +29,20 @@ class YamlError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with keys that must differ."""
+    """The safe loader, with keys that must differ and no more nodes than memory has room for."""
+
+    num_nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.num_nodes += 1
+        if self.num_nodes > MAX_WRITTEN_NODES:
+            raise yaml.MarkedYAMLError(
+                None,
+                None,
+                f"holds more than {MAX_WRITTEN_NODES:,} values; use a Parquet file, or split it",
+                self.get_mark(),
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -36,6 +54,23 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """Refuse long numbers: YAML counts 1:1:1 by sixties, which takes the square of its length."""
+    if len(node.value) > MAX_NUMBER_CHARACTERS:
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"a number of {len(node.value):,} characters; put quotes around a text",
+            node.start_mark,
+        )
+    is_whole = node.tag.endswith(":int")
+    return loader.construct_yaml_int(node) if is_whole else loader.construct_yaml_float(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
 
 
 def load_yaml(text: str) -> Any:
@@ -91,6 +126,9 @@ def _build(text: str, node: yaml.Node | None) -> Any:
             loader.dispose()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise _as_yaml_error(error) from error
+    except (LookupError, AttributeError, ArithmeticError, TypeError) as error:
+        # What the library says to a tag that its value does not fit, such as !!bool "x".
+        raise YamlError("holds a value that does not fit its tag", None) from error
 
 
 def _as_yaml_error(error: Exception) -> YamlError:

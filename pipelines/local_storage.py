@@ -31,11 +31,11 @@ class LocalStorage:
     def put(self, name: str, content: bytes) -> None:
         """Write a file, replacing what is there; readers see the old file or the new one."""
         hidden = self._write_hidden(name, content, durable=False)
-        hidden.replace(self._root / name)
+        hidden.replace(self._path(name))
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write a file that survives a crash, unless there is one; return whether it was ours."""
-        target = self._root / name
+        target = self._path(name)
         if target.exists():
             return False
         hidden = self._write_hidden(name, content, durable=True)
@@ -50,15 +50,15 @@ class LocalStorage:
 
     def read(self, name: str) -> bytes:
         """Return a file's content; FileNotFoundError if there is none."""
-        return (self._root / name).read_bytes()
+        return self._path(name).read_bytes()
 
     def exists(self, name: str) -> bool:
         """Return whether there is such a file."""
-        return (self._root / name).is_file()
+        return self._path(name).is_file()
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading at any position; FileNotFoundError if there is none."""
-        return (self._root / name).open("rb")
+        return self._path(name).open("rb")
 
     def list(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted names of the finished files directly in ``folder``; none is fine."""
@@ -81,14 +81,25 @@ class LocalStorage:
 
     def delete(self, name: str) -> None:
         """Remove a file, and its folder if that is empty then; one that is not there is fine."""
-        path = self._root / name
+        path = self._path(name)
         path.unlink(missing_ok=True)
         # A writer that is about to use the folder makes it again.
         with suppress(OSError):
             path.parent.rmdir()
 
+    def _path(self, name: str) -> Path:
+        """Return the path of a name; FileNotFoundError if it leads out of the folder.
+
+        Names are made of keys and ids, which are read from files that anyone may have written.
+        """
+        if ".." in name.split("/") or name.startswith("/"):
+            raise FileNotFoundError(
+                f"{name!r} is no file of {self.uri}: it leads out of the folder"
+            )
+        return self._root / name
+
     def _write_hidden(self, name: str, content: bytes, *, durable: bool) -> Path:
-        target = self._root / name
+        target = self._path(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         hidden = target.with_name(f"{UNFINISHED}{secrets.token_hex(8)}-{target.name}")
         try:

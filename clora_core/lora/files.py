@@ -4,7 +4,6 @@ Every tensor of the file must find its layer, every factor its partner, every sh
 every value must be finite: diffusers loads files that fail any of these with a warning or nothing.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from clora_core.errors import LoraFileError
 from clora_core.lora.factors import Factor, LoraFactors
 from clora_core.lora.names import LayerNames
-from clora_core.lora.scales import MetadataScales
+from clora_core.lora.placement import placed_tensors
+from clora_core.lora.scales import finite_scale, read_scales
 
 
 def lora_targets(components: Mapping[str, nn.Module]) -> LayerNames:
@@ -39,46 +39,31 @@ def read_lora(
 
     Raises:
         LoraFileError: The file cannot be read, is no plain LoRA, does not fit this model (with how
-            many of its tensors match), or holds values that are not finite.
+            many of its layers match), or holds values that are not finite.
     """
     tensors, metadata = _read(Path(path))
     if not tensors:
         raise LoraFileError(f"{path} holds no tensors; it is empty, export the LoRA again")
-    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
-    strangers: list[str] = []
-    for key, tensor in tensors.items():
-        name = names.parse(key)
-        if name is None:
-            strangers.append(key)
-            continue
-        found = parts.setdefault((name.component, name.layer), {})
-        if name.part in found:
-            raise LoraFileError(
-                f"{path} holds the {name.part} factor of {name.component}.{name.layer} twice, the "
-                f"second time as {key!r}; export the LoRA with one tool"
-            )
-        found[name.part] = tensor
-    if strangers:
-        raise LoraFileError(
-            f"{path} matches this base model in {len(tensors) - len(strangers)} of {len(tensors)} "
-            f"tensors; the first that fits no layer is {strangers[0]!r}. It was trained for "
-            f"another base model, or is not a plain LoRA"
-        )
-    try:
-        scales = MetadataScales.read(metadata)
-    except LoraFileError as error:
-        raise LoraFileError(f"{path} cannot be scaled: {error}") from error
+    placed = placed_tensors(
+        path,
+        {key: tuple(tensor.shape) for key, tensor in tensors.items()},
+        names,
+        lambda component, layer: tuple(_weight(components[component], layer).shape),
+    )
+    scales = read_scales(path, metadata)
     by_component: dict[str, dict[str, Factor]] = {}
-    for (component, layer), found in parts.items():
-        module = components[component].get_submodule(layer)
-        down, up, alpha = _checked(path, f"{component}.{layer}", found, module)
-        scale = scales.scale(component, layer, down.shape[0], alpha)
-        if not math.isfinite(scale):
+    for (component, layer), keys in placed.items():
+        down, up = tensors[keys["down"]], tensors[keys["up"]]
+        alpha = float(tensors[keys["alpha"]]) if "alpha" in keys else None
+        if not bool(torch.isfinite(down).all() & torch.isfinite(up).all()):
             raise LoraFileError(
-                f"{path} holds an alpha that is not finite for {component}.{layer}; its training "
+                f"{path} holds values that are not finite in {component}.{layer}; its training "
                 f"diverged, take an earlier checkpoint"
             )
-        by_component.setdefault(component, {})[layer] = Factor(down, up, scale)
+        scale = scales.scale(component, layer, down.shape[0], alpha)
+        finite_scale(path, f"{component}.{layer}", scale)
+        factor = Factor(down.contiguous(), up.contiguous(), scale)
+        by_component.setdefault(component, {})[layer] = factor
     return LoraFactors(by_component)
 
 
@@ -95,45 +80,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _checked(
-    path: str | Path, layer: str, found: Mapping[str, Tensor], module: nn.Module
-) -> tuple[Tensor, Tensor, float | None]:
-    """Return a layer's down and up factors and its alpha, or refuse the file."""
-    down, up = found.get("down"), found.get("up")
-    if down is None or up is None:
-        missing = "down" if down is None else "up"
-        raise LoraFileError(f"{path} has no {missing} factor for {layer}; export the LoRA again")
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    fits = (
-        down.ndim in (2, 4)
-        and up.ndim in (2, 4)
-        and down.shape[:2] == (up.shape[1], weight.shape[1])
-        and up.shape[0] == weight.shape[0]
-        and _kernel(down) == _kernel(weight)
-        and _kernel(up) == (1, 1)
-    )
-    if not fits:
-        raise LoraFileError(
-            f"{path}: factors of {layer} have shapes {tuple(down.shape)} and {tuple(up.shape)}, "
-            f"the base model's layer has {tuple(weight.shape)}; the LoRA was trained for another "
-            f"base model"
-        )
-    alpha: float | None = None
-    if "alpha" in found:
-        if found["alpha"].numel() != 1:
-            raise LoraFileError(
-                f"{path} has an alpha of shape {tuple(found['alpha'].shape)} for {layer}; it must "
-                f"be one number, export the LoRA again"
-            )
-        alpha = float(found["alpha"])
-    if not bool(torch.isfinite(down).all() & torch.isfinite(up).all()):
-        raise LoraFileError(
-            f"{path} holds values that are not finite in {layer}; its training diverged, take an "
-            f"earlier checkpoint"
-        )
-    return down.contiguous(), up.contiguous(), alpha
-
-
-def _kernel(weight: Tensor) -> tuple[int, ...]:
-    """Return the size of a convolution's kernel; a linear layer is one of 1x1."""
-    return tuple(weight.shape[2:]) or (1, 1)
+def _weight(component: nn.Module, layer: str) -> Tensor:
+    weight: Tensor = component.get_submodule(layer).weight  # type: ignore[assignment]
+    return weight

@@ -67,7 +67,7 @@ class LayerNames:
 
     def parse(self, key: str) -> TensorName | None:
         """Return what ``key`` means for this model, or None if it fits no layer."""
-        stem, part = _split(key)
+        stem, part = split_key(key)
         if part is None:
             return None
         component, rest = "unet", stem
@@ -81,7 +81,8 @@ class LayerNames:
         return TensorName(component, layer, part) if layer else None
 
 
-def _split(key: str) -> tuple[str, Part | None]:
+def split_key(key: str) -> tuple[str, Part | None]:
+    """Return the layer as ``key`` writes it, and which part of it; None if it says no part."""
     old = _OLD_DIFFUSERS.search(key)
     if old:
         target = "to_out.0" if old[1] == "to_out" else old[1]

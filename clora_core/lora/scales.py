@@ -11,10 +11,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from clora_core.errors import LoraFileError
 
+MAX_PATTERNS = 5000
 MAX_WILD_PATTERNS = 16
 MAX_PATTERN_CHARACTERS = 200
 _PLAIN = re.compile(r"\^?[\w.\-]+\$?")
@@ -46,6 +49,15 @@ class MetadataScales:
                 _refuse_costly_patterns(list(cast("dict[str, Any]", value)))
         return cls(named)
 
+    @cached_property
+    def _patterns(self) -> dict[str, list[tuple[re.Pattern[str], Any]]]:
+        """The layer patterns by setting; peft's rule is that one ends the layer's name."""
+        return {
+            name: [(re.compile(rf"(.*\.)?({p})$"), alpha) for p, alpha in value.items()]
+            for name, value in self.settings.items()
+            if name.endswith("alpha_pattern") and isinstance(value, dict)
+        }
+
     def scale(self, component: str, layer: str, rank: int, alpha: float | None) -> float:
         """Return the factor of one layer's delta.
 
@@ -63,11 +75,8 @@ class MetadataScales:
         return alpha / (rank**0.5 if stabilised else rank)
 
     def _alpha(self, component: str, layer: str) -> float | None:
-        patterns: Any = self.settings.get(f"{component}.alpha_pattern")
-        alphas: list[Any] = []
-        if isinstance(patterns, dict):
-            # peft's rule: a pattern is a regular expression that ends the layer's name.
-            alphas = [a for p, a in patterns.items() if re.match(rf"(.*\.)?({p})$", layer)]
+        patterns = self._patterns.get(f"{component}.alpha_pattern", ())
+        alphas: list[Any] = [alpha for pattern, alpha in patterns if pattern.match(layer)]
         alphas.append(self.settings.get(f"{component}.lora_alpha"))
         for alpha in alphas:
             if isinstance(alpha, int | float):
@@ -78,7 +87,34 @@ class MetadataScales:
         return None
 
 
+def read_scales(path: str | Path, metadata: Mapping[str, str]) -> MetadataScales:
+    """Return the scales that the metadata of the file ``path`` tell of.
+
+    Raises:
+        LoraFileError: As ``MetadataScales.read``, with the file's name.
+    """
+    try:
+        return MetadataScales.read(metadata)
+    except LoraFileError as error:
+        raise LoraFileError(f"{path} cannot be scaled: {error}") from error
+
+
+def finite_scale(path: str | Path, layer: str, scale: float) -> float:
+    """Return ``scale``; LoraFileError if that of ``layer`` in the file ``path`` is not finite."""
+    if not math.isfinite(scale):
+        raise LoraFileError(
+            f"{path} holds an alpha that is not finite for {layer}; its training diverged, take "
+            f"an earlier checkpoint"
+        )
+    return scale
+
+
 def _refuse_costly_patterns(patterns: Sequence[str]) -> None:
+    if len(patterns) > MAX_PATTERNS:
+        raise LoraFileError(
+            f"its metadata sets alphas by {len(patterns):,} patterns; at most {MAX_PATTERNS:,} are "
+            f"read: save the LoRA with alpha tensors"
+        )
     wild = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     for pattern in wild:
         try:

@@ -69,3 +69,14 @@ def test_an_alpha_too_large_for_a_number_is_not_finite():
     told = json.dumps({"unet.lora_alpha": 10**400})
     scale = MetadataScales.read({"lora_adapter_metadata": told}).scale("unet", "q", 4, None)
     assert scale == float("inf")
+
+
+def test_as_many_patterns_as_there_are_layers_are_read_and_more_are_refused():
+    def told(count: int) -> dict[str, str]:
+        patterns = {f"block{number}.to_q": number for number in range(count)}
+        return {"lora_adapter_metadata": json.dumps({"unet.alpha_pattern": patterns})}
+
+    scales = MetadataScales.read(told(5000))
+    assert scales.scale("unet", "down.block4999.to_q", 1, None) == 4999
+    with pytest.raises(LoraFileError, match="sets alphas by 5,001 patterns; at most 5,000"):
+        MetadataScales.read(told(5001))

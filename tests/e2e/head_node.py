@@ -64,7 +64,7 @@ def head_node(environment: Mapping[str, str]) -> Iterator[HeadNode]:
 
 @contextmanager
 def second_node(head: HeadNode, environment: Mapping[str, str]) -> Iterator[str]:
-    """Start another node of two processors, which joins ``head``; return its metrics address."""
+    """Start another node of two processors; return its metrics address once it has joined."""
     ports = free_ports(3)
     flags = {
         "address": head.gcs,
@@ -74,6 +74,7 @@ def second_node(head: HeadNode, environment: Mapping[str, str]) -> Iterator[str]
         "num-cpus": 2,
     }
     with _node([], flags, environment):
+        _wait_for_port(ports[2])
         yield f"127.0.0.1:{ports[2]}"
 
 

@@ -17,6 +17,11 @@ NUM_SEEDS = 24
 STEPS = {"num_steps": 8, "guide_until_step": 4, "refine_steps": [0], "num_refine_updates": 1}
 NAME = "sweep"
 
+ONE_ACTOR_A_NODE = {"rows_per_unit": 2, "actors": 2, "cpus_per_actor": 1.5}
+"""Each node has two processors, so that neither has room for both."""
+
+BOTH_NODES_SAMPLE = "count(count by (instance) (ray_clora_actor_rows_total)) == 2"
+
 
 def sweep() -> list[dict[str, object]]:
     """Two methods over the same seeds."""
@@ -36,7 +41,7 @@ def test_a_sweep_is_watched_stopped_and_finished(
         output=str(tmp_path / "out"),
         sampler=STEPS,
         scoring={"references": 2},
-        resources={"rows_per_unit": 2, "actors": 2},
+        resources=ONE_ACTOR_A_NODE,
     )
     (port,) = free_ports(1)
     options = ["--address", head.dashboard, "--working-dir", packages(tmp_path / "code")]
@@ -58,7 +63,7 @@ def test_a_sweep_is_watched_stopped_and_finished(
         assert 0 < num_before < 2 * NUM_SEEDS
 
         second_try = _submitted(command, tmp_path / "second", environment)
-        silent = dict(dashboard_expressions())
+        silent = {**dashboard_expressions(), "both nodes": BOTH_NODES_SAMPLE}
         while second_try.poll() is None and silent:
             seen = [panel for panel, told in silent.items() if server.wait_for(told, 0.0)]
             silent = {panel: told for panel, told in silent.items() if panel not in seen}

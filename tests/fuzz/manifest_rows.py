@@ -23,7 +23,7 @@ from fuzz.mutations import JUNK_TEXTS, damaged, mutated
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import check_rows
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.problems import render
 from manifests.readers import read_rows
 from manifests.row_rules import RowModel, RowRules
@@ -57,7 +57,12 @@ def rules(folder: Path) -> RowRules:
         catalog=read_catalog(str(write_catalog(folder))),
         lora_files=LoraFiles(),
         base_models={
-            "": RowModel(digest="base", side_px=128, lora_width=96, resolve_sampler=_resolve)
+            "": RowModel(
+                digest="base",
+                side_px=128,
+                lora_fit=LoraFit(model_width=96),
+                resolve_sampler=_resolve,
+            )
         },
         method="clora",
         methods=("base", "single", "merge", "switch", "clora"),

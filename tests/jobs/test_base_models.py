@@ -22,6 +22,7 @@ from pipelines.storage import LocalStorage
 
 IN_PROCESS = Shares(
     num_generators=1,
+    max_generators=1,
     generator_cpus=1,
     generator_gpus=0,
     generator_threads=1,

@@ -88,3 +88,13 @@ def test_what_cannot_be_expanded_is_named(changes: dict[str, Any], field: str, s
     problems = axis_problems(axes(**changes), place="spec")
     (problem,) = [problem for problem in problems if problem.field == field]
     assert sentence in problem.problem
+
+
+def test_a_scene_s_prompt_is_as_long_as_a_prompt_may_be_and_so_is_what_is_put_in():
+    long = {"scene": "long", "prompt": "{colour}" * 1000}
+    (problem,) = axis_problems(axes(scenes=[long]), place="spec")
+    assert "should have at most 4,000 characters, got 8,000" in problem.problem
+    item = {"item": "mug", "loras": "mug", "colour": "x" * 10_000_000}
+    scene = {"scene": "short", "prompt": "{colour}" * 100}
+    (row,) = expand_rows(axes(items=[item], scenes=[scene], looks={"plain": []}, seeds=[0]))
+    assert 4000 < len(row["prompt"]) < 500_000

@@ -8,7 +8,7 @@ from input_kit import row, write_base_model, write_job
 
 from clora_core.config import SamplerConfig, sampler_preset
 from jobs.inputs import prepare
-from jobs.job_file import JobFile, load_job, parse_job
+from jobs.job_file import JobFile, is_hub_name, load_job, parse_job
 from manifests.base_model import BaseModelProblem
 from manifests.problems import InputError, Problem
 
@@ -300,3 +300,8 @@ def test_fewer_actors_at_most_than_at_least_are_refused():
     (problem,) = refused.value.problems
     assert problem.field == "resources.max_actors"
     assert "at least actors (4), got 2" in problem.problem
+
+
+@pytest.mark.parametrize("name", ["owner/name@main", "o-1/sd_v1.5@refs/pr/3", "a/b@0f3c.x-y"])
+def test_names_of_the_hub_are_known_as_such(name):
+    assert is_hub_name(name)

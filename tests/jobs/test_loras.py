@@ -75,7 +75,7 @@ def test_what_a_terminal_would_obey_is_not_printed(
     assert inspect(evil, tmp_path / "\x1b[0m.safetensors") == 2
     told = capfd.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & set(told.out + told.err)
-    assert "\\x1b[31mevil\\x0a.safetensors: kohya LoRA" in told.out
+    assert "\\x1b[31mevil\\n.safetensors: kohya LoRA" in told.out
 
 
 def test_it_waits_for_no_model_library(tmp_path: Path):

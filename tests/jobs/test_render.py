@@ -14,9 +14,11 @@ from PIL import Image
 
 from jobs.inputs import PreparedJob, prepare
 from jobs.job_file import JobFile, load_job
+from jobs.picture import read_picture, with_texts
 from jobs.render import likeness, render
 from jobs.report import report
 from jobs.show import show
+from manifests.allowed_roots import VARIABLE
 from pipelines.engine import EngineSource
 from pipelines.generate import generate_unit
 from pipelines.planned_rows import row_table
@@ -135,8 +137,6 @@ def test_a_report_tells_the_arms_of_several_base_models_apart(job: JobFile):
 def test_methods_without_masks_have_no_maps(
     job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    from jobs.picture import read_picture, with_texts
-
     mine = read_picture(picture(job))
     merged = tmp_path / "merged.png"
     merged.write_bytes(with_texts(mine.pixels, mine.parameters, {**mine.recipe, "method": "merge"}))
@@ -193,10 +193,28 @@ def test_a_picture_that_cannot_be_made_here_says_why(
 def test_other_files_than_the_picture_s_are_refused_by_digest(
     job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str], change, sentence: str
 ):
-    from jobs.picture import read_picture, with_texts
-
     mine = read_picture(picture(job))
     changed = Path(job.output) / "changed.png"
     changed.write_bytes(with_texts(mine.pixels, mine.parameters, {**mine.recipe, **change}))
     assert render(changed, out=tmp_path / "again.png") == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_service_judges_the_mask_that_a_picture_names_and_the_places_of_its_job(
+    job: JobFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    given = read_picture(picture(job))
+    region = {"mask": {"uri": "/etc/passwd", "sha256": "0"}, "mode": "restrict"}
+    loras = [{**lora, "region_json": json.dumps(region)} for lora in given.recipe["loras"]]
+    path = tmp_path / "masked.png"
+    path.write_bytes(with_texts(given.pixels, given.parameters, {**given.recipe, "loras": loras}))
+    job_path = Path(job.output).parent / "job.yaml"
+    monkeypatch.setenv(VARIABLE, f"{tmp_path},{job_path.parent}")
+    assert render(path, job_path=job_path) == 2
+    assert "'/etc/passwd' is outside the places" in capsys.readouterr().err
+    elsewhere = write_job(tmp_path / "job", manifest(1), base_model="/models/sd15")
+    assert render(path, job_path=elsewhere) == 2
+    assert "base_model: '/models/sd15' is outside the places" in capsys.readouterr().err

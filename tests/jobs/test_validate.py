@@ -1,11 +1,15 @@
 """``clora validate``: all problems and exit 2, or a summary and exit 0; no torch, no Ray."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from e2e.kit import concepts
 from input_kit import row, write_base_model, write_job
+from safetensors.numpy import load_file, save_file
 
+from emoji_world import lora_catalog
 from jobs.validate import validate
 
 
@@ -17,6 +21,8 @@ def test_a_good_job_is_summed_up(tmp_path, capsys):
     assert "clora (3), merge (1)" in out
     assert "cat + dog (3), cat (1)" in out
     assert "128x128 (4)" in out
+    assert "not checked whether every layer has its place: " in out
+    assert "model_index.json names no unet" in out
 
 
 def test_several_base_models_are_summed_up_by_their_rows(tmp_path, capsys):
@@ -70,6 +76,35 @@ def test_a_broken_lora_file_is_a_problem_here(tmp_path, capsys):
     err = capsys.readouterr().err
     assert f"{file} is truncated" in err
     assert "1 of 2 row(s) name such a file" in err
+    assert "not checked whether every layer has its place: " in err
+
+
+def test_a_lora_that_matches_the_base_model_in_part_is_a_problem_here(tmp_path, capsys):
+    catalog = tmp_path / "loras"
+    shutil.copytree(lora_catalog().parent, catalog)
+    one, other = concepts()
+    file = catalog / one["uri"]
+    whole = load_file(file)
+    strange = {name.replace("up_blocks", "sideways"): tensor for name, tensor in whole.items()}
+    save_file(strange, file)
+    rows = [
+        {"prompt": f"a {lora['subject']}", "loras": [lora["name"]], "seed": 1, "method": "single"}
+        for lora in (one, other)
+    ]
+    job = write_job(tmp_path, rows, base_model="emoji-world", loras="loras/loras.yaml")
+    shutil.copytree(lora_catalog().parent, catalog, dirs_exist_ok=True)
+    assert validate(job) == 0
+    assert "every layer has its place in its model" in capsys.readouterr().out
+    save_file(strange, file)
+    assert validate(job) == 2
+    err = capsys.readouterr().err
+    total = len({name.partition(".lora")[0] for name in whole if ".lora" in name})
+    gone = len({name.partition(".lora")[0] for name in strange if "sideways" in name})
+    assert 0 < gone < total
+    assert f"{file} matches this base model in {total - gone} of {total} layers" in err
+    assert "sideways.0." in err
+    assert "1 of 2 row(s) name such a file" in err
+    assert "not checked" not in err
 
 
 def test_a_missing_job_file_exits_2(tmp_path, capsys):

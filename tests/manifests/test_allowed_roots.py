@@ -6,11 +6,13 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from input_kit import write_catalog, write_lora
+from input_kit import row, write_catalog, write_jsonl, write_lora
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots, allowed_roots
 from manifests.catalog import read_catalog
 from manifests.locations import LocationError
+from manifests.problems import Problem
+from manifests.readers import read_rows
 from manifests.regions import RegionRequest, resolved_region
 
 
@@ -64,7 +66,11 @@ def test_what_is_below_a_root_is_open(place):
         ("FILE:///etc/passwd", "is outside"),
         ("file://host/etc/passwd", "is outside"),
         ("file:///data/loras/%2e%2e/secret", "is outside"),
-        ("/data/loras/\0", "holds a NUL character"),
+        ("/data/loras/\0", "holds a control character"),
+        ("/data/loras/a\nb", "holds a control character"),
+        ("s3://bucket/lo\tras/x", "holds a control character"),
+        ("s3://bucket/lor%61s/x", "is outside"),
+        ("s3://bucket/loras#/x", "is outside"),
         ("s3://bucket/other/x", "is outside"),
         ("s3://bucket/loras2/x", "is outside"),
         ("s3://bucket/loras/../other", "is outside"),
@@ -90,7 +96,7 @@ def test_what_is_not_is_refused_with_the_reason(place, words):
     refusal = ROOTS.refusal(place)
     assert refusal is not None
     assert words in refusal
-    assert "CLORA_ALLOWED_ROOTS" in refusal or "correct it" in refusal or "NUL" in refusal
+    assert "CLORA_ALLOWED_ROOTS" in refusal or "correct it" in refusal or "control" in refusal
 
 
 def test_a_link_is_where_it_leads(tmp_path: Path):
@@ -171,9 +177,39 @@ def test_a_mask_outside_is_refused_and_not_read(tmp_path: Path):
         resolved_region(request, folder=str(tmp_path), allowed=AllowedRoots((str(tmp_path),)))
 
 
+def test_a_link_in_a_folder_of_manifests_is_a_problem_and_its_neighbours_are_read(tmp_path: Path):
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    (outside / "more").mkdir(parents=True)
+    inside.mkdir()
+    for name in ("secret.jsonl", "more/secret.jsonl"):
+        write_jsonl(outside / name, [row(prompt="a secret")])
+    write_jsonl(inside / "rows.jsonl", [row()])
+    (inside / "link.jsonl").symlink_to(outside / "secret.jsonl")
+    (inside / "folder").symlink_to(outside / "more")
+    for manifest in (inside, inside / "**.jsonl", inside / "*.jsonl"):
+        found = list(read_rows(str(manifest), allowed=AllowedRoots((str(inside),))))
+        good = [one for one in found if not isinstance(one, Problem)]
+        problems = [one for one in found if isinstance(one, Problem)]
+        assert [one.values["prompt"] for one in good] == [row()["prompt"]]
+        assert {Path(problem.place).name for problem in problems} >= {"link.jsonl"}
+        assert all("is outside the places" in problem.problem for problem in problems)
+    (refused,) = read_rows(str(outside), allowed=AllowedRoots((str(inside),)))
+    assert isinstance(refused, Problem)
+
+
+def test_a_catalog_outside_is_refused_and_not_read(tmp_path: Path):
+    catalog = write_catalog(tmp_path / "out")
+    read = read_catalog(str(catalog), allowed=AllowedRoots((str(tmp_path / "in"),)))
+    assert not read.entries
+    (problem,) = read.problems
+    assert "is outside the places that this service opens" in problem.problem
+
+
 @pytest.mark.parametrize("roots", [EVERYWHERE, ROOTS])
 @pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "gs://secret@b/x", "s3://a@secret@b/"])
 def test_credentials_in_a_name_are_refused_and_not_printed(tmp_path: Path, roots, uri):
+    if roots.roots is not None:
+        roots = AllowedRoots((*roots.roots, str(tmp_path)))
     path = tmp_path / "loras.yaml"
     path.write_text(yaml.safe_dump({"loras": [{"name": "x", "uri": uri, "subject": "cat"}]}))
     (problem,) = read_catalog(str(path), allowed=roots).problems

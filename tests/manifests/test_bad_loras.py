@@ -10,7 +10,7 @@ from input_kit import raw_bytes, safetensors_bytes
 
 from manifests.catalog import LoraEntry
 from manifests.lora_file import LoraFileProblem, inspect_lora_file
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.lora_report import lora_report
 
 CORPUS = bad_files()
@@ -69,7 +69,7 @@ def test_a_lora_of_another_family_is_refused_with_both_families(
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors_bytes(tensors))
     entry = LoraEntry(name="x", uri=str(path), subject="cat")
-    state = LoraFiles().state(entry, model_width=model_width)
+    state = LoraFiles().state(entry, LoraFit(model_width=model_width))
     assert state.problem is not None
     assert words in state.problem
     assert str(path) in state.problem

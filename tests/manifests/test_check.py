@@ -11,7 +11,7 @@ from input_kit import row, write_catalog, write_lora
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.row_rules import RowModel, RowRules
@@ -29,7 +29,12 @@ def resolve(overrides: Any) -> dict[str, Any]:
 
 
 def model(digest: str, **changes: Any) -> RowModel:
-    values = {"digest": digest, "side_px": 128, "lora_width": 96, "resolve_sampler": resolve}
+    values = {
+        "digest": digest,
+        "side_px": 128,
+        "lora_fit": LoraFit(model_width=96),
+        "resolve_sampler": resolve,
+    }
     return RowModel(**(values | changes))
 
 

@@ -12,9 +12,12 @@ import pytest
 from fuzz.manifest_rows import rules
 from input_kit import row
 
-from manifests import manifest_limits
+from manifests import catalog, manifest_limits, parquet_rows, readers
+from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
-from manifests.readers import read_rows
+from manifests.readers import RawRow, read_rows
+from manifests.row_check import RowChecker
+from manifests.wording import MAX_FINDINGS
 
 TEN_MEGABYTES = 10 * 1024**2
 
@@ -102,3 +105,82 @@ def test_more_problems_than_anyone_reads_are_not_kept(check, tmp_path, monkeypat
     problems = check(write(tmp_path / "m.jsonl", [row(seed=-1)] * 200)).problems
     assert len(problems) == 51
     assert "50 problems were found and the rest is not read" in problems[-1].problem
+
+
+def test_a_quote_that_is_never_closed_ends_as_a_problem(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 10_000)
+    good = "a cat and a dog on the beach,cat;dog,7\n"
+    path = tmp_path / "m.csv.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("prompt,loras,seed\n" + good * 1000 + '"' + 'x","y\n' * 100_000)
+    checked = check(path)
+    assert len(checked.rows) == 1000
+    assert "is there a quote that is not closed?" in str(checked.problems[0])
+
+
+def repeated(text: str, count: int) -> pa.DictionaryArray:
+    """Return a column that holds a text once and says it ``count`` times."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array([text]))
+
+
+def test_a_text_that_parquet_repeats_is_measured_before_it_is_written_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", 100_000)
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"prompt": repeated("x" * 40_000, 5000)}), path, compression="zstd")
+    assert path.stat().st_size < 20_000
+    lengths: list[int] = []
+    written_out = parquet_rows._written_out
+
+    def watched(batch: pa.RecordBatch) -> pa.RecordBatch:
+        lengths.append(len(batch))
+        return written_out(batch)
+
+    monkeypatch.setattr(parquet_rows, "_written_out", watched)
+    assert len(list(read_rows(str(path)))) == sum(lengths) == 5000
+    assert max(lengths) <= 2
+
+
+def test_a_row_of_parquet_that_is_too_large_costs_that_row_alone(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", 100_000)
+    texts = [["x" * 300] * 400, ["x"], None]
+    table = pa.Table.from_pylist([{**row(seed=n), "notes": each} for n, each in enumerate(texts)])
+    pq.write_table(table, tmp_path / "m.parquet")
+    checked = check(tmp_path / "m.parquet")
+    assert [each.seed for each in checked.rows] == [1, 2]
+    assert "stands for more than 100,000 bytes" in str(checked.problems[0])
+
+
+def test_a_row_group_of_too_many_values_is_refused_by_its_header(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest_limits, "MAX_GROUP_VALUES", 1000)
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"x": [[0] * 60] * 20}), path)
+    (problem,) = read_rows(str(path))
+    assert "holds 1,200 values in one row group; at most 1,000 are read" in str(problem)
+
+
+def test_a_catalog_as_a_parquet_file_has_the_same_limits(tmp_path, monkeypatch):
+    path = tmp_path / "loras.parquet"
+    entries = {"name": ["a", "b"], "uri": ["/a", "/b"], "subject": ["cat", "dog" * 50_000]}
+    pq.write_table(pa.table(entries), path)
+    monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", 100_000)
+    assert "row 2 stands for more than" in str(read_catalog(str(path)).problems[0])
+    monkeypatch.setattr(catalog, "MAX_ENTRIES", 1)
+    assert "holds more than 1 LoRAs" in str(read_catalog(str(path)).problems[0])
+
+
+def test_a_million_unknown_fields_of_a_row_are_told_in_fifty(check, tmp_path):
+    hostile = {f"field-{n}": 1 for n in range(100_000)}
+    loras = [{"lora": "cat", **hostile}, "dog"]
+    checked = check(write(tmp_path / "m.jsonl", [row(), row(loras=loras), row(seed=2)]))
+    assert len(checked.rows) == 2
+    assert len(checked.problems) == MAX_FINDINGS + 1
+    assert "and 99,950 more mistakes like these" in str(checked.problems[-1])
+
+
+def test_long_lists_of_loras_are_not_remembered(tmp_path):
+    checker = RowChecker(rules(tmp_path / "catalog"))
+    for seed in range(3):
+        long = row(loras=[{"lora": "cat", "subject": "x" * 20_000}], sampler={"y" * 20_000: seed})
+        checker.check(RawRow(place="m", line=1, values=long))
+    assert not checker._lora_lists
+    assert not checker._samplers

@@ -112,3 +112,12 @@ def test_the_cache_lies_where_the_environment_says(monkeypatch):
     monkeypatch.delenv("CLORA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/b")
     assert file_cache.cache_folder() == Path("/b/clora")
+
+
+def test_a_home_of_nobody_is_an_ordinary_name():
+    assert absolute("~nobody-of-this-name/x", beside="/data") == "/data/~nobody-of-this-name/x"
+
+
+def test_a_glob_with_too_many_crossings_is_a_sentence(tmp_path: Path):
+    with pytest.raises(LocationError, match=r"holds \*\* more than 2 times; name the folders"):
+        expand(f"{tmp_path}/**/a/**/b/**/c.csv", suffixes=(".csv",))

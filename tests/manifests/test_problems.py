@@ -3,6 +3,7 @@
 import pickle
 
 from manifests.problems import InputError, Problem, render
+from manifests.text_rules import printable
 
 
 def problem(line: int, **changes: object) -> Problem:
@@ -41,3 +42,13 @@ def test_an_input_error_keeps_its_problems_across_processes():
     error = pickle.loads(pickle.dumps(InputError([problem(1)])))  # noqa: S301
     assert error.problems == (problem(1),)
     assert "line 1" in str(error)
+
+
+def test_what_a_terminal_would_obey_is_escaped_wherever_it_stands():
+    hostile = "\x1b[2J\u202e\x9b"
+    problem = Problem(place=hostile, line=1, row_id=hostile, field=hostile, problem=hostile)
+    told = render([problem])
+    assert told.replace("\n", "").isprintable()
+    assert told.startswith("\\x1b[2J\\u202e\\x9b: 1 problem(s)")
+    assert str(InputError([problem])) == told
+    assert printable("a naïve cat, 猫") == "a naïve cat, 猫"

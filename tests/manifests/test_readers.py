@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from manifests import parquet_rows
 from manifests.problems import Problem
 from manifests.readers import RawRow, read_rows
 
@@ -188,3 +189,44 @@ def test_a_header_with_a_stray_carriage_return_is_told(tmp_path):
     problem = only(path)
     assert problem.field == "(header)"
     assert "is not valid CSV" in problem.problem
+
+
+@pytest.mark.parametrize("rows_per_group", [1, 7, 1000])
+@pytest.mark.parametrize("use_dictionary", [True, False])
+@pytest.mark.parametrize("max_bytes", [2_000, 64 * 1024**2])
+def test_parquet_rows_are_those_of_the_table_however_it_is_written_and_cut(
+    tmp_path, monkeypatch, rows_per_group, use_dictionary, max_bytes
+):
+    monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", max_bytes)
+    rows = [
+        {
+            "prompt": f"prompt {number % 3}",
+            "loras": [{"lora": "cat", "weight": number / 2}, {"lora": f"dog {number}"}],
+            "names": [f"name {number % 5}"] * (number % 4) or None,
+            "bytes": b"x" * number,
+            "shelf": None if number % 2 else {"row": "a", "notes": ["b", None]},
+            "a.b": str(number),
+        }
+        for number in range(50)
+    ]
+    path = tmp_path / "m.parquet"
+    table = pa.Table.from_pylist(rows).append_column("map", pa.array([[("k", "v")]] * 50, pa.map_(
+        pa.string(), pa.string())))  # fmt: skip
+    table = table.set_column(0, "prompt", table["prompt"].dictionary_encode())
+    pq.write_table(
+        table, path, row_group_size=rows_per_group, use_dictionary=use_dictionary,
+        dictionary_pagesize_limit=64,
+    )  # fmt: skip
+    expected = [
+        {name: value for name, value in row.items() if value is not None}
+        for row in table.to_pylist()
+    ]
+    assert values_of(path) == expected
+
+
+def test_a_parquet_column_whose_name_is_not_utf_8_is_a_problem(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"shelf": ["a"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"shelf", b"sh\xd2lf"))
+    (problem,) = read_rows(str(path))
+    assert "has the name of a column that is not UTF-8" in str(problem)

@@ -11,7 +11,7 @@ from input_kit import row, write_catalog
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.readers import RawRow
 from manifests.regions import region_arguments
 from manifests.row_rules import RowModel, RowRules
@@ -23,7 +23,11 @@ def check(tmp_path: Path):
     rules = RowRules(
         catalog=catalog,
         lora_files=LoraFiles(),
-        base_models={"": RowModel(digest="base", side_px=128, lora_width=96, resolve_sampler=dict)},
+        base_models={
+            "": RowModel(
+                digest="base", side_px=128, lora_fit=LoraFit(model_width=96), resolve_sampler=dict
+            )
+        },
         method="clora",
         methods=("base", "merge", "clora"),
         composition_findings=composition_findings,

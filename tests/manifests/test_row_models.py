@@ -15,7 +15,7 @@ from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
 from manifests.keys import row_key
-from manifests.lora_files import LoraFiles
+from manifests.lora_files import LoraFiles, LoraFit
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.row_rules import RowModel, RowRules
@@ -34,9 +34,15 @@ def start_from(steps: int) -> Callable[[Any], dict[str, Any]]:
 
 
 MODELS = {
-    "": RowModel(digest="d0", side_px=128, lora_width=96, resolve_sampler=start_from(30)),
-    "portraits": RowModel(digest="d1", side_px=256, lora_width=96, resolve_sampler=start_from(50)),
-    "large": RowModel(digest="d2", side_px=512, lora_width=32, resolve_sampler=start_from(30)),
+    "": RowModel(
+        digest="d0", side_px=128, lora_fit=LoraFit(model_width=96), resolve_sampler=start_from(30)
+    ),
+    "portraits": RowModel(
+        digest="d1", side_px=256, lora_fit=LoraFit(model_width=96), resolve_sampler=start_from(50)
+    ),
+    "large": RowModel(
+        digest="d2", side_px=512, lora_fit=LoraFit(model_width=32), resolve_sampler=start_from(30)
+    ),
 }
 
 
@@ -179,9 +185,9 @@ def test_a_lora_fails_the_rows_whose_base_model_it_does_not_fit_and_no_others(ru
 def test_a_lora_file_is_read_once_for_all_base_models(tmp_path: Path):
     catalog = read_catalog(str(write_catalog(tmp_path)))
     files = LoraFiles()
-    before = files.state(catalog["cat"], model_width=96)
+    before = files.state(catalog["cat"], LoraFit(model_width=96))
     Path(catalog["cat"].uri).unlink()
-    assert files.state(catalog["cat"], model_width=None) == before
+    assert files.state(catalog["cat"], LoraFit(model_width=None)) == before
     assert before.info is not None
-    misfit = files.state(catalog["cat"], model_width=32)
+    misfit = files.state(catalog["cat"], LoraFit(model_width=32))
     assert misfit.digest == f"broken:{before.info.file_sha256}"

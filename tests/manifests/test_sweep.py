@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests import sweep as sweep_module
 from manifests.catalog import LoraEntry
 from manifests.locations import LocationError
 from manifests.problems import InputError
@@ -154,6 +155,40 @@ def test_an_empty_grid_is_a_mistake():
     assert expand(methods=["merge"]).findings == (
         ("compositions", "holds no LoRA sets; list some, or name pairs_of"),
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"compositions": [["tom"]] * 60}, "(all)"),
+        ({"compositions": [["tom"]], "prompts": ["a cat"] * 60}, "(all)"),
+        ({"compositions": [["tom"]], "prompts": ["a cat {background}"], "backgrounds": ["x"] * 60},
+         "(all)"),
+        ({"compositions": [["tom"]], "seeds": [1, 2, 3], "prompts": ["a cat"] * 20}, "(all)"),
+        ({"compositions": [{"loras": ["tom"], "prompt_file": "long.txt"}]}, "(all)"),
+        ({"pairs_of": [f"lora-{n}" for n in range(12)]}, "pairs_of"),
+        ({"triples_of": [f"lora-{n}" for n in range(9)]}, "triples_of"),
+    ],
+)  # fmt: skip
+def test_a_grid_of_too_many_rows_is_refused_and_not_written_out(
+    monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], field: str
+):
+    """The limit is lowered to fifty; what matters is that building stops beyond it."""
+    monkeypatch.setattr(sweep_module, "MAX_ROWS", 50)
+    monkeypatch.setitem(FILES, "long.txt", "a cat\n" * 60)
+    expansion = expand(methods=["merge"], **spec)
+    assert not expansion.rows
+    told = dict(expansion.findings)
+    assert "more than 50" in told[field]
+    assert expansion.num_prompts <= 51
+
+
+def test_of_many_mistakes_the_first_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweep_module, "MAX_FINDINGS", 10)
+    found = expand(compositions=[["nobody"]] * 100, prompts=["{nothing}"] * 100).findings
+    assert 10 < len(found) <= 24
+    unknown = [f"lora-{n}" for n in range(1000)]
+    assert len(expand(methods=["merge"], pairs_of=unknown).findings) == 10
 
 
 def write(folder: Path, values: Mapping[str, Any] | str) -> Path:

@@ -56,6 +56,24 @@ def test_a_writer_that_dies_before_its_commit_leaves_nothing_that_readers_see(
     assert list(disk.walk("rows")) == ["rows/.writing-0-b.parquet"]
 
 
+@pytest.mark.parametrize("name", ["../secret", "images/../../secret", "/etc/passwd"])
+def test_a_name_that_leads_out_of_the_folder_is_no_file_and_is_not_written(
+    disk: LocalStorage, tmp_path: Path, name: str
+):
+    disk.put("images/a", b"makes the folder")
+    (tmp_path / "secret").write_bytes(b"secret")
+    for use in (
+        disk.read,
+        disk.open,
+        disk.delete,
+        lambda name: disk.put(name, b"mine"),
+        lambda name: disk.put_if_absent(name, b"mine"),
+    ):
+        with pytest.raises(FileNotFoundError, match="leads out of the folder"):
+            use(name)
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+
+
 def test_put_replaces_and_leaves_no_other_file(storage: Storage):
     storage.put("images/ab/k.png", b"one")
     storage.put("images/ab/k.png", b"two")

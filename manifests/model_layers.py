@@ -1,0 +1,89 @@
+"""The layers of a base model that a LoRA can change, read from the headers of its weight files.
+
+Names and shapes are all that is asked, so a model of ten gigabytes is known after a few hundred
+kilobytes, and no model library is needed.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from manifests.safetensors_header import LoraFileProblem, read_header
+
+__all__ = ["ModelLayers", "UnknownLayersError", "model_layers"]
+
+ModelLayers = Mapping[str, Mapping[str, tuple[int, ...]]]
+"""Component (``unet``, ``text_encoder`` ...) to layer to the shape of its weight."""
+
+MAX_WEIGHT_FILE_BYTES = 64 * 1024**3
+
+_WEIGHT_FILES = {
+    "unet": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
+"""Components that LoRAs change, and what diffusers and transformers call their weights."""
+
+_PIECE = re.compile(r"-\d+-of-(\d+)\.safetensors\Z")
+
+
+class UnknownLayersError(Exception):
+    """The folder does not tell its layers; the message names what is missing."""
+
+
+def model_layers(folder: str | Path) -> ModelLayers:
+    """Return the linear layers and convolutions of a base model in diffusers format.
+
+    Raises:
+        UnknownLayersError: Weights of a component are not here as safetensors, or cannot be read.
+    """
+    root = Path(folder)
+    components = _components(root)
+    if "unet" not in components:
+        raise UnknownLayersError(f"{root / 'model_index.json'} names no unet")
+    return {
+        component: _layers(root / component, name)
+        for component, name in _WEIGHT_FILES.items()
+        if component in components
+    }
+
+
+def _components(root: Path) -> set[str]:
+    try:
+        index: Any = json.loads((root / "model_index.json").read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnknownLayersError(f"{root / 'model_index.json'} cannot be read: {error}") from error
+    if not isinstance(index, dict):
+        raise UnknownLayersError(f"{root / 'model_index.json'} holds no JSON object")
+    # A part that a pipeline leaves out stands there as [null, null].
+    named = cast("dict[str, Any]", index).items()
+    return {name for name, value in named if isinstance(value, list) and any(value)}
+
+
+def _layers(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
+    layers: dict[str, tuple[int, ...]] = {}
+    for file in _files(folder, name):
+        try:
+            header = read_header(file, max_file_bytes=MAX_WEIGHT_FILE_BYTES)
+        except LoraFileProblem as problem:
+            raise UnknownLayersError(str(problem)) from problem
+        for tensor, entry in header.tensors.items():
+            layer, _, part = tensor.rpartition(".")
+            # Norms have one dimension. Embeddings look like linear layers and no LoRA changes them.
+            if part == "weight" and len(entry.shape) in (2, 4) and not layer.endswith("embedding"):
+                layers[layer] = entry.shape
+    return layers
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    """Return the file of weights, or all of its pieces."""
+    whole = folder / f"{name}.safetensors"
+    if whole.is_file():
+        return [whole]
+    pieces = sorted(folder.glob(f"{name}-*-of-*.safetensors"))
+    counts = {found[1] for piece in pieces if (found := _PIECE.search(piece.name))}
+    if len(counts) != 1 or int(counts.pop()) != len(pieces):
+        raise UnknownLayersError(f"{whole} is not there, and not all of its pieces are")
+    return pieces

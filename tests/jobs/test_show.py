@@ -1,0 +1,35 @@
+"""``clora show`` on pictures of strangers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jobs.picture import with_texts
+from jobs.show import show
+
+
+def write(path: Path, *, side_px: int = 8, **recipe: str) -> Path:
+    pixels = np.zeros((side_px, side_px, 3), np.uint8)
+    path.write_bytes(with_texts(pixels, "a cat\x1b[2J\nSteps: 3\x9b", recipe))
+    return path
+
+
+def test_what_a_terminal_would_obey_is_shown_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert show(write(tmp_path / "a.png", prompt="a naïve cat \x1b[2J \x9b \u202e")) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[:2] == ["a cat\\x1b[2J", "Steps: 3\\x9b"]
+    assert '"prompt": "a naïve cat \\u001b[2J \\x9b \\u202e"' in told
+    assert told.replace("\n", "").isprintable()
+
+
+def test_a_picture_that_unpacks_to_more_than_memory_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    path = write(tmp_path / "a.png", side_px=64)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert show(path) == 2
+    assert "is not a picture that can be read" in capsys.readouterr().err
