@@ -25,7 +25,9 @@ class Composer:
 
     Args:
         model: Base model; never changed beyond a call.
-        loras: Cache of LoRA factors, shared by all calls.
+        loras: Cache of LoRA factors in the machine's memory, shared by all calls.
+        device_loras: A second one in the device's memory, so that what is used again is not sent
+            again; None for none. It is given up first when memory runs out.
         max_lanes: Most lanes in one UNet call; None for no limit. Out of memory halves it and
             tries again.
         graph_budget_bytes: Memory that the gradient's graphs may take; None for a share of what
@@ -37,11 +39,13 @@ class Composer:
         model: BaseModel,
         loras: LoraCache,
         *,
+        device_loras: LoraCache | None = None,
         max_lanes: int | None = None,
         graph_budget_bytes: int | None = None,
     ) -> None:
         self._model = model
         self._loras = loras
+        self._device_loras = device_loras
         self._max_lanes = max_lanes
         self._graph_budget_bytes = graph_budget_bytes
         self._targets = lora_targets(model.components)
@@ -83,7 +87,15 @@ class Composer:
 
     def _factors(self, lora: LoraUse) -> LoraFactors:
         components = self._model.components
-        return self._loras.get(lora.digest, lambda: read_lora(lora.path, components, self._targets))
+
+        def on_host() -> LoraFactors:
+            return self._loras.get(
+                lora.digest, lambda: read_lora(lora.path, components, self._targets)
+            )
+
+        if self._device_loras is None:
+            return on_host()
+        return self._device_loras.get(lora.digest, lambda: on_host().to(self._model.device))
 
     def _compose_group(
         self, group: Sequence[RowLanes], factors: dict[str, LoraFactors], keep_maps: bool
@@ -111,8 +123,15 @@ class Composer:
                 )
             except torch.OutOfMemoryError:
                 halved = min(self._max_lanes or num_lanes, num_lanes) // 2
-                if halved == 0:
+                may_try_again = self._holds_device_loras()
+                if halved == 0 and not may_try_again:
                     raise
             # Behind the handler: the traceback held the failed pass's tensors until here.
+            if may_try_again and self._device_loras is not None:
+                self._device_loras.clear()
+            else:
+                self._max_lanes = halved
             torch.cuda.empty_cache()
-            self._max_lanes = halved
+
+    def _holds_device_loras(self) -> bool:
+        return self._device_loras is not None and self._device_loras.stats.bytes > 0

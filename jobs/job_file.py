@@ -86,6 +86,8 @@ class ResourceSettings(BaseModel):
         rows_per_unit: Rows of one unit: what is committed at once, and lost at worst. More is
             faster with many LoRA sets, fewer shows progress sooner.
         lora_cache_gib: Memory for LoRAs that each image process keeps, in GiB.
+        lora_device_gib: GPU memory for LoRAs that each keeps beside that, so that they are not sent
+            again for every unit; given up when memory runs out. 0 for none.
         dtype: Numbers of the base model. Halves need half the memory; float32 is exact. They give
             other pixels, so this is part of every row's key.
         max_lanes: Samples in one UNet call at most; fewer need less memory. Not given: what fits.
@@ -102,6 +104,7 @@ class ResourceSettings(BaseModel):
     score_actors: Annotated[int, Field(ge=1)] = 1
     rows_per_unit: Annotated[int, Field(ge=1, le=4096)] = 8
     lora_cache_gib: Annotated[float, Field(gt=0.0)] = 2.0
+    lora_device_gib: Annotated[float, Field(ge=0.0)] = 0.5
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_lanes: Annotated[int | None, Field(ge=1)] = None
     attempts: Annotated[int, Field(ge=1, le=100)] = 3

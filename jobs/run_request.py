@@ -29,12 +29,14 @@ class _MakeEngine:
     base_model_dirs: Mapping[str, str]
     dtype: str
     lora_cache_gib: float
+    lora_device_gib: float
     max_lanes: int | None
 
     def __call__(self, shares: Shares) -> EngineSource:
         return EngineSource(
             base_model_dirs=self.base_model_dirs,
             lora_cache_bytes=int(self.lora_cache_gib * _BYTES_PER_GIB),
+            lora_device_bytes=int(self.lora_device_gib * _BYTES_PER_GIB),
             dtype=self.dtype,
             use_gpu=shares.generator_gpus > 0,
             num_threads=shares.generator_threads,
@@ -90,6 +92,7 @@ def run_request(
             base_model_dirs={digest: model.place for digest, model in by_digest.items()},
             dtype=resources.dtype,
             lora_cache_gib=resources.lora_cache_gib,
+            lora_device_gib=resources.lora_device_gib,
             max_lanes=resources.max_lanes,
         ),
         load_scorer=None if dino_dir is None else ScorerSource(dino_dir=dino_dir),

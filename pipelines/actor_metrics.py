@@ -18,7 +18,10 @@ COUNTERS = {
     "clora_actor_unet_evaluations_total": ("Samples through the actor's UNet.", ()),
     "clora_actor_generate_seconds_total": ("Seconds that the actor sampled.", ()),
     "clora_actor_model_loads_total": ("Base models that the actor loaded.", ()),
-    "clora_actor_lora_cache_events_total": ("Hits, misses and evictions.", ("event",)),
+    "clora_actor_lora_cache_events_total": (
+        "Hits, misses, evictions, copies to a GPU.",
+        ("event",),
+    ),
 }
 GAUGES = {
     "clora_actor_lora_cache_bytes": ("What the actor's LoRA cache holds.", ()),
@@ -52,6 +55,7 @@ def readings(message: UnitMessage) -> list[Reading]:
         "hit": facts.lora_hits,
         "miss": facts.lora_misses,
         "evict": facts.lora_evictions,
+        "copy": facts.lora_copies,
     }
     found += [
         Reading(name="clora_actor_lora_cache_events_total", value=count, tags={"event": event})

@@ -40,6 +40,7 @@ class EngineUse:
     lora_evictions: int = 0
     lora_load_seconds: float = 0.0
     lora_cache_bytes: int = 0
+    lora_copies: int = 0
     peak_memory_bytes: int = 0
 
 
@@ -77,6 +78,7 @@ class EngineSource:
         base_model_dirs: Folders in diffusers' format, by the digest of what is in them: paths that
             every machine has, or URIs.
         lora_cache_bytes: Budget of the LoRA cache. More keeps LoRAs of more units.
+        lora_device_bytes: Budget of the second one, in the memory of a GPU; 0 for none.
         dtype: Numbers of the base model: ``float32``, ``float16`` or ``bfloat16``.
         use_gpu: Sample on the GPU that Ray gave the actor.
         num_threads: CPU threads of the sampler; None leaves them to torch.
@@ -85,6 +87,7 @@ class EngineSource:
 
     base_model_dirs: Mapping[str, str]
     lora_cache_bytes: int
+    lora_device_bytes: int
     dtype: str
     use_gpu: bool
     num_threads: int | None
@@ -98,13 +101,18 @@ class EngineSource:
 
         if self.num_threads is not None:
             torch.set_num_threads(self.num_threads)
-        return _OneModelEngine(self, LoraCache(self.lora_cache_bytes))
+        has_second = self.use_gpu and self.lora_device_bytes > 0
+        second = LoraCache(self.lora_device_bytes) if has_second else None
+        return _OneModelEngine(self, LoraCache(self.lora_cache_bytes), second)
 
 
 class _OneModelEngine:
-    def __init__(self, source: EngineSource, cache: "LoraCache") -> None:
+    def __init__(
+        self, source: EngineSource, cache: "LoraCache", device_cache: "LoraCache | None"
+    ) -> None:
         self._source = source
         self._cache = cache
+        self._device_cache = device_cache
         self._identity = LoraIdentity()
         self._held: tuple[str, Composer] | None = None
         self._model_loads = 0
@@ -130,14 +138,18 @@ class _OneModelEngine:
         source = self._source
         folder = local_folder(source.base_model_dirs[base_model_digest])
         model = load_base_model(folder, dtype=source.dtype, device=self._device)
-        return Composer(model, self._cache, max_lanes=source.max_lanes)
+        return Composer(
+            model, self._cache, device_loras=self._device_cache, max_lanes=source.max_lanes
+        )
 
     def _let_go(self) -> None:
         """Give the memory of the model back, and of LoRAs, whose factors fit that model alone."""
         if self._held is None:
             return
         self._held = None
-        self._cache.clear()
+        for cache in (self._cache, self._device_cache):
+            if cache is not None:
+                cache.clear()
         gc.collect()  # a model's parts refer to each other in circles
         if self._on_gpu:
             import torch
@@ -159,14 +171,16 @@ class _OneModelEngine:
 
     def use(self) -> EngineUse:
         stats = self._cache.stats
+        on_device = None if self._device_cache is None else self._device_cache.stats
         return EngineUse(
             model_loads=self._model_loads,
             model_load_seconds=self._model_load_seconds,
-            lora_hits=stats.hits,
+            lora_hits=stats.hits + (on_device.hits if on_device else 0),
             lora_misses=stats.misses,
             lora_evictions=stats.evictions,
             lora_load_seconds=stats.load_seconds,
             lora_cache_bytes=stats.bytes,
+            lora_copies=on_device.misses if on_device else 0,
             peak_memory_bytes=_peak_memory_bytes(on_gpu=self._on_gpu),
         )
 

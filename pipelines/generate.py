@@ -208,6 +208,7 @@ def _changes(before: EngineUse, after: EngineUse) -> dict[str, float]:
         "lora_misses": after.lora_misses - before.lora_misses,
         "lora_evictions": after.lora_evictions - before.lora_evictions,
         "lora_load_seconds": after.lora_load_seconds - before.lora_load_seconds,
+        "lora_copies": after.lora_copies - before.lora_copies,
         "lora_cache_bytes": after.lora_cache_bytes,
         "peak_memory_bytes": after.peak_memory_bytes,
     }

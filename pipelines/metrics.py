@@ -49,7 +49,7 @@ class RunMetrics:
         )
         self._cache_events = Counter(
             "clora_lora_cache_events",
-            "LoRA cache hits, misses and evictions.",
+            "LoRA cache hits, misses and evictions, and copies to a GPU.",
             ["event"],
             registry=self.registry,
         )
@@ -120,6 +120,7 @@ class RunMetrics:
         self._cache_events.labels("hit").inc(facts.lora_hits)
         self._cache_events.labels("miss").inc(facts.lora_misses)
         self._cache_events.labels("evict").inc(facts.lora_evictions)
+        self._cache_events.labels("copy").inc(facts.lora_copies)
         self._cache_bytes.set(facts.lora_cache_bytes)
         self._peak_bytes = max(self._peak_bytes, facts.peak_memory_bytes)
         self._peak_memory.set(self._peak_bytes)

@@ -52,6 +52,7 @@ class PhaseTotals:
     lora_hits: int = 0
     lora_misses: int = 0
     lora_evictions: int = 0
+    lora_copies: int = 0
     output_bytes: int = 0
     peak_memory_bytes: int = 0
     rows_tried_alone: int = 0
@@ -74,6 +75,7 @@ class PhaseTotals:
             "lora_hits",
             "lora_misses",
             "lora_evictions",
+            "lora_copies",
             "output_bytes",
             "rows_tried_alone",
         ):

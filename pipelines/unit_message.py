@@ -28,6 +28,7 @@ class UnitFacts:
         lora_hits: LoRAs found in the actor's cache.
         lora_misses: LoRAs read from files.
         lora_evictions: LoRAs put out of the cache.
+        lora_copies: LoRAs sent to the memory of a GPU.
         lora_cache_bytes: What the cache held afterwards.
         rows_tried_alone: Rows made one by one after the unit failed as a whole.
         peak_memory_bytes: Of the generating process: on a GPU of the unit, else so far.
@@ -46,6 +47,7 @@ class UnitFacts:
     lora_hits: int = 0
     lora_misses: int = 0
     lora_evictions: int = 0
+    lora_copies: int = 0
     lora_cache_bytes: int = 0
     rows_tried_alone: int = 0
     peak_memory_bytes: int = 0

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -25,6 +26,10 @@ class Factor:
         """Inner size of the product."""
         return self.down.shape[0]
 
+    def to(self, device: torch.device) -> "Factor":
+        """Return the factor on ``device``, in the numbers that it has."""
+        return Factor(self.down.to(device), self.up.to(device), self.scale)
+
 
 @dataclass(frozen=True)
 class LoraFactors:
@@ -35,6 +40,15 @@ class LoraFactors:
     def of(self, component: str) -> Mapping[str, Factor]:
         """Return the factors of one component; empty if the LoRA leaves it alone."""
         return self.components.get(component, {})
+
+    def to(self, device: torch.device) -> "LoraFactors":
+        """Return the LoRA on ``device``, in the numbers of its file."""
+        return LoraFactors(
+            {
+                component: {layer: factor.to(device) for layer, factor in factors.items()}
+                for component, factors in self.components.items()
+            }
+        )
 
     @property
     def num_bytes(self) -> int:

@@ -456,6 +456,40 @@ def test_a_file_is_read_once_for_many_rows(model, rows):
     assert cache.stats.hits >= 2
 
 
+def test_a_second_cache_on_the_device_changes_no_pixel_and_is_sent_each_lora_once(
+    model, rows, alone
+):
+    host, device = LoraCache(2**26), LoraCache(2**26)
+    worker = Composer(model, host, device_loras=device, graph_budget_bytes=BUDGET)
+    for _ in range(2):
+        [made] = worker.compose(rows[:1])
+        assert grey_levels_apart(made, alone[0]) == 0
+    num_loras = len(rows[0].loras)
+    assert (host.stats.misses, host.stats.hits) == (num_loras, 0)
+    assert (device.stats.misses, device.stats.hits) == (num_loras, num_loras)
+
+
+def test_out_of_memory_takes_the_loras_from_the_device_before_it_halves_the_lanes(
+    model, rows, alone, monkeypatch
+):
+    host, device = LoraCache(2**26), LoraCache(2**26)
+    worker = Composer(model, host, device_loras=device, graph_budget_bytes=BUDGET)
+    sizes = []
+    call = LanePasses._call
+
+    def full_machine(self, inputs, *args, **kwargs):
+        sizes.append(len(inputs))
+        if device.stats.bytes:
+            raise torch.OutOfMemoryError("a fake of no memory")
+        return call(self, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(LanePasses, "_call", full_machine)
+    [made] = worker.compose(rows[:1])
+    assert grey_levels_apart(made, alone[0]) == 0
+    assert sizes[1] == sizes[0]  # the same call again, as large as before
+    assert device.stats.bytes == 0
+
+
 def test_a_cache_smaller_than_the_batch_still_makes_it(model, rows, alone):
     cache = LoraCache(1)
     made = Composer(model, cache, graph_budget_bytes=BUDGET).compose(rows[:3])

@@ -49,6 +49,7 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
             digest: model.place for digest, model in prepared.models_by_digest.items()
         },
         lora_cache_bytes=2**30,
+        lora_device_bytes=0,
         dtype="float32",
         use_gpu=False,
         num_threads=1,

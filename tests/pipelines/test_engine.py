@@ -40,6 +40,7 @@ def engine(folders: dict[str, str]) -> Engine:
     return EngineSource(
         base_model_dirs=folders,
         lora_cache_bytes=2**30,
+        lora_device_bytes=0,
         dtype="float32",
         use_gpu=False,
         num_threads=1,
@@ -111,6 +112,7 @@ def test_a_source_travels_as_a_small_value(folders: dict[str, str]):
     source = EngineSource(
         base_model_dirs=folders,
         lora_cache_bytes=1,
+        lora_device_bytes=0,
         dtype="float32",
         use_gpu=False,
         num_threads=None,
