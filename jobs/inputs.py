@@ -13,10 +13,11 @@ from clora_core.methods import METHODS
 from emoji_world import dino_dir, lora_catalog
 from jobs.base_models import JobModel, hub_snapshot, job_models
 from jobs.composable import composition_findings
-from jobs.job_file import JobFile, resolve_sampler
+from jobs.job_file import JobFile
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.lora_fit import lora_fit
 from jobs.model_names import EMOJI_WORLD, is_hub_name
+from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelProblem
 from manifests.catalog import Catalog, read_catalog

@@ -6,21 +6,14 @@ Relative paths start at the job file, so that a folder with a job in it can be m
 """
 
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from clora_core.config import SamplerConfig
 from clora_core.methods import METHODS
+from jobs.job_settings import FROZEN, FailureBudgetSettings, ResourceSettings, ScoringSettings
 from jobs.model_names import (
     EMOJI_WORLD,
     default_preset,
@@ -28,111 +21,18 @@ from jobs.model_names import (
     model_setting,
     name_findings,
 )
+from jobs.sampler_settings import resolve_sampler
 from manifests.locations import LocationError, absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
 from manifests.text_rules import LoraName
-from manifests.wording import MAX_FINDINGS, WHOLE, SettingsError, did_you_mean, sentences, shown
+from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
 from manifests.yaml_text import YamlError, load_yaml
 
-__all__ = [
-    "FailureBudgetSettings",
-    "JobFile",
-    "ResourceSettings",
-    "ScoringSettings",
-    "load_job",
-    "parse_job",
-    "resolve_sampler",
-]
+__all__ = ["MAX_JOB_BYTES", "JobFile", "load_job", "parse_job"]
 
 MAX_JOB_BYTES = 1024**2
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
-
 _ModelName = Annotated[str, Field(min_length=1)]
-
-
-class ScoringSettings(BaseModel):
-    """How images are scored against single-LoRA references.
-
-    Attributes:
-        references: Reference images per LoRA. More is steadier and costs as many images once;
-            they are kept and shared between runs. 0 switches scoring off.
-        model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
-            ``owner/name@revision``; the embedded world's own if not given, and none for other base
-            models.
-        references_at: Where references are kept; beside the output if not given.
-    """
-
-    model_config = _FROZEN
-
-    references: Annotated[int, Field(ge=0, le=10_000)] = 50
-    model: str | None = None
-    references_at: str | None = None
-
-
-class ResourceSettings(BaseModel):
-    """What a run may use.
-
-    Attributes:
-        actors: Processes that make images, each with a whole base model. More is faster as long
-            as there are GPUs (or cores) for them.
-        max_actors: As many at most: more are added while units wait and there is room for them, on
-            a cluster that grows also by asking for machines, and go when they are idle. Not given:
-            always ``actors``.
-        gpus_per_actor: GPUs that each takes; a half puts two on one GPU, 0 computes on the CPU.
-            Not given: 1 where the cluster has a GPU, else 0.
-        cpus_per_actor: Cores that each takes.
-        score_actors: Processes that score images.
-        rows_per_unit: Rows of one unit: what is committed at once, and lost at worst. More is
-            faster with many LoRA sets, fewer shows progress sooner.
-        lora_cache_gib: Memory for LoRAs that each image process keeps, in GiB.
-        lora_device_gib: GPU memory for LoRAs that each keeps beside that, so that they are not sent
-            again for every unit; given up when memory runs out. 0 for none.
-        dtype: Numbers of the base model. Halves need half the memory; float32 is exact. They give
-            other pixels, so this is part of every row's key.
-        max_lanes: Samples in one UNet call at most; fewer need less memory. Not given: what fits.
-        attempts: How often a row that fails is tried, over all runs, before it is left alone until
-            ``clora retry``.
-    """
-
-    model_config = _FROZEN
-
-    actors: Annotated[int, Field(ge=1)] = 1
-    max_actors: Annotated[int | None, Field(ge=1)] = None
-    gpus_per_actor: Annotated[float | None, Field(ge=0.0)] = None
-    cpus_per_actor: Annotated[float, Field(gt=0.0)] = 1.0
-    score_actors: Annotated[int, Field(ge=1)] = 1
-    rows_per_unit: Annotated[int, Field(ge=1, le=4096)] = 8
-    lora_cache_gib: Annotated[float, Field(gt=0.0)] = 2.0
-    lora_device_gib: Annotated[float, Field(ge=0.0)] = 0.5
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    max_lanes: Annotated[int | None, Field(ge=1)] = None
-    attempts: Annotated[int, Field(ge=1, le=100)] = 3
-
-    @field_validator("max_actors")
-    @classmethod
-    def _is_no_less_than_actors(cls, most: int | None, info: ValidationInfo) -> int | None:
-        least = info.data.get("actors", 1)
-        if most is not None and most < least:
-            raise ValueError(f"should be at least actors ({least}), got {most}")
-        return most
-
-
-class FailureBudgetSettings(BaseModel):
-    """How many rows may fail before a run stops, because something is wrong with all of them.
-
-    Rows whose LoRA file is known to be unusable before the run don't count, and ``clora retry``
-    has no budget. What is made stays, and the same command goes on.
-
-    Attributes:
-        share: Of the rows to make. More carries on for longer; 1 never stops.
-        min_rows: As many may fail in any case, so that a small run is not stopped by a few.
-    """
-
-    model_config = _FROZEN
-
-    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    min_rows: Annotated[int, Field(ge=0)] = 100
 
 
 class JobFile(BaseModel):
@@ -157,7 +57,7 @@ class JobFile(BaseModel):
         failure_budget: How many rows may fail before the run stops.
     """
 
-    model_config = _FROZEN
+    model_config = FROZEN
 
     manifest: Annotated[str, Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
@@ -262,31 +162,6 @@ def parse_job(values: object, *, place: str) -> JobFile:
     if findings or job is None:
         raise InputError([Problem(place=place, field=f, problem=text) for f, text in findings])
     return _with_absolute_paths(job, folder=parent(place))
-
-
-def resolve_sampler(
-    settings: Mapping[str, object], *, base: SamplerConfig | None = None
-) -> SamplerConfig:
-    """Return the settings that ``settings`` make of ``base``; see ``SamplerConfig.resolve``.
-
-    Raises:
-        SettingsError: With one finding per mistake; an unknown name comes with the nearest one.
-    """
-    known = ("preset", *SamplerConfig.model_fields)
-    unknown = islice((str(name) for name in settings if name not in known), MAX_FINDINGS)
-    findings = [(name, f"is not a known setting; {did_you_mean(name, known)}") for name in unknown]
-    resolved = None
-    try:
-        resolved = SamplerConfig.resolve(
-            {name: value for name, value in settings.items() if name in known}, base=base
-        )
-    except ValidationError as error:
-        findings.extend(sentences(error, known=known))
-    except (ValueError, TypeError) as error:
-        findings.append(("preset", str(error)))
-    if findings or resolved is None:
-        raise SettingsError(findings)
-    return resolved
 
 
 def _given_models(given: Mapping[str, Any]) -> dict[str, object]:

@@ -17,9 +17,10 @@ import yaml
 from clora_core.methods import METHODS
 from emoji_world import lora_catalog
 from jobs.composable import composition_findings
-from jobs.job_file import JobFile, parse_job, resolve_sampler
+from jobs.job_file import JobFile, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
+from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import AllowedRoots
 from manifests.catalog import Catalog, read_catalog
 from manifests.locations import absolute, parent, read_bytes

@@ -8,7 +8,8 @@ from input_kit import row, write_base_model, write_job
 
 from clora_core.config import SamplerConfig, sampler_preset
 from jobs.inputs import prepare
-from jobs.job_file import JobFile, is_hub_name, load_job, parse_job
+from jobs.job_file import JobFile, load_job, parse_job
+from jobs.model_names import is_hub_name
 from manifests.base_model import BaseModelProblem
 from manifests.problems import InputError, Problem
 
@@ -164,7 +165,7 @@ def test_a_missing_job_file_is_told(tmp_path):
 
 
 def test_every_setting_is_told_what_it_does():
-    from jobs.job_file import ResourceSettings, ScoringSettings
+    from jobs.job_settings import ResourceSettings, ScoringSettings
 
     for model in (JobFile, ScoringSettings, ResourceSettings):
         for name in model.model_fields:

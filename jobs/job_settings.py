@@ -1,0 +1,94 @@
+"""The parts of a job file that say how a run goes; see ``job_file`` for the whole."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+__all__ = ["FROZEN", "FailureBudgetSettings", "ResourceSettings", "ScoringSettings"]
+
+FROZEN = ConfigDict(frozen=True, extra="forbid")
+"""Settings don't change, and one that isn't known is a mistake."""
+
+
+class ScoringSettings(BaseModel):
+    """How images are scored against single-LoRA references.
+
+    Attributes:
+        references: Reference images per LoRA. More is steadier and costs as many images once;
+            they are kept and shared between runs. 0 switches scoring off.
+        model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
+            ``owner/name@revision``; the embedded world's own if not given, and none for other base
+            models.
+        references_at: Where references are kept; beside the output if not given.
+    """
+
+    model_config = FROZEN
+
+    references: Annotated[int, Field(ge=0, le=10_000)] = 50
+    model: str | None = None
+    references_at: str | None = None
+
+
+class ResourceSettings(BaseModel):
+    """What a run may use.
+
+    Attributes:
+        actors: Processes that make images, each with a whole base model. More is faster as long
+            as there are GPUs (or cores) for them.
+        max_actors: As many at most: more are added while units wait and there is room for them, on
+            a cluster that grows also by asking for machines, and go when they are idle. Not given:
+            always ``actors``.
+        gpus_per_actor: GPUs that each takes; a half puts two on one GPU, 0 computes on the CPU.
+            Not given: 1 where the cluster has a GPU, else 0.
+        cpus_per_actor: Cores that each takes.
+        score_actors: Processes that score images.
+        rows_per_unit: Rows of one unit: what is committed at once, and lost at worst. More is
+            faster with many LoRA sets, fewer shows progress sooner.
+        lora_cache_gib: Memory for LoRAs that each image process keeps, in GiB.
+        lora_device_gib: GPU memory for LoRAs that each keeps beside that, so that they are not sent
+            again for every unit; given up when memory runs out. 0 for none.
+        dtype: Numbers of the base model. Halves need half the memory; float32 is exact. They give
+            other pixels, so this is part of every row's key.
+        max_lanes: Samples in one UNet call at most; fewer need less memory. Not given: what fits.
+        attempts: How often a row that fails is tried, over all runs, before it is left alone until
+            ``clora retry``.
+    """
+
+    model_config = FROZEN
+
+    actors: Annotated[int, Field(ge=1)] = 1
+    max_actors: Annotated[int | None, Field(ge=1)] = None
+    gpus_per_actor: Annotated[float | None, Field(ge=0.0)] = None
+    cpus_per_actor: Annotated[float, Field(gt=0.0)] = 1.0
+    score_actors: Annotated[int, Field(ge=1)] = 1
+    rows_per_unit: Annotated[int, Field(ge=1, le=4096)] = 8
+    lora_cache_gib: Annotated[float, Field(gt=0.0)] = 2.0
+    lora_device_gib: Annotated[float, Field(ge=0.0)] = 0.5
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    max_lanes: Annotated[int | None, Field(ge=1)] = None
+    attempts: Annotated[int, Field(ge=1, le=100)] = 3
+
+    @field_validator("max_actors")
+    @classmethod
+    def _is_no_less_than_actors(cls, most: int | None, info: ValidationInfo) -> int | None:
+        least = info.data.get("actors", 1)
+        if most is not None and most < least:
+            raise ValueError(f"should be at least actors ({least}), got {most}")
+        return most
+
+
+class FailureBudgetSettings(BaseModel):
+    """How many rows may fail before a run stops, because something is wrong with all of them.
+
+    Rows whose LoRA file is known to be unusable before the run don't count, and ``clora retry``
+    has no budget. What is made stays, and the same command goes on.
+
+    Attributes:
+        share: Of the rows to make. More carries on for longer; 1 never stops.
+        min_rows: As many may fail in any case, so that a small run is not stopped by a few.
+    """
+
+    model_config = FROZEN
+
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    min_rows: Annotated[int, Field(ge=0)] = 100
