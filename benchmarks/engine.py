@@ -79,7 +79,7 @@ def overhead_lines(repeats: int) -> Iterator[str]:
     """Yield the table of the engine's time against a plain loop's, with one actor."""
     yield "| a row takes | rows | plain loop, s | engine, steady, s | overhead | whole run, s |"
     yield "|--:|--:|--:|--:|--:|--:|"
-    for seconds_a_row, num_rows in ((0.01, 1600), (0.1, 320), (1.0, 64)):
+    for seconds_a_row, num_rows in ((0.01, 800), (0.1, 160), (1.0, 40)):
         ratios: list[float] = []
         for _ in range(repeats):
             loop = loop_s(num_rows, seconds_a_row, ROWS_PER_UNIT)
@@ -93,7 +93,7 @@ def overhead_lines(repeats: int) -> Iterator[str]:
 
 def scaling_lines(repeats: int) -> Iterator[str]:
     """Yield the table of a sleeping sampler spread over actors."""
-    num_rows, seconds_a_row = 640, 0.25
+    num_rows, seconds_a_row = 320, 0.25
     yield "| actors | steady, s | efficiency against one |"
     yield "|--:|--:|--:|"
     alone: list[float] = []
@@ -103,7 +103,7 @@ def scaling_lines(repeats: int) -> Iterator[str]:
             for _ in range(repeats)
         ]
         alone = alone or runs
-        shares = [median(alone) / (actors * run) * 1.0 for run in runs]
+        shares = [median(alone) / (actors * run) for run in runs]
         yield f"| {actors} | {median(runs):.1f} | {median(shares):.2f} |"
 
 
@@ -119,7 +119,7 @@ PARTS: dict[str, tuple[str, Callable[[int], Iterator[str]]]] = {
         overhead_lines,
     ),
     "scaling": (
-        f"Scaling: 640 rows of 250 ms in units of {ROWS_PER_UNIT}; every actor is a process on "
+        f"Scaling: 320 rows of 250 ms in units of {ROWS_PER_UNIT}; every actor is a process on "
         "these same cores.",
         scaling_lines,
     ),
