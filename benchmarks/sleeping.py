@@ -74,10 +74,6 @@ class SleepingEngine:
             file.write(f"{start} {time.time()}\n")
         return [_image(row, len(rows)) for row in rows]
 
-    def held_loras(self) -> frozenset[str]:
-        """Return what the cache holds."""
-        return self._cache.digests
-
     def use(self) -> EngineUse:
         """Return the cache's counters."""
         stats = self._cache.stats

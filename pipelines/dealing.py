@@ -1,27 +1,27 @@
 """Late binding: which unit an actor gets when it is free, so that files are read seldom.
 
 Ray gives work to whichever actor is free and cannot be told what suits it. So Ray is given tickets,
-and an actor that begins a ticket asks here for a unit, saying which LoRAs it holds. Sorted units
-alone are not enough: all actors then work on the same popular set, and each reads it. An actor
-leaves its base model only when no unit of it is left.
+and an actor that begins a ticket asks here for a unit. Sorted units alone are not enough: all
+actors then work on the same popular LoRA set, and each reads it.
+
+So the plan, in which what needs the same files lies together, is shared out as in work stealing:
+an actor goes through a stretch of its own, and when that is done it takes the further half of the
+longest one, cut where the fewest files are needed on both sides. A popular set is spread over
+actors only if there is nothing else left.
 
 A ticket is bound to its unit for good. A ticket that Ray runs again, because its actor died, means
-the same unit, so there is nothing to lease and nothing to time out.
+the same unit, so there is nothing to lease and nothing to time out; what was left of a dead actor's
+stretch is taken by others.
 
 Pure but for what it remembers; ``graph`` puts it into an actor beside the driver, whose fate it
 shares.
 """
 
-from collections import Counter, OrderedDict, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby
 
 __all__ = ["Dealer", "UnitNeeds"]
-
-GROUPS_LOOKED_AT = 256
-"""Of those with units left, in the plan's order, which puts LoRA sets with a common LoRA together;
-a million sets must not make a choice slow."""
 
 
 @dataclass(frozen=True)
@@ -30,71 +30,69 @@ class UnitNeeds:
 
     Attributes:
         attempt: Of its rows, from 1. What failed before waits for what is new.
-        base_model: Digest of the base model that makes it.
-        loras: Digests of all its LoRAs.
+        files: Digests of its base model and of all its LoRAs.
     """
 
     attempt: int
-    base_model: str
-    loras: frozenset[str]
+    files: frozenset[str]
 
 
 class Dealer:
     """Deals units out, each once.
 
     Args:
-        units: Needs of every unit, in the plan's order.
+        units: Needs of every unit, in the plan's order: by attempt, then by what they need.
     """
 
     def __init__(self, units: Iterable[UnitNeeds]) -> None:
-        self._left: OrderedDict[UnitNeeds, deque[int]] = OrderedDict()
-        for number, needs in enumerate(units):
-            self._left.setdefault(needs, deque()).append(number)
+        self._units = list(units)
+        self._later = self._spans()
+        self._stretches: dict[str, range] = {}
         self._bound: dict[int, int] = {}
-        self._at: dict[str, UnitNeeds] = {}
-        self._takers: Counter[UnitNeeds] = Counter()
 
-    def deal(self, ticket: int, taker: str, held: Collection[str]) -> int:
+    def deal(self, ticket: int, taker: str) -> int:
         """Return the number of the unit that ``taker`` makes for ``ticket``.
 
         Args:
             ticket: Any number, as many different ones as there are units.
             taker: Names the actor.
-            held: Digests of the LoRAs that it holds.
 
         Raises:
             IndexError: There are more tickets than units.
         """
-        if ticket in self._bound:
-            return self._bound[ticket]
-        needs = self._best(taker, frozenset(held))
-        units = self._left[needs]
-        self._bound[ticket] = number = units.popleft()
-        if not units:
-            del self._left[needs]
-        before = self._at.get(taker)
-        if before is not None:
-            self._takers[before] -= 1
-        self._at[taker] = needs
-        self._takers[needs] += 1
-        return number
+        if ticket not in self._bound:
+            stretch = self._stretches.get(taker) or self._further()
+            self._bound[ticket], self._stretches[taker] = stretch[0], stretch[1:]
+        return self._bound[ticket]
 
-    def _best(self, taker: str, held: frozenset[str]) -> UnitNeeds:
-        """Return what to take from: what is held, else what nobody is at, else the largest rest."""
-        own = self._at.get(taker)
+    def _spans(self) -> list[range]:
+        """Return the places of each attempt's units, the first to be dealt last."""
+        spans: list[range] = []
+        for _, members in groupby(self._units, key=lambda unit: unit.attempt):
+            start = spans[-1].stop if spans else 0
+            spans.append(range(start, start + len(list(members))))
+        return spans[::-1]
 
-        def cost(needs: UnitNeeds) -> tuple[int, bool, int, int]:
-            is_other_model = own is not None and needs.base_model != own.base_model
-            num_missing = len(needs.loras - held)
-            if not num_missing:
-                return (needs.attempt, is_other_model, 0, 0)
-            if self._takers[needs] > (needs == own):
-                return (needs.attempt, is_other_model, 2, -len(self._left[needs]))
-            return (needs.attempt, is_other_model, 1, num_missing)
+    def _further(self) -> range:
+        """Return the further part of the longest stretch, or the next attempt's units."""
+        owner = max(self._stretches, key=lambda name: len(self._stretches[name]), default=None)
+        if owner is None or not self._stretches[owner]:
+            if not self._later:
+                raise IndexError("every unit is dealt out")
+            return self._later.pop()
+        longest = self._stretches[owner]
+        cut = self._cut(longest)
+        self._stretches[owner] = longest[:cut]
+        return longest[cut:]
 
-        looked_at = list(islice(self._left, GROUPS_LOOKED_AT))
-        if own in self._left:
-            looked_at.append(own)
-        if not looked_at:
-            raise IndexError("every unit is dealt out")
-        return min(looked_at, key=cost)
+    def _cut(self, stretch: range) -> int:
+        """Return where to cut: in its middle half, where the fewest files are read twice."""
+        middle, quarter = len(stretch) / 2, len(stretch) // 4
+
+        def cost(cut: int) -> tuple[int, float]:
+            unit = self._units[stretch[cut]]
+            # What comes before the first unit was dealt to the owner and may be under way.
+            before = self._units[stretch[cut] - 1] if stretch[cut] else unit
+            return len(unit.files & before.files), abs(cut - middle)
+
+        return min(range(quarter, max(len(stretch) - quarter, quarter + 1)), key=cost)

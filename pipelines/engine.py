@@ -62,10 +62,6 @@ class Engine(Protocol):
         """Return the counters."""
         ...
 
-    def held_loras(self) -> frozenset[str]:
-        """Return the digests of the LoRAs that need not be read again."""
-        ...
-
 
 LoadEngine = Callable[[], Engine]
 
@@ -165,9 +161,6 @@ class _OneModelEngine:
             torch.cuda.reset_peak_memory_stats()
         _, composer = self._held
         return compose_unchanged(rows, composer.compose, self._identity)
-
-    def held_loras(self) -> frozenset[str]:
-        return self._cache.digests
 
     def use(self) -> EngineUse:
         stats = self._cache.stats

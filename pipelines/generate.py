@@ -9,7 +9,7 @@ the marks that tries leave, see ``attempts``.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -38,7 +38,7 @@ class GenerateImages:
 
     def __init__(
         self,
-        take_unit: Callable[[int, Collection[str]], UnitMessage],
+        take_unit: Callable[[int], UnitMessage],
         load_engine: LoadEngine,
         attempts: AttemptLog | None = None,
         fence: Fence | None = None,
@@ -64,7 +64,7 @@ class GenerateImages:
         return pa.concat_tables(message.to_batch() for message in made)
 
     def _generate(self, ticket: int) -> UnitMessage:
-        message = self._take_unit(ticket, self._engine.held_loras())
+        message = self._take_unit(ticket)
         try:
             made = generate_unit(message, self._engine, self._attempts)
         except Exception as error:

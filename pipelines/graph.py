@@ -12,7 +12,7 @@ row's error (Ray would, without end) and never drop a block.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,10 +105,10 @@ class TakeUnit:
         """Keep the handle of the dealer's actor."""
         self._dealer = dealer
 
-    def __call__(self, ticket: int, held: Collection[str]) -> UnitMessage:
-        """Return the unit that suits an actor which holds the LoRAs with digests ``held``."""
+    def __call__(self, ticket: int) -> UnitMessage:
+        """Return the unit that this actor makes for ``ticket``."""
         taker = ray.get_runtime_context().get_actor_id() or ""
-        part, place = ray.get(self._dealer.deal.remote(ticket, taker, held))
+        part, place = ray.get(self._dealer.deal.remote(ticket, taker))
         table: Any = ray.get(part)
         (unit,) = table.slice(place, 1).to_batches()
         rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
@@ -122,9 +122,9 @@ class _DealerActor:
         self._dealer = dealer
         self._parts = parts
 
-    def deal(self, ticket: int, taker: str, held: Collection[str]) -> tuple[Any, int]:
+    def deal(self, ticket: int, taker: str) -> tuple[Any, int]:
         """Return the part of the plan that holds the unit, as a reference, and its place there."""
-        part, place = divmod(self._dealer.deal(ticket, taker, held), UNITS_PER_BATCH)
+        part, place = divmod(self._dealer.deal(ticket, taker), UNITS_PER_BATCH)
         return self._parts[part], place
 
 

@@ -84,11 +84,9 @@ class Plan:
         """Yield what each unit needs, in order."""
         for start, end in itertools.pairwise(self.starts.tolist()):
             members = [self.rows[place] for place in self.order[start:end].tolist()]
-            yield UnitNeeds(
-                attempt=int(self.attempts[start]),
-                base_model=members[0].base_model_digest,
-                loras=frozenset(lora.digest for row in members for lora in row.loras),
-            )
+            loras = {lora.digest for row in members for lora in row.loras}
+            files = frozenset(loras | {members[0].base_model_digest})
+            yield UnitNeeds(attempt=int(self.attempts[start]), files=files)
 
     def keys(self) -> set[str]:
         """Return the keys of the rows in the units."""

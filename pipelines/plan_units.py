@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.plan import FailedRow, Plan, lora_set
+from pipelines.plan import FailedRow, Plan
 
 __all__ = ["plan_units"]
 
@@ -95,18 +95,28 @@ def plan_units(
     attempts = np.array([group.attempt for group in pending.group_values], np.int32)[groups]
     keys = pending.keys[order]
     places = pending.places[order]
+    sets = pending.digests[order]
     spans = list(zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True))
     ids = [
         _unit_id(keys[start:end].astype(str).tolist(), int(attempts[start]), abandoned)
         for start, end in spans
     ]
 
-    def dealt(number: int) -> tuple[int, str, str, int, int, str, str]:
+    def dealt(number: int) -> tuple[int, str, int, int, int, int, str, str]:
         # Rows that failed before come last: what is new should not wait for what may fail again.
-        leader = rows[int(places[spans[number][0]])]
-        attempt = int(attempts[spans[number][0]])
-        model, names = leader.base_model_digest, lora_set(leader.loras)
-        return (attempt, model, names, leader.width, leader.height, leader.method, ids[number])
+        # A unit that holds the end of one LoRA set and the beginning of the next lies between them.
+        start, end = spans[number]
+        leader = rows[int(places[start])]
+        return (
+            int(attempts[start]),
+            leader.base_model_digest,
+            int(sets[start]),
+            int(sets[end - 1]),
+            leader.width,
+            leader.height,
+            leader.method,
+            ids[number],
+        )
 
     dealing = sorted(range(len(spans)), key=dealt)
     lengths = [spans[number][1] - spans[number][0] for number in dealing]

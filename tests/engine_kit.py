@@ -117,9 +117,6 @@ class FakeEngine:
         self._seen |= digests
         return [self._one(row, slot, len(rows)) for slot, row in enumerate(rows)]
 
-    def held_loras(self) -> frozenset[str]:
-        return frozenset(self._seen)
-
     def _num_calls(self, seed: int) -> int:
         """Return how often any process was given the row."""
         assert self._log is not None

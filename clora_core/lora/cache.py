@@ -44,11 +44,6 @@ class LoraCache:
         )
 
     @property
-    def digests(self) -> frozenset[str]:
-        """Which files it holds."""
-        return frozenset(self._held)
-
-    @property
     def _num_bytes(self) -> int:
         return sum(factors.num_bytes for factors in self._held.values())
 
