@@ -147,7 +147,7 @@ def main() -> None:
         "",
         "Made by `python -m benchmarks.engine`.",
         f"{os.cpu_count()} cores ({platform.machine()}), Ray {ray.__version__}, "
-        f"{arguments.repeats} repeat(s); medians, and where there are several (smallest to largest).",
+        f"{arguments.repeats} repeat(s); medians, with their spread where there are several.",
     ]
     print(*lines, sep="\n")
     ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)

@@ -14,7 +14,7 @@ from typing import Any
 from engine_kit import FakeEngine, FakeEngineSource, Watcher, request
 from faults.killing_storage import KillingStorage, Trap
 from faults.kit import Settings, manifest
-from faults.nodes import several_nodes
+from faults.nodes import several_nodes, weighed_down
 
 from pipelines.engine import LoadEngine
 from pipelines.lease import LeaseHeldError, LeaseLostError, LeaseTimes
@@ -63,9 +63,10 @@ def main(path: Path) -> None:
         lease_times=LeaseTimes(beat_s=settings.beat_s, silence_s=settings.silence_s),
         **changes,
     )
-    cluster = several_nodes(settings) if settings.num_nodes else nullcontext()
+    own_cluster = settings.num_nodes or settings.spill_folder
+    cluster = several_nodes(settings) if own_cluster else nullcontext()
     try:
-        with cluster as address:
+        with cluster as address, weighed_down(address, settings):
             account = compose_rows(asked, Watcher(), address=address)
     except (LeaseHeldError, LeaseLostError) as error:
         print(json.dumps({"outcome": type(error).__name__, "said": str(error)}))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine_kit import lora, row
+from engine_kit import SIDE_PX, lora, row
 
 from manifests.resolved import ResolvedRow
 from pipelines.lease_record import latest_lease
@@ -47,6 +47,9 @@ class Settings:
     num_nodes: int = 0
     lose_node_after: int = 0
     replace_node: bool = False
+    side_px: int = SIDE_PX
+    ballast_mib: int = 0
+    spill_folder: str | None = None
 
 
 def manifest(settings: Settings) -> list[ResolvedRow]:
@@ -56,7 +59,7 @@ def manifest(settings: Settings) -> list[ResolvedRow]:
 
 
 def _row(settings: Settings, index: int) -> ResolvedRow:
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {"width": settings.side_px, "height": settings.side_px}
     if str(index) in settings.prompts:
         changes["prompt"] = settings.prompts[str(index)]
     kind = settings.broken_loras.get(str(index))

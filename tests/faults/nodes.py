@@ -11,6 +11,7 @@ from unittest.mock import patch
 from faults.kit import Settings
 
 MIB = 1024**2
+STORE_MIB = 100
 HERE = {"node_ip_address": "127.0.0.2"}
 """Loopback, and not the address that Ray replaces by the one machines outside reach."""
 
@@ -21,6 +22,10 @@ def several_nodes(settings: Settings) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     head: dict[str, Any] = {**HERE, "num_cpus": 1, "include_dashboard": False}
+    if settings.spill_folder is not None:
+        # A head that does everything, in little memory.
+        head |= {"num_cpus": 2, "object_store_memory": STORE_MIB * MIB}
+        head["object_spilling_directory"] = settings.spill_folder
     cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [_add(cluster) for _ in range(settings.num_nodes)]
     if settings.lose_node_after:
@@ -30,6 +35,23 @@ def several_nodes(settings: Settings) -> Iterator[str]:
         yield cluster.address
     finally:
         cluster.shutdown()
+
+
+@contextmanager
+def weighed_down(address: str | None, settings: Settings) -> Iterator[None]:
+    """Hold ``ballast_mib`` of Ray's object store, so that what a run needs has to be spilled."""
+    if not settings.ballast_mib:
+        yield
+        return
+    import numpy as np
+    import ray
+
+    ray.init(address=address, log_to_driver=False)
+    held = ray.put(np.ones(settings.ballast_mib * MIB, np.uint8))
+    try:
+        yield
+    finally:
+        del held
 
 
 def _add(cluster: Any) -> Any:

@@ -94,6 +94,20 @@ def test_a_disk_that_is_really_full_ends_the_run_and_with_room_the_next_makes_th
     record("small disk is full", ran, ran.add_up(), IN_FLIGHT)
 
 
+def test_a_full_spill_disk_ends_the_run_and_with_room_the_next_makes_the_rest(
+    drivers: Make, record: Record, small_disk: Callable[[str], Path]
+):
+    """Nearly all of Ray's memory is taken, and the disk that it would spill to is small."""
+    ran = drivers(
+        side_px=1500, seconds_a_row=0.05, spill_folder=str(small_disk("8m")), ballast_mib=85
+    )
+    outcome = ran.run()["outcome"]
+    small_disk("500m")
+    assert ran.run(ballast_mib=0)["outcome"] == "finished"
+    assert outcome == "died"
+    record("small spill disk is full", ran, ran.add_up(), IN_FLIGHT)
+
+
 @pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "not-replaced"])
 def test_a_node_that_is_lost_takes_no_row_with_it(drivers: Make, record: Record, replaced: bool):
     ran = drivers(
