@@ -102,7 +102,7 @@ def hub_snapshot(name: str) -> str:
         return snapshot_download(
             repository, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"]
         )
-    except Exception as error:
+    except Exception as error:  # the hub's client raises its own, its HTTP library's, and OSError
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BaseModelProblem(
             f"{name} is neither on this machine nor can it be fetched ({reason}); check name, "

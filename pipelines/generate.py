@@ -67,7 +67,7 @@ class GenerateImages:
         message = self._take_unit(ticket)
         try:
             made = generate_unit(message, self._engine, self._attempts)
-        except Exception as error:
+        except Exception as error:  # torch has no one class for a lost device; raised again below
             if self._attempts is not None and device_is_lost(error):
                 end_without_device(self._attempts, error)
             raise

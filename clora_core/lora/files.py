@@ -6,6 +6,7 @@ every value must be finite: diffusers loads files that fail any of these with a 
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -81,5 +82,5 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _weight(component: nn.Module, layer: str) -> Tensor:
-    weight: Tensor = component.get_submodule(layer).weight  # type: ignore[assignment]
-    return weight
+    # To the type checker any attribute of a module may be a module, too.
+    return cast("Tensor", component.get_submodule(layer).weight)

@@ -14,12 +14,12 @@ from jobs.submission import (
 
 
 def test_equal_work_has_one_name_and_any_other_work_another():
-    path = Path("/work/Autumn Sale/job.yaml")
+    path = Path("/jobs/Autumn Sale/job.yaml")
     name = content_name(path, {"rows": ["a", "b"], "job": {"x": 1.0}})
     assert name == content_name(path, {"job": {"x": 1}, "rows": ["a", "b"]})
     assert name.startswith("clora-autumn-sale-job-")
     assert name != content_name(path, {"rows": ["a"], "job": {"x": 1}})
-    assert name != content_name(Path("/work/winter/job.yaml"), {"rows": ["a", "b"]})
+    assert name != content_name(Path("/jobs/winter/job.yaml"), {"rows": ["a", "b"]})
 
 
 def test_a_name_holds_only_what_any_shell_and_url_can():
