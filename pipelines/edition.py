@@ -150,7 +150,8 @@ def decode_edition(content: bytes) -> tuple[pa.Table, EditionFacts]:
         ValueError: The file is no edition.
     """
     try:
-        table = pq.read_table(io.BytesIO(content))
+        with pq.ParquetFile(io.BytesIO(content)) as file:
+            table = file.read()
         facts = EditionFacts(**json.loads((table.schema.metadata or {})[_FACTS]))
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f"is no edition ({error})") from error

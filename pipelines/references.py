@@ -169,5 +169,6 @@ class CentroidSource:
         """Read the centroids."""
         if self.storage is None:
             return {}
-        rows = pq.read_table(io.BytesIO(self.storage.read(self.name))).to_pylist()
+        with self.storage.open(self.name) as source, pq.ParquetFile(source) as file:
+            rows = file.read().to_pylist()
         return {row["reference_id"]: np.asarray(row["centroid"], np.float32) for row in rows}

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,21 @@ def test_an_edition_is_its_rows_with_an_image_in_order_of_name():
     assert edition["row_id"].to_pylist() == ["row-0", "row-2"]
     assert edition["image_sha256"].to_pylist() == ["b", "a"]
     assert edition["image"][0].as_py() == f"images/{listed[1].key[:2]}/{listed[1].key}.png"
+
+
+def test_a_process_that_ends_just_after_it_read_an_edition_ends_well(
+    tmp_path: Path, output: LocalStorage
+):
+    # pyarrow's own read_table aborts many of these processes.
+    publish(output, table(count=200))
+    script = (
+        "import sys; from pathlib import Path; from pipelines.edition import decode_edition; "
+        "rows, facts = decode_edition(Path(sys.argv[1]).read_bytes()); print(len(rows))"
+    )
+    path = tmp_path / "out" / edition_name(1)
+    for _ in range(12):
+        done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
 
 
 def test_changes_are_those_of_sets_of_names_and_keys():
