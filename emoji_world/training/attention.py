@@ -2,8 +2,8 @@
 
 At this scale a noun's attention does not find its subject by itself. So every cross-attention
 layer at 16×16 is supervised, each on its own (with only their average supervised one layer of
-three learnt it): the attention mass of a noun or trigger must lie inside its subject, as in
-TokenCompose (arXiv 2312.03626), and cover all of it, densest in the middle.
+three learnt it): the attention of a noun or trigger must lie over its subject and cover all of it.
+The idea is TokenCompose's (arXiv 2312.03626), the loss another, see ``grounding_loss``.
 """
 
 from typing import Any
@@ -18,7 +18,6 @@ __all__ = [
     "grounding_loss",
     "share_inside",
     "subject_spread",
-    "subject_targets",
 ]
 
 MAP_POSITIONS = 256
@@ -71,24 +70,8 @@ class _ExplicitProcessor:
         return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 
-def subject_targets(masks: Tensor) -> Tensor:
-    """Return where attention may go: the subject's cells and their neighbours.
-
-    Args:
-        masks: Cover of each subject, uint8 [batch, subject, 16, 16].
-
-    Returns:
-        Zeros and ones, float [batch, subject, 256].
-    """
-    covered = (masks > 12).float()
-    return functional.max_pool2d(covered, 3, stride=1, padding=1).flatten(2)
-
-
 def subject_spread(masks: Tensor) -> Tensor:
     """Return how attention should lie over a subject: its cover, blurred by one cell.
-
-    Blurred, the peak is inside the subject and falls off over its rim. Spread evenly over
-    ``subject_targets``, as it was taught at first, the peak was on the rim as often as not.
 
     Args:
         masks: Cover of each subject, uint8 [batch, subject, 16, 16].
@@ -101,38 +84,43 @@ def subject_spread(masks: Tensor) -> Tensor:
 
 
 def grounding_loss(maps: list[Tensor], masks: Tensor, token_subjects: Tensor) -> Tensor:
-    """Return how much attention of nouns and triggers leaves its subject, or leaves it bare.
+    """Return how far the attention of nouns and triggers is from the spread over their subjects.
 
-    The mean over layers and grounded tokens of ``(1 - share inside)²`` plus a tenth of the
-    cross-entropy between the wanted spread over the subject and the map.
+    The mean over layers and grounded tokens of the divergence KL(spread || map), in nats. Being a
+    proper score it has no reward for guessing: in pure noise its best map is every place where the
+    subject may be. The share of attention that misses the subject, which was taught before, is
+    best served there by one spike between two subjects, and masks made of a spike lose concepts.
 
     Args:
         maps: One [batch, 256, token] per layer.
         masks: Cover of each subject, uint8 [batch, subject, 16, 16].
         token_subjects: Subject of each token counted from 1, or 0, [batch, token].
     """
-    targets, spread = subject_targets(masks), subject_spread(masks)
-    numbers = torch.arange(1, targets.shape[1] + 1, device=targets.device)
-    chosen = (token_subjects[:, None, :] == numbers[None, :, None]).float()
-    count = chosen.sum().clamp(min=1)
-    total = targets.new_zeros(())
+    spread = subject_spread(masks)
+    chosen = _tokens_of(spread, token_subjects)
+    certain = torch.special.entr(spread).sum(-1, keepdim=True)
+    total = spread.new_zeros(())
     for attention in maps:
         places = attention / attention.sum(1, keepdim=True).clamp(min=1e-8)
-        inside = torch.einsum("bsp,bpt->bst", targets, places)
         surprise = -torch.einsum("bsp,bpt->bst", spread, (places + 1e-6).log())
-        total = total + (chosen * ((1 - inside) ** 2 + 0.1 * surprise)).sum() / count
+        total = total + (chosen * (surprise - certain)).sum() / chosen.sum().clamp(min=1)
     return total / len(maps)
 
 
 @torch.no_grad()
 def share_inside(maps: list[Tensor], masks: Tensor, token_subjects: Tensor) -> float:
-    """Return the mean share of a grounded token's attention inside its subject."""
-    targets = subject_targets(masks)
-    numbers = torch.arange(1, targets.shape[1] + 1, device=targets.device)
-    chosen = (token_subjects[:, None, :] == numbers[None, :, None]).float()
+    """Return the mean share of a grounded token's attention on its subject or one cell beside."""
+    inside = (subject_spread(masks) > 0).float()
+    chosen = _tokens_of(inside, token_subjects)
     shares = [
-        (torch.einsum("bsp,bpt->bst", targets, m / m.sum(1, keepdim=True)) * chosen).sum()
+        (torch.einsum("bsp,bpt->bst", inside, m / m.sum(1, keepdim=True)) * chosen).sum()
         / chosen.sum().clamp(min=1)
         for m in maps
     ]
     return float(torch.stack(shares).mean())
+
+
+def _tokens_of(spread: Tensor, token_subjects: Tensor) -> Tensor:
+    """Return one where a token belongs to a subject, zero elsewhere, [batch, subject, token]."""
+    numbers = torch.arange(1, spread.shape[1] + 1, device=spread.device)
+    return (token_subjects[:, None, :] == numbers[None, :, None]).float()

@@ -18,6 +18,7 @@ from emoji_world.training.loop import (
     Average,
     Checkpoint,
     autocast,
+    compiled,
     learning_rate,
     optimizer_of,
     set_rate,
@@ -51,7 +52,7 @@ SHEET_PROMPTS = (
 )
 
 _EMPTY_CAPTIONS = 0.1
-_GROUNDING_WEIGHT = 0.1
+_GROUNDING_WEIGHT = 0.05
 _RIVALS_FROM = 450
 """Noise level of 1000 above which a LoRA learns to take a subject over."""
 
@@ -173,6 +174,7 @@ def train_base(
     alphas = new_scheduler().alphas_cumprod.to(device)
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids, device=device)
     recorder = AttentionRecorder(unet)
+    denoise = compiled(unet, device)
     printed = time.monotonic()
     pictured = 0.0
     step = 0
@@ -182,7 +184,7 @@ def train_base(
         chosen = take(pool, rows, empty)
         with autocast(device):
             text = text_encoder(chosen.tokens).last_hidden_state
-        error, grounding = diffusion_loss(unet, text, chosen, alphas, recorder)
+        error, grounding = diffusion_loss(denoise, text, chosen, alphas, recorder)
         optimizer.zero_grad(set_to_none=True)
         (error + _GROUNDING_WEIGHT * grounding).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -28,6 +28,9 @@ def load_pool(path: Path) -> Pool:
 
 def save_base(folder: Path, *, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> None:
     """Write the base model in float16; the models themselves stay in float32."""
+    for part in (vae, unet):
+        # diffusers would write the folder that they were read from.
+        part.register_to_config(_name_or_path="emoji_world")
     pipeline: Any = StableDiffusionPipeline
     pipeline(
         vae=vae.half(),

@@ -29,6 +29,7 @@ from emoji_world.training.loop import (
     Average,
     Checkpoint,
     autocast,
+    compiled,
     learning_rate,
     optimizer_of,
     set_rate,
@@ -44,7 +45,7 @@ from emoji_world.training.vae import encode_all
 
 __all__ = ["draw_lora_pools", "train_loras"]
 
-_GROUNDING_WEIGHT = 0.1
+_GROUNDING_WEIGHT = 0.05
 _AVERAGE_DECAY = 0.998
 
 
@@ -117,6 +118,7 @@ def train_loras(
     alphas = new_scheduler().alphas_cumprod.to(device)
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids, device=device)
     recorder = AttentionRecorder(unet)
+    denoise = compiled(unet, device)
     offsets = torch.arange(len(pools), device=device)[:, None] * len(pools[0].images)
     printed = time.monotonic()
     step = 0
@@ -128,7 +130,7 @@ def train_loras(
         with autocast(device):
             text = text_encoder(batch.tokens).last_hidden_state
         error, grounding = diffusion_loss(
-            unet, text, batch, alphas, recorder, rivals=rivals[chosen].float()
+            denoise, text, batch, alphas, recorder, rivals=rivals[chosen].float()
         )
         optimizer.zero_grad(set_to_none=True)
         # A mean over the whole batch: scaled up so that each LoRA sees the mean of its own rows.
