@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from clora_core.dino import DinoScorer
+from emoji_world.artwork import load_sprites
 from emoji_world.bestiary import INSTANCES
+from emoji_world.measures.composed import EVALUATION_PAIRS, VALIDATION_PAIRS
 from emoji_world.measures.table import Figure, of_mean, of_share
 from emoji_world.presence import PresenceNet, judge
-from emoji_world.scenes import Subject, of_instance
+from emoji_world.scenes import Subject, draw_scene, of_class, of_instance
 from emoji_world.training.attention import AttentionRecorder
 from emoji_world.training.loop import to_pixels
 from emoji_world.training.parts import new_scheduler
@@ -50,6 +52,7 @@ def drawn_figures(
         _psnr(pipeline.vae, mixed),
         *_judge_figures(net, mixed),
         *_retrieval(dino, draw_pool(lone_instance, scenes, seed=_SEED + 2, cache=cache)),
+        _both_told(dino, cache, scenes),
         *(
             figure
             for level, aim in ((200, "≥ 0.95"), (600, "≥ 0.90"), (800, "≥ 0.75"))
@@ -129,6 +132,36 @@ def _retrieval(dino: DinoScorer, pool: Pool) -> list[Figure]:
         of_share("DINO: own instance before others of its class", within, "≥ 0.90"),
         of_share("DINO: own instance before all others", among_all, "≥ 0.90"),
     ]
+
+
+def _both_told(dino: DinoScorer, cache: Path, scenes: int) -> Figure:
+    """Return how often the lower of two scores puts a scene with both instances first.
+
+    Against scenes in which one of the two is another of its class: the area under the curve, which
+    says what min-DINO can tell at best.
+    """
+    sprites = load_sprites(cache)
+    random = np.random.default_rng(_SEED + 3)
+    known = {instance.name: instance for instance in INSTANCES}
+    pairs = (*VALIDATION_PAIRS, *EVALUATION_PAIRS)
+    centroids = {
+        instance.name: dino.features(
+            [draw_scene([of_instance(instance)], sprites, random).image for _ in range(24)]
+        ).mean(0)
+        for instance in INSTANCES
+    }
+
+    def lower_score(*, stand_in: bool) -> float:
+        pair = pairs[random.integers(len(pairs))]
+        one, two = (known[name] for name in pair)
+        first = of_class(one.noun, random) if stand_in else of_instance(one)
+        subjects = [first, of_instance(two)][:: int(random.choice([1, -1]))]
+        (feature,) = dino.features([draw_scene(subjects, sprites, random).image])
+        return min(float(feature @ centroids[name]) for name in pair)
+
+    without = np.array([lower_score(stand_in=True) for _ in range(scenes)])
+    ranks = [float((lower_score(stand_in=False) > without).mean()) for _ in range(scenes)]
+    return of_mean("DINO: lower score of two, both before a stand-in for one", ranks)
 
 
 @torch.no_grad()

@@ -3,7 +3,9 @@
 Self-distillation as in DINO (arXiv 2104.14294): a student must give the answer that a slowly
 moving teacher gives for another crop of the same picture. Crops are placed so that they keep a
 subject, and for half of the pictures the teacher sees the same subjects drawn again at another
-place, so that features follow the subjects and not the scenery. Colours change only mildly
+place, so that features follow the subjects and not the scenery. Often it is only one of several
+subjects that is drawn again: then the answer to a picture of two is half the answer to each, where
+it used to be the answer to the more striking of them. Colours change only mildly
 between crops: the colour is often what makes the individual. No label is used.
 """
 
@@ -51,9 +53,9 @@ class _Head(nn.Module):
 
 
 class _Network(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, body: Any) -> None:
         super().__init__()
-        self.body = new_vit()
+        self.body = body
         self.head = _Head(128)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -102,9 +104,11 @@ def _views(images: Tensor, boxes: Tensor, *, local: bool) -> Tensor:
     return wear(crop(images, centres, sides))
 
 
-def train_dino(pool: Pool, *, budget_s: float, batch: int, device: torch.device) -> Any:
-    """Train on a pool with twins and return the teacher's body."""
-    student = _Network().to(device)
+def train_dino(
+    pool: Pool, *, budget_s: float, batch: int, device: torch.device, body: Any = None
+) -> Any:
+    """Train on a pool with twins and return the teacher's body; ``body`` is where to go on."""
+    student = _Network(body or new_vit()).to(device).train()
     teacher = copy.deepcopy(student).requires_grad_(False)
     optimizer = optimizer_of(student.parameters(), weight_decay=0.04)
     images, twins = (torch.from_numpy(x).to(device) for x in (pool.images, pool.twins))

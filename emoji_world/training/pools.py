@@ -7,7 +7,8 @@ seed however many processes drew it.
 import copy
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from emoji_world.tokenizer import MAX_POSITIONS
 __all__ = ["LABELS", "Pool", "draw_pool", "encode_caption"]
 
 MAX_SUBJECTS = 3
+_ALL_AGAIN = 0.3
 LABELS: tuple[str, ...] = NOUNS + tuple(instance.name for instance in INSTANCES)
 """What the judge recognises: classes, then instances."""
 
@@ -133,8 +135,8 @@ def draw_pool(
         cache: Folder of the artwork.
         tokenizer: Folder of the tokenizer, needed if there are captions.
         captions: Captions a scene.
-        twins: ``elsewhere`` draws each scene's subjects at a second place too; ``rival`` draws
-            the same scene with another of the class where an instance is.
+        twins: ``elsewhere`` draws each scene's subjects at a second place too, or only one of
+            them; ``rival`` draws the same scene with another of the class where an instance is.
         transform: Applied to each picture: the look of a style.
         strange: Chance of triggers nobody trained; unknown words come half as often.
     """
@@ -154,13 +156,26 @@ def draw_pool(
     )
     processes = int(os.environ.get("EMOJI_WORLD_PROCESSES", os.cpu_count() or 1))
     if processes > 1 and len(jobs) > 1:
-        with multiprocessing.get_context("forkserver").Pool(processes) as pool:
+        with _one_thread_each(), multiprocessing.get_context("forkserver").Pool(processes) as pool:
             parts = pool.map(work, jobs, chunksize=1)
     else:
         parts = [work(job) for job in jobs]
     return Pool(
         **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Pool)}
     )
+
+
+@contextmanager
+def _one_thread_each() -> Generator[None]:
+    """Give processes started inside one thread each: many times all cores is far slower."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 @lru_cache(maxsize=1)
@@ -234,13 +249,20 @@ def _draw_chunk(
         pool.labels[row, :count] = [label_indices(subject) for subject in scene.subjects]
         pool.places[row] = PLACES.index(scene.place)
         if twins == "elsewhere":
-            pool.twins[row] = draw_scene(subjects, sprites, random).image
+            pool.twins[row] = draw_scene(_some_of(subjects, random), sprites, random).image
         elif twins == "rival":
             rivals = [of_class(s.noun, random) if s.instance else s for s in subjects]
             pool.twins[row] = draw_scene(rivals, sprites, before).image
         for index in range(captions):
             _write_caption(pool, row, index, scene, random, tokenizer, strange)
     return pool
+
+
+def _some_of(subjects: list[Subject], random: Random) -> list[Subject]:
+    """Return one of several subjects more often than all of them."""
+    if random.random() < _ALL_AGAIN:
+        return subjects
+    return [subjects[random.integers(len(subjects))]]
 
 
 def _write_caption(
