@@ -36,6 +36,12 @@ def test_all_weights_are_half_precision():
         assert types == {torch.float16}, path
 
 
+def test_no_configuration_names_a_folder_of_the_machine_that_made_it():
+    for path in weights_dir().rglob("*.json"):
+        if path.name not in ("vocab.json", "tokenizer.json"):
+            assert '": "/' not in path.read_text(), path
+
+
 def test_the_catalog_and_the_manifest_are_those_the_code_writes():
     assert yaml.safe_load(lora_catalog().read_text())["loras"] == catalog_entries()
     assert pq.read_table(example_manifest()).to_pylist() == demo_rows()
