@@ -249,7 +249,7 @@ def _draw_chunk(
         pool.labels[row, :count] = [label_indices(subject) for subject in scene.subjects]
         pool.places[row] = PLACES.index(scene.place)
         if twins == "elsewhere":
-            pool.twins[row] = draw_scene(_some_of(subjects, random), sprites, random).image
+            pool.twins[row] = draw_scene(some_of(subjects, random), sprites, random).image
         elif twins == "rival":
             rivals = [of_class(s.noun, random) if s.instance else s for s in subjects]
             pool.twins[row] = draw_scene(rivals, sprites, before).image
@@ -258,7 +258,7 @@ def _draw_chunk(
     return pool
 
 
-def _some_of(subjects: list[Subject], random: Random) -> list[Subject]:
+def some_of(subjects: list[Subject], random: Random) -> list[Subject]:
     """Return one of several subjects more often than all of them."""
     if random.random() < _ALL_AGAIN:
         return subjects

@@ -9,7 +9,7 @@ from emoji_world.bestiary import CLASSES, INSTANCES, NOUNS, STYLES
 from emoji_world.captions import caption_of
 from emoji_world.scenes import draw_scene, of_class, of_instance, random_subjects
 from emoji_world.styles import apply_style
-from emoji_world.training.pools import any_subjects, instance_subjects
+from emoji_world.training.pools import any_subjects, instance_subjects, some_of
 
 
 def test_a_seed_names_a_scene(sprites):
@@ -104,6 +104,16 @@ def test_lora_scenes_show_the_instance_as_often_as_asked():
     for _ in range(20):
         [subject] = choose(random)
         assert subject.instance == INSTANCES[0].name
+
+
+def test_of_several_subjects_a_second_drawing_shows_all_or_one_and_of_one_that_one():
+    random = np.random.default_rng(0)
+    several, alone = random_subjects(3, random), random_subjects(1, random)
+    drawn = [some_of(several, random) for _ in range(200)]
+    assert all(again == several or (len(again) == 1 and again[0] in several) for again in drawn)
+    assert 30 < sum(again == several for again in drawn) < 90
+    assert {again[0].noun for again in drawn if again != several} == {s.noun for s in several}
+    assert some_of(alone, random) == alone
 
 
 @pytest.mark.parametrize("style", [style.name for style in STYLES])
