@@ -95,7 +95,7 @@ def main() -> None:
         _show([of_mean(f"seconds a picture, {made.method}", [made.seconds])])
     shown = pairs[:: max(1, len(pairs) // _PAIRS_SHOWN)][:_PAIRS_SHOWN]
     chosen = [_of_pairs(made, pairs, shown, options.seeds) for made in composed]
-    write_method_sheet(options.out / "methods.png", chosen, shown, options.seeds)
+    write_method_sheet(options.out / "methods.webp", chosen, shown, options.seeds)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ _HEADER_PX = 34
 def write_method_sheet(
     path: Path, composed: Sequence[Composed], pairs: Sequence[tuple[str, str]], num_seeds: int
 ) -> None:
-    """Write the sheet as a PNG.
+    """Write the sheet in the format of the name.
 
     Args:
         path: The file.
@@ -44,4 +44,4 @@ def write_method_sheet(
     for line, pair in enumerate(pairs):
         place = (6, _HEADER_PX + line * row_px + tile_px // 2 - 20)
         draw.text(place, "\n+ ".join(pair), fill="#22222a", font=ImageFont.load_default(15))
-    sheet.save(path)
+    sheet.save(path, quality=90)

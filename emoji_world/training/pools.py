@@ -37,6 +37,7 @@ __all__ = ["LABELS", "Pool", "draw_pool", "encode_caption"]
 
 MAX_SUBJECTS = 3
 _ALL_AGAIN = 0.3
+"""How often a second drawing elsewhere shows all subjects again."""
 LABELS: tuple[str, ...] = NOUNS + tuple(instance.name for instance in INSTANCES)
 """What the judge recognises: classes, then instances."""
 
