@@ -103,15 +103,12 @@ def _refine_base(options: Any) -> None:
     pipeline = _pipeline(options, base_model_dir())
     latents = latents_of(_base_pool(options), pipeline.vae, options.device)
     say(f"{len(latents.latents)} base scenes are encoded")
-    models = (
+    train_base(
         pipeline.unet.requires_grad_(True),
         pipeline.text_encoder.requires_grad_(True),
         latents,
         pipeline.vae,
         pipeline.tokenizer,
-    )
-    train_base(
-        *models,
         budget_s=options.budget_s * _SHARES["base"],
         batch=options.batch,
         device=options.device,
