@@ -1,12 +1,15 @@
 """The committed weights are there, small, whole, and do what they say."""
 
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from emoji_world import (
@@ -20,6 +23,7 @@ from emoji_world import (
 from emoji_world.bestiary import INSTANCES, NOUNS, STYLES
 from emoji_world.catalog import catalog_entries, demo_rows
 from emoji_world.presence import judge, load_presence
+from emoji_world.training.files import save_base
 
 MEGABYTE = 1_000_000
 
@@ -36,9 +40,18 @@ def test_all_weights_are_half_precision():
         assert types == {torch.float16}, path
 
 
-def test_no_configuration_names_a_folder_of_the_machine_that_made_it():
-    for path in weights_dir().rglob("*.json"):
-        if path.name not in ("vocab.json", "tokenizer.json"):
+def configurations(folder: Path) -> list[Path]:
+    words = ("vocab.json", "tokenizer.json")
+    return [path for path in folder.rglob("*.json") if path.name not in words]
+
+
+def test_no_configuration_names_a_folder_of_the_machine_that_made_it(tmp_path):
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(base_model_dir(), safety_checker=None)
+    parts = {name: getattr(pipeline, name) for name in ("vae", "text_encoder", "tokenizer", "unet")}
+    save_base(tmp_path, **parts)
+    for folder in (weights_dir(), tmp_path):
+        assert len(configurations(folder)) > 5
+        for path in configurations(folder):
             assert '": "/' not in path.read_text(), path
 
 
