@@ -53,6 +53,7 @@ SHEET_PROMPTS = (
 
 _EMPTY_CAPTIONS = 0.1
 _GROUNDING_WEIGHT = 0.05
+_AVERAGE_DECAY = 0.9995
 _RIVALS_FROM = 450
 """Noise level of 1000 above which a LoRA learns to take a subject over."""
 
@@ -155,20 +156,18 @@ def train_base(
     device: torch.device,
     work: Path,
     peak_rate: float = 1e-3,
-    average_decay: float = 0.9995,
-    name: str = "base",
 ) -> None:
     """Train what of UNet and text encoder asks for gradients; leave them with averaged weights.
 
-    Writes sample sheets as it goes. ``name`` is that of checkpoint and sheet in ``work``.
+    Writes sample sheets as it goes.
     """
     unet.to(memory_format=torch.channels_last)
     both = torch.nn.ModuleList([unet, text_encoder])
     trained = [parameter for parameter in both.parameters() if parameter.requires_grad]
     optimizer = optimizer_of(trained)
-    average = Average(both, average_decay)
+    average = Average(both, _AVERAGE_DECAY)
     checkpoint = Checkpoint(
-        work / f"{name}.pt", {"both": both, "optimizer": optimizer, "average": average}
+        work / "base.pt", {"both": both, "optimizer": optimizer, "average": average}
     )
     elapsed_s = checkpoint.restore()
     alphas = new_scheduler().alphas_cumprod.to(device)
@@ -195,18 +194,18 @@ def train_base(
             printed = time.monotonic()
             inside = share_inside(recorder.maps, chosen.masks, chosen.token_subjects)
             say(
-                f"{name} step {step} ({share:.0%}, {step * batch / 1e6:.2f} M samples): "
+                f"base step {step} ({share:.0%}, {step * batch / 1e6:.2f} M samples): "
                 f"mse {error.item():.4f}, grounding {grounding.item():.4f}, inside {inside:.3f}"
             )
         if share - pictured > 0.24:
             pictured = share
             average.swap()
-            _picture(unet, text_encoder, vae, tokenizer, device, work / f"{name}.png")
+            _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png")
             average.swap()
     average.swap()
     recorder.close()
-    say(f"{name} ends after {step + 1} steps of {batch}")
-    _picture(unet, text_encoder, vae, tokenizer, device, work / f"{name}.png")
+    say(f"base ends after {step + 1} steps of {batch}")
+    _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png")
 
 
 def _picture(

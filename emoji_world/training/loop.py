@@ -120,8 +120,7 @@ def autocast(device: torch.device) -> torch.autocast:
 def compiled(model: Any, device: torch.device) -> Any:
     """Return the model as one compiled graph on an accelerator, as it is on a processor.
 
-    Small models spend most of their time on launching kernels and moving activations; fused they
-    are two to three times as fast. On a processor compiling takes longer than it saves.
+    Small models spend their time on launching kernels and moving activations, which fusing saves.
     """
     return torch.compile(model, dynamic=False) if device.type == "cuda" else model
 

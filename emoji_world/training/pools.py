@@ -168,7 +168,7 @@ def draw_pool(
 
 @contextmanager
 def _one_thread_each() -> Generator[None]:
-    """Give processes started inside one thread each: many times all cores is far slower."""
+    """Give processes started inside one thread each, so that together they use each core once."""
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
