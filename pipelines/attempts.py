@@ -95,14 +95,14 @@ class AttemptLog:
 
     def note_lost_device(self) -> int:
         """Note that a process lost its device; return how many did in this run."""
-        self.storage.put(f"{_LOST_DEVICES}/{self.run_id}.{secrets.token_hex(4)}", b"lost")
+        self.storage.mark(f"{_LOST_DEVICES}/{self.run_id}.{secrets.token_hex(4)}")
         names = (name.rpartition("/")[2] for name in self.storage.list(_LOST_DEVICES, ""))
         return sum(name.startswith(f"{self.run_id}.") for name in names)
 
     def _mark(self, unit_id: str, what: str) -> str:
         name = f"{ATTEMPTS_FOLDER}/{unit_id}/{what}.{self.run_id}.{secrets.token_hex(4)}"
         self.open.add(name)
-        self.storage.put(name, b"begun")
+        self.storage.mark(name)
         return name
 
 

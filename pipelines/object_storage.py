@@ -8,19 +8,23 @@ answer is settled by reading what is there.
 
 import builtins
 import io
-from collections.abc import Generator, Iterator
+import secrets
+from collections.abc import Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, BinaryIO, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
-from pipelines.storage import StorageError
+from pipelines.storage_error import PlaceError, StorageError
 from pipelines.store_client import client, repeated
 
 __all__ = ["SCHEMES", "ObjectStorage"]
 
 SCHEMES = ("s3", "gs")
+
+_NUM_WRITERS = 8
 
 READ_AHEAD_BYTES = 256 * 1024
 """A unit's footer and its keys are small; images are what must not be read along with them."""
@@ -43,6 +47,22 @@ class ObjectStorage:
     def __reduce__(self) -> tuple[type["ObjectStorage"], tuple[str]]:
         """Travel to workers as the URI alone; they use credentials of their own."""
         return (ObjectStorage, (self.uri,))
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write several objects as ``put`` does, some at once."""
+        with ThreadPoolExecutor(_NUM_WRITERS) as pool:
+            for _ in pool.map(self.put, files, files.values()):
+                pass
+
+    def mark(self, name: str) -> None:
+        """Leave an empty object whose name is its content."""
+        self.put(name, b"")
+
+    def move(self, name: str, target: str) -> None:
+        """Give an object another name; FileNotFoundError if there is none."""
+        with self._sentences(name):
+            repeated(lambda: obstore.copy(self._store, self._path(name), self._path(target)))
+        self.delete(name)
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object, replacing what is there; readers see the old one or the new one."""
@@ -112,16 +132,45 @@ class ObjectStorage:
 
     def walk(self, folder: str) -> Iterator[str]:
         """Yield the names of all objects below ``folder``, in no order."""
+        for name, _ in self._entries(folder):
+            yield name
+
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield (name, bytes) of all finished objects below ``folder``, in no order."""
+        for name, size in self._entries(folder):
+            if not name.rpartition("/")[2].startswith("."):
+                yield name, size
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, int]]:
         after: str | None = None
         with self._sentences(folder):
             # One page at a time, so that a page that breaks off is asked for again.
             while page := repeated(lambda after=after: self._page(folder, after)):
-                yield from (self._name(path) for path in page)
-                after = page[-1]
+                yield from ((self._name(path), size) for path, size in page)
+                after = page[-1][0]
 
-    def _page(self, folder: str, after: str | None) -> "builtins.list[str]":
+    def _page(self, folder: str, after: str | None) -> "builtins.list[tuple[str, int]]":
         stream = obstore.list(self._store, self._path(folder), offset=after)
-        return [str(item["path"]) for item in next(stream, [])]
+        return [(str(item["path"]), int(item["size"])) for item in next(stream, [])]
+
+    def settle(self, folder: str) -> None:
+        """Do nothing: an object that can be read is kept."""
+
+    def check_writable(self) -> None:
+        """Try everything that a run does when it writes, and leave nothing of it.
+
+        A store that overlooks the condition of a write would let a second writer replace a commit.
+        """
+        probe = f".writing-{secrets.token_hex(8)}-probe"
+        self.put_if_absent(probe, b"first")
+        try:
+            if self.put_if_absent(probe, b"second"):
+                raise PlaceError(
+                    f"{self.uri} cannot hold an output: the store overlooks the condition that a "
+                    "name must be free (If-None-Match), so a commit could be replaced; use another"
+                )
+        finally:
+            self.delete(probe)
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is fine."""

@@ -1,27 +1,30 @@
-"""Everything the engine writes and reads back, through one small door.
+"""The storage interface: replace files, create a file only if it is absent, read, list.
 
-Two ways to write: ``put`` replaces (for content that is the same whoever writes it: images under
-their key, views, summaries) and ``put_if_absent`` creates or loses (for commits: exactly one writer
-wins, readers see the whole file or none). Names below are relative, with ``/``; names that begin
-with a dot are unfinished writes and are never listed.
+The durability rule, which every method below keeps: **when a write returns, it survives a power
+cut**, its name included. So whoever writes data first and then the record that names it (images
+before the unit that commits them, plans before the lease that speaks of them) never has a record
+of something that is gone. ``mark`` is the one exception, and says so.
+
+Names are relative, with ``/``; names that begin with a dot are unfinished writes and never listed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pipelines.local_storage import LocalStorage
+from pipelines.storage_error import PlaceError, StorageError
 
-__all__ = ["LocalStorage", "Storage", "StorageError", "open_storage"]
-
-
-class StorageError(Exception):
-    """A place cannot be written or read; the message names it and the way out."""
+__all__ = ["LocalStorage", "PlaceError", "Storage", "StorageError", "open_storage"]
 
 
 class Storage(Protocol):
-    """A folder for a run's output, on whatever holds it."""
+    """A folder for a run's output, on whatever holds it.
+
+    Every method raises StorageError if the place cannot be used now, and PlaceError, which is one,
+    if the same request will be refused again.
+    """
 
     uri: str
 
@@ -29,8 +32,23 @@ class Storage(Protocol):
         """Write a file, replacing what is there; readers see the old file or the new one."""
         ...
 
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write several files as ``put`` does, which costs less together than one by one."""
+        ...
+
     def put_if_absent(self, name: str, content: bytes) -> bool:
-        """Write a file that survives a crash, unless there is one; return whether it was ours."""
+        """Write a file unless there is one; return whether it was ours.
+
+        If not, the one that is there survives a power cut as well.
+        """
+        ...
+
+    def mark(self, name: str) -> None:
+        """Leave an empty file whose name is its content; a power cut may take it away."""
+        ...
+
+    def move(self, name: str, target: str) -> None:
+        """Give a file another name; FileNotFoundError if there is none."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -53,8 +71,28 @@ class Storage(Protocol):
         """Yield the names of all files below ``folder``, unfinished ones too, in no order."""
         ...
 
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield (name, bytes) of all finished files below ``folder``, in no order."""
+        ...
+
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
+        ...
+
+    def settle(self, folder: str) -> None:
+        """Make what is directly in ``folder`` survive a power cut, whoever wrote it.
+
+        A process that was killed may have named a file and not come to the rest.
+        """
+        ...
+
+    def check_writable(self) -> None:
+        """Try everything that a run does when it writes, and leave nothing of it.
+
+        Raises:
+            PlaceError: The place cannot hold an output.
+            StorageError: It cannot be used now.
+        """
         ...
 
 
@@ -66,7 +104,7 @@ def open_storage(uri: str) -> Storage:
             an endpoint other than the provider's own come from the environment.
 
     Raises:
-        StorageError: A kind of place that commits cannot be made atomic on.
+        PlaceError: A kind of place that commits cannot be made atomic on.
     """
     if uri.startswith("file://"):
         uri = uri.removeprefix("file://")
@@ -77,13 +115,13 @@ def open_storage(uri: str) -> Storage:
 
     scheme, _, rest = uri.partition("://")
     if scheme not in SCHEMES:
-        raise StorageError(
+        raise PlaceError(
             f"output {uri!r} is in a store that is not known; name a folder on a disk that all "
             "machines share, s3://bucket/prefix or gs://bucket/prefix"
         )
     if "@" in rest.partition("/")[0] or "?" in rest:
         # Not repeated in the message: it may hold a secret.
-        raise StorageError(
+        raise PlaceError(
             f"a {scheme}:// output holds credentials or options; leave its bucket and prefix, and "
             "set the rest in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
         )

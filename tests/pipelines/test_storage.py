@@ -66,6 +66,9 @@ def test_a_name_that_leads_out_of_the_folder_is_no_file_and_is_not_written(
         disk.read,
         disk.open,
         disk.delete,
+        disk.mark,
+        lambda name: disk.move("images/a", name),
+        lambda name: disk.move(name, "images/b"),
         lambda name: disk.put(name, b"mine"),
         lambda name: disk.put_if_absent(name, b"mine"),
     ):

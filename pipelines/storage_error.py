@@ -1,0 +1,14 @@
+"""What goes wrong with the place that an output is kept in, as two kinds of sentence."""
+
+__all__ = ["PlaceError", "StorageError"]
+
+
+class StorageError(Exception):
+    """A place cannot be written or read now; the message names it and the way out.
+
+    It may be possible later: a store that is down, a disk that is full, a share that is away.
+    """
+
+
+class PlaceError(StorageError):
+    """The place is not one that can be used: the same request is refused again."""
