@@ -16,6 +16,7 @@ from typing import Any
 from PIL import Image
 
 from jobs.evaluated import evaluated, open_output
+from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.findings import findings
 from pipelines.evaluation.tables import markdown
@@ -128,12 +129,16 @@ def made_with(storage: Storage, record: Mapping[str, Any]) -> list[tuple[str, st
 def main(arguments: Sequence[str]) -> int:
     """Write the page; return the exit code: 0, or 1 if the output is not complete."""
     output, docs = arguments
-    storage, record = open_output(output)
+    damages = Damages(note=lambda text: print(text, file=sys.stderr))
+    storage, record = open_output(output, damages)
     ledger = read_ledger(storage)
     if record["state"] != "finished" or ledger.failed or record["account"]["num_missing"]:
         print(f"{output} is not complete; compose it first", file=sys.stderr)
         return 1
-    page = benchmark_page(evaluated(storage, record), made_with(storage, record))
+    page = benchmark_page(evaluated(storage, record, damages), made_with(storage, record))
+    if damages.left_out:
+        print(f"{output} is damaged; repair it first", file=sys.stderr)
+        return 1
     folder = Path(docs)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     sheet = Image.open(io.BytesIO(storage.read(SHEET_NAME)))

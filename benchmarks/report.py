@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from report_kit import METHODS, write_output
 
+from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.report.write import write_report
 from pipelines.storage import LocalStorage
@@ -27,7 +28,9 @@ def write(folder: Path) -> None:
     """Write the report of ``folder``; print seconds and peak memory in MiB."""
     start = time.perf_counter()
     storage = LocalStorage(folder)
-    write_report(storage, evaluate(storage), title="benchmark", facts=[])
+    damages = Damages(note=print)
+    evaluation = evaluate(storage, damages=damages)
+    write_report(storage, evaluation, title="benchmark", facts=[], damages=damages)
     print(f"{time.perf_counter() - start:.1f} {_peak_mib():.0f}")
 
 

@@ -5,11 +5,18 @@ from pipelines.accounting import Account
 __all__ = ["account_line"]
 
 
-def account_line(account: Account, output: str) -> str:
-    """Return e.g. ``118 made, 2 failed (see out/errors), 40 skipped (already made)``."""
+def account_line(account: Account, output: str, *, only_failed: bool = False) -> str:
+    """Return e.g. ``118 made, 2 failed (see out/errors), 40 skipped (already made)``.
+
+    Args:
+        account: Of the run.
+        output: Where it wrote.
+        only_failed: It was ``clora retry``, which leaves rows that were never tried.
+    """
     parts = [f"{account.num_made:,} made", _failed(account, output), _skipped(account)]
     if account.num_missing:
-        parts.append(f"{account.num_missing:,} not made yet (run the same command again)")
+        way_out = "`clora compose` makes them" if only_failed else "run the same command again"
+        parts.append(f"{account.num_missing:,} not made yet ({way_out})")
     if account.num_doubled:
         parts.append(f"{account.num_doubled:,} doubled, which must not be (see {output}/rows)")
     return ", ".join(parts)

@@ -14,22 +14,25 @@ from pathlib import Path
 from jobs.account_line import account_line
 from jobs.catalog_spec import CatalogSpec, load_catalog, prepare_catalog
 from jobs.compose import exit_code, open_log
-from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED
+from jobs.exit_code import (
+    ALL_MADE,
+    EXPECTED_ERRORS,
+    INTERRUPTED,
+    SOME_FAILED,
+    code_of_error,
+)
 from jobs.run_request import run_request
-from manifests.problems import InputError
-from pipelines.cluster_session import ClusterError
+from pipelines.committed_image import damaged_images
 from pipelines.edition import edition_table
-from pipelines.editions import EditionsError, Published, publish_edition
+from pipelines.editions import Published, publish_edition
 from pipelines.failure_budget import TooManyFailuresError
-from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.ledger import LedgerError
-from pipelines.metrics_server import MetricsPortError, parse_address
+from pipelines.ledger import read_ledger
+from pipelines.metrics_server import parse_address
 from pipelines.output_table import read_rows
 from pipelines.request import RunRequest
 from pipelines.run import compose_rows
 from pipelines.run_record import new_run_id
-from pipelines.shares import SharesError
-from pipelines.storage import Storage, StorageError
+from pipelines.storage import Storage
 
 __all__ = ["catalog"]
 
@@ -56,7 +59,7 @@ def catalog(
         make_request: From a job to a request; tests give engines of their own.
 
     Returns:
-        As ``compose``: 0 every row has its image, 1 some have not, 2 bad input, 130 interrupted.
+        As ``compose``: 0 all made, 1 some have no image, 2 refused again, 130 interrupted.
     """
     read_at = datetime.now(UTC)
     try:
@@ -73,13 +76,10 @@ def catalog(
             account = compose_rows(request, progress, address=address)
         print(account_line(account, spec.job.output))
         is_published = _publish(spec, request, read_at)
-    except (InputError, StorageError, MetricsPortError) as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    except (ClusterError, SharesError, LeaseHeldError, LedgerError, EditionsError) as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
-    except (LeaseLostError, TooManyFailuresError) as error:
+    except EXPECTED_ERRORS as error:
+        print(f"{error}\nnothing was published", file=sys.stderr)
+        return code_of_error(error)
+    except TooManyFailuresError as error:
         print(f"{error}; nothing was published", file=sys.stderr)
         return SOME_FAILED
     except KeyboardInterrupt:
@@ -95,7 +95,11 @@ def catalog(
 def _publish(spec: CatalogSpec, request: RunRequest, read_at: datetime) -> bool:
     """Publish what is made, if enough is; return whether the catalog's edition is the latest."""
     rows = request.rows
+    ledger = read_ledger(request.storage)
     digests = _image_digests(request.storage)
+    for key in damaged_images(request.storage, ledger):
+        # Damaged since the run looked: not published, and the next run restores it.
+        digests.pop(key, None)
     missing = [row.row_id for row in rows if row.key not in digests]
     if len(missing) > spec.settings.may_miss:
         print(
@@ -110,6 +114,7 @@ def _publish(spec: CatalogSpec, request: RunRequest, read_at: datetime) -> bool:
         run_id=request.run_id or "",
         num_missing=len(missing),
         keep=spec.settings.keep,
+        note=lambda text: print(text, file=sys.stderr),
     )
     print(_described(published))
     return True

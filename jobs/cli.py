@@ -82,7 +82,7 @@ def demo(
 
 @app.command()
 def validate(job: JobPath) -> None:
-    """Check job file, manifest and LoRA files; list every problem. Exit 0 or 2."""
+    """Check job file, manifest, LoRA files and output; list every problem. Exit 0, 1 or 2."""
     from jobs.validate import validate as run
 
     raise typer.Exit(run(job))
@@ -90,7 +90,7 @@ def validate(job: JobPath) -> None:
 
 @app.command()
 def plan(job: JobPath) -> None:
-    """Show what a run would make and what it costs; start nothing. Exit 0 or 2."""
+    """Show what a run would make and what it costs; start nothing. Exit 0, 1 or 2."""
     from jobs.plan import plan as run
 
     raise typer.Exit(run(job))
@@ -106,7 +106,7 @@ def compose(
     metrics_port: MetricsPort = None,
     log: Log = LogFormat.text,
 ) -> None:
-    """Make the rows that are not made yet. Exit 0 all made, 1 some failed, 2 bad input."""
+    """Make the rows that are not made yet. Exit 0 all made, 1 try again, 2 bad input."""
     from jobs.compose import compose as run
 
     raise typer.Exit(
@@ -116,7 +116,7 @@ def compose(
 
 @app.command()
 def retry(job: JobPath, address: Address = None) -> None:
-    """Try the rows that failed again, however often they did, and no others."""
+    """Try rows again that failed, and rows that were corrected since. Exit as compose."""
     from jobs.compose import compose as run
 
     raise typer.Exit(run(job, address=address, only_failed=True))
@@ -176,11 +176,18 @@ def status(out: OutPath) -> None:
 
 
 @app.command()
-def verify(out: OutPath) -> None:
+def verify(
+    out: OutPath,
+    *,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Restore images from rows; set aside what is damaged."),
+    ] = False,
+) -> None:
     """Check that every committed row has its image, once, unchanged. Exit 0 or 1."""
     from jobs.verify import verify as run
 
-    raise typer.Exit(run(out))
+    raise typer.Exit(run(out, repair=repair))
 
 
 @app.command()

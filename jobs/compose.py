@@ -10,24 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from jobs.account_line import account_line
-from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED
+from jobs.exit_code import (
+    ALL_MADE,
+    EXPECTED_ERRORS,
+    INTERRUPTED,
+    SOME_FAILED,
+    code_of_error,
+)
 from jobs.inputs import prepare
 from jobs.job_file import load_job
 from jobs.json_progress import JsonProgress
 from jobs.progress import RunProgress, open_progress
 from jobs.run_request import run_request
-from manifests.problems import InputError
 from pipelines.accounting import Account
-from pipelines.cluster_session import ClusterError
 from pipelines.failure_budget import TooManyFailuresError, commonest_reasons
-from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.ledger import LedgerError, read_ledger
-from pipelines.metrics_server import MetricsPortError, parse_address
+from pipelines.ledger import survey
+from pipelines.metrics_server import parse_address
 from pipelines.request import RunRequest
 from pipelines.run import compose_rows
 from pipelines.run_record import new_run_id
-from pipelines.shares import SharesError
-from pipelines.storage import StorageError
 
 __all__ = ["compose", "exit_code", "open_log"]
 
@@ -52,8 +53,8 @@ def compose(
         log_format: ``text`` for people, ``json`` for one JSON object a line.
 
     Returns:
-        The exit code: 0 every row has its image, 1 some have not, 2 bad input and nothing was
-        started, 130 interrupted.
+        The exit code: 0 every row has its image, 1 some have not and the same command may make
+        them, 2 it will be refused again, 130 interrupted.
     """
     try:
         job = load_job(path)
@@ -63,42 +64,32 @@ def compose(
             run_id=new_run_id(datetime.now(UTC)),
             metrics_at=None if metrics_port is None else parse_address(metrics_port),
         )
-    except (InputError, StorageError, MetricsPortError) as error:
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT
+        return code_of_error(error)
     try:
         with open_log(log_format, request.run_id or "") as progress:
             for problem in prepared.problems:
                 progress.note(f"{problem}; its rows will fail")
             account = compose_rows(request, progress, address=address)
-    except (
-        ClusterError,
-        SharesError,
-        LeaseHeldError,
-        LedgerError,
-        StorageError,
-        MetricsPortError,
-    ) as error:
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT
-    except LeaseLostError as error:
-        print(f"stopped: {error}", file=sys.stderr)
-        return SOME_FAILED
+        return code_of_error(error)
     except TooManyFailuresError as error:
         print(error, file=sys.stderr)
         _print_reasons(request)
         if error.account is not None:
-            print(account_line(error.account, job.output))
+            print(account_line(error.account, job.output, only_failed=only_failed))
         return SOME_FAILED
     except KeyboardInterrupt:
-        num_made = len(read_ledger(request.storage).made)
+        num_made = len(survey(request.storage).made)
         print(
             f"stopped; {num_made:,} images are committed in {job.output}, and the same command "
             "goes on from there",
             file=sys.stderr,
         )
         return INTERRUPTED
-    print(account_line(account, job.output))
+    print(account_line(account, job.output, only_failed=only_failed))
     return exit_code(account)
 
 
@@ -109,7 +100,7 @@ def open_log(log_format: str, run_id: str) -> RunProgress:
 
 def _print_reasons(request: RunRequest) -> None:
     """Print what most of the rows failed of."""
-    errors = read_ledger(request.storage).last_errors.values()
+    errors = survey(request.storage).last_errors.values()
     print("\n".join(["why rows failed:", *commonest_reasons(errors)]), file=sys.stderr)
 
 

@@ -4,15 +4,14 @@ It writes an ordinary job file and manifest into the output folder and runs them
 what to try next is to edit those two and run the command that it names.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
 from emoji_world import example_manifest
-from jobs.compose import ALL_MADE, BAD_INPUT, compose
+from jobs.compose import compose
+from jobs.exit_code import ALL_MADE, EXPECTED_ERRORS, code_of_error
 from jobs.job_file import load_job
 from jobs.method_table import TABLE_COLUMNS, method_table
-from manifests.problems import InputError
 from pipelines.output_table import read_rows
 from pipelines.publish import SHEET_NAME
 from pipelines.storage import open_storage
@@ -42,9 +41,9 @@ def demo(out: Path) -> int:
         if not job_path.exists():
             _lay_out(out)
         load_job(job_path)
-    except (InputError, OSError) as error:
+    except EXPECTED_ERRORS as error:
         print(f"the demo cannot begin: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return code_of_error(error)
     code = compose(job_path)
     if code == ALL_MADE:
         print(_what_next(out))
@@ -53,9 +52,8 @@ def demo(out: Path) -> int:
 
 def _lay_out(out: Path) -> None:
     manifest = example_manifest("demo")
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(manifest, out / MANIFEST_NAME)
-    (out / JOB_NAME).write_text(JOB_TEXT)
+    files = {MANIFEST_NAME: manifest.read_bytes(), JOB_NAME: JOB_TEXT.encode()}
+    open_storage(str(out)).put_all(files)
 
 
 def _what_next(out: Path) -> str:

@@ -22,11 +22,12 @@ from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
 from manifests.locations import LocationError, absolute
 from manifests.problems import InputError
+from pipelines.committed_image import IMAGE_COLUMNS
+from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
 from pipelines.storage import Storage, StorageError, open_storage
-from pipelines.store import image_name
 
 __all__ = ["NoOutputError", "evaluated", "open_output"]
 
@@ -38,42 +39,50 @@ class NoOutputError(Exception):
     """Nothing was made there, or a model is none; the message names the place and the way out."""
 
 
-def open_output(output: str) -> tuple[Storage, dict[str, Any]]:
-    """Return an output and the record of its latest run.
+def open_output(output: str, damages: Damages) -> tuple[Storage, dict[str, Any]]:
+    """Return an output and the record of its latest run that can be read.
 
     Raises:
-        NoOutputError: No run has written there, or the place cannot be read.
+        NoOutputError: No run has written there.
+        StorageError: The place cannot be read.
     """
-    try:
-        storage = open_storage(absolute(output, beside="."))
-        records = read_run_records(storage)
-    except StorageError as error:
-        raise NoOutputError(str(error)) from error
+    storage = open_storage(absolute(output, beside="."))
+    records = read_run_records(storage, skip=damages.skip)
+    if not records and damages.left_out:
+        raise NoOutputError(
+            f"{output}: no record of a run can be read; `clora compose JOB` writes one"
+        )
     if not records:
         raise NoOutputError(f"{output}: no run has written here; `clora compose JOB` does")
     return storage, records[-1]
 
 
 def evaluated(
-    storage: Storage, record: Mapping[str, Any], *, clip_model: str | None = None
+    storage: Storage,
+    record: Mapping[str, Any],
+    damages: Damages,
+    *,
+    clip_model: str | None = None,
 ) -> Evaluation:
     """Return the evaluation of an output.
 
     Args:
         storage: The output.
         record: Of its latest run.
+        damages: Gets what is damaged and left out.
         clip_model: Folder of a CLIP model that compares images with prompts; None for no such
             score.
 
     Raises:
         NoOutputError: The CLIP model cannot be read, or the references may not be.
     """
-    more = _presence(storage)
+    more = _presence(storage, damages)
     if clip_model is not None:
-        for key, score in _clip_scores(storage, clip_model).items():
+        for key, score in _clip_scores(storage, clip_model, damages).items():
             more.setdefault(key, {})["clip_text"] = score
     return evaluate(
         storage,
+        damages=damages,
         references=_references(storage, record),
         more=more,
         base_models=_model_names(record),
@@ -91,7 +100,7 @@ def _model_names(record: Mapping[str, Any]) -> dict[str, str]:
     return names
 
 
-def _clip_scores(storage: Storage, model: str) -> dict[str, float]:
+def _clip_scores(storage: Storage, model: str, damages: Damages) -> dict[str, float]:
     """Return how well each image shows its prompt, by row key."""
     from clora_core.clip import ClipScorer
 
@@ -103,12 +112,15 @@ def _clip_scores(storage: Storage, model: str) -> dict[str, float]:
             f"{model} is no CLIP model ({reason}); name a folder of transformers' CLIPModel with "
             "its tokenizer and preprocessor_config.json"
         ) from error
-    prompts = {r["key"]: r["prompt"] for r in read_rows(storage, ["key", "prompt"]).to_pylist()}
+    rows = read_rows(storage, [*IMAGE_COLUMNS, "prompt"], skip=damages.skip).to_pylist()
     found: dict[str, float] = {}
-    for keys in _batches(sorted(prompts)):
-        images = [_pixels(storage, key) for key in keys]
-        scores = scorer.scores(images, [prompts[key] for key in keys])
-        found |= dict(zip(keys, map(float, scores), strict=True))
+    for batch in _batches(rows):
+        pixels = _pixels(storage, batch, damages)
+        shown = [row for row in batch if row["key"] in pixels]
+        if not pixels:
+            continue
+        scores = scorer.scores(list(pixels.values()), [row["prompt"] for row in shown])
+        found |= dict(zip(pixels, map(float, scores), strict=True))
     return found
 
 
@@ -127,10 +139,11 @@ def _references(storage: Storage, record: Mapping[str, Any]) -> Storage | None:
         raise NoOutputError(f"{storage.uri}: its references: {error}") from error
 
 
-def _presence(storage: Storage) -> dict[str, dict[str, float]]:
+def _presence(storage: Storage, damages: Damages) -> dict[str, dict[str, float]]:
     """Return what the judge finds in the images of the embedded world, by row key."""
     embedded = folder_digest(base_model_dir())
-    rows = read_rows(storage, ["key", "loras", "base_model_digest", "width", "height"])
+    columns = [*IMAGE_COLUMNS, "loras", "base_model_digest", "width", "height"]
+    rows = read_rows(storage, columns, skip=damages.skip)
     mine = [row for row in rows.to_pylist() if row["base_model_digest"] == embedded]
     if not mine:
         return {}
@@ -147,9 +160,10 @@ def _presence(storage: Storage) -> dict[str, dict[str, float]]:
         and set(names) <= instances
         and row["width"] == row["height"] == 64
     }
-    for keys in _batches(sorted(wanted)):
-        verdicts = judge(net, [_pixels(storage, key) for key in keys])
-        for key, verdict in zip(keys, verdicts, strict=True):
+    for batch in _batches([row for row in mine if row["key"] in wanted]):
+        pixels = _pixels(storage, batch, damages)
+        verdicts = judge(net, list(pixels.values())) if pixels else []
+        for key, verdict in zip(pixels, verdicts, strict=True):
             hits = [verdict.present[name] > FOUND for name in wanted[key]]
             found[key] = {
                 "presence_all": float(all(hits)),
@@ -158,11 +172,20 @@ def _presence(storage: Storage) -> dict[str, dict[str, float]]:
     return found
 
 
-def _batches(keys: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(keys), JUDGED_AT_ONCE):
-        yield keys[start : start + JUDGED_AT_ONCE]
+def _batches(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    ordered = sorted(rows, key=lambda row: row["key"])
+    for start in range(0, len(ordered), JUDGED_AT_ONCE):
+        yield ordered[start : start + JUDGED_AT_ONCE]
 
 
-def _pixels(storage: Storage, key: str) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(storage.read(image_name(key)))) as image:
-        return np.asarray(image.convert("RGB"))
+def _pixels(
+    storage: Storage, rows: list[dict[str, Any]], damages: Damages
+) -> dict[str, NDArray[np.uint8]]:
+    """Return the images of rows by key, RGB [height, width, 3]; lost ones are left out."""
+    found: dict[str, NDArray[np.uint8]] = {}
+    for row in rows:
+        content = damages.image(storage, row)
+        if content is not None:
+            with Image.open(io.BytesIO(content)) as image:
+                found[row["key"]] = np.asarray(image.convert("RGB"))
+    return found

@@ -1,4 +1,7 @@
-"""Exit codes: what a command tells a script, and how a cluster's word on a job becomes one.
+"""Exit codes, with one meaning each in every command, and those of a job on a cluster.
+
+2 means that the same command will be refused again, so a schedule gives up on it. Whatever may come
+back (a store, a cluster, a lease that another run holds) ends with 1, started or not.
 
 Ray's own client says 1 for anything that went wrong. The details of a job have the exit code of the
 process itself, so a submission can say what ``compose`` would have said on the same machine.
@@ -6,12 +9,60 @@ process itself, so a submission can say what ``compose`` would have said on the 
 
 from dataclasses import dataclass
 
-__all__ = ["ALL_MADE", "BAD_INPUT", "INTERRUPTED", "SOME_FAILED", "JobEnd", "exit_code_of"]
+from manifests.problems import InputError
+from pipelines.cluster_session import ClusterError
+from pipelines.lease import LeaseHeldError, LeaseLostError
+from pipelines.ledger import LedgerError
+from pipelines.metrics_server import MetricsAddressError, MetricsPortError
+from pipelines.output_files import DamagedFileError
+from pipelines.shares import SharesError
+from pipelines.storage import PlaceError, StorageError
+
+__all__ = [
+    "ALL_MADE",
+    "BAD_INPUT",
+    "EXPECTED_ERRORS",
+    "INTERRUPTED",
+    "SOME_FAILED",
+    "JobEnd",
+    "code_of_error",
+    "exit_code_of",
+]
 
 ALL_MADE = 0
 SOME_FAILED = 1
+"""Something is not made, or was left out; the same command may do better."""
+
 BAD_INPUT = 2
+"""The same command will be refused again."""
+
 INTERRUPTED = 130
+
+_REFUSED = (
+    InputError,
+    PlaceError,
+    SharesError,
+    MetricsAddressError,
+    # Until they are repaired.
+    LedgerError,
+    DamagedFileError,
+)
+
+EXPECTED_ERRORS = (
+    *_REFUSED,
+    StorageError,
+    ClusterError,
+    LeaseHeldError,
+    LeaseLostError,
+    MetricsPortError,
+)
+"""Errors whose text is a sentence for the user; all others are faults of the program."""
+
+
+def code_of_error(error: Exception) -> int:
+    """Return the exit code of a command that ended with one of ``EXPECTED_ERRORS``."""
+    return BAD_INPUT if isinstance(error, _REFUSED) else SOME_FAILED
+
 
 _NEVER_STARTED = (
     "RUNTIME_ENV_SETUP_FAILURE",
@@ -56,7 +107,7 @@ def exit_code_of(end: JobEnd, *, told_account: bool) -> tuple[int, str | None]:
     if end.driver_exit_code == INTERRUPTED:
         return INTERRUPTED, None
     if end.driver_exit_code is None and end.error_type in _NEVER_STARTED:
-        return BAD_INPUT, f"nothing was started: {end.message or end.error_type}"
+        return SOME_FAILED, f"nothing was started: {end.message or end.error_type}"
     if end.driver_exit_code == SOME_FAILED and told_account:
         return SOME_FAILED, None
     reason = (

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 
+from jobs.exit_code import EXPECTED_ERRORS
 from manifests.locations import absolute
 from pipelines.garbage import Garbage, find_garbage, remove_garbage
-from pipelines.lease import LeaseHeldError, LeaseTimes
+from pipelines.lease import LeaseTimes
 from pipelines.lease_record import latest_lease
-from pipelines.ledger import LedgerError
-from pipelines.storage import StorageError, open_storage
+from pipelines.storage import open_storage
 
 __all__ = ["gc"]
 
@@ -41,7 +41,7 @@ def gc(output: str, *, delete: bool = False, times: LeaseTimes | None = None) ->
             lease = latest_lease(storage)
             if lease is not None and lease.state == "live":
                 print(f"{lease.described()} may be about to use some of these", file=sys.stderr)
-    except (StorageError, LedgerError, LeaseHeldError) as error:
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
         return REFUSED
     print(_described(garbage, delete=delete))

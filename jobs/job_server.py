@@ -13,13 +13,24 @@ import yaml
 
 from jobs.exit_code import JobEnd
 
-__all__ = ["JobServer", "RayJobServer", "ServerError", "open_job_server", "runtime_env"]
+__all__ = [
+    "JobServer",
+    "RayJobServer",
+    "ServerError",
+    "ServerRefusesError",
+    "open_job_server",
+    "runtime_env",
+]
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 class ServerError(Exception):
     """The job server cannot be reached or refuses; the message says what to do."""
+
+
+class ServerRefusesError(ServerError):
+    """It would refuse the same again: another kind of server, an old one, no token."""
 
 
 class JobServer(Protocol):
@@ -75,7 +86,7 @@ class RayJobServer:
             data = answer.json()["data"]
             return str(data["rayVersion"]), str(data["pythonVersion"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ServerError(
+            raise ServerRefusesError(
                 f"{self.address} does not tell its version; name the dashboard of a Ray cluster"
             ) from error
 
@@ -102,7 +113,9 @@ class RayJobServer:
             if "already exists" in str(error):
                 return False
             raise ServerError(_first_line(error)) from error
-        except (OSError, ValueError, RayError) as error:
+        except ValueError as error:
+            raise ServerRefusesError(_first_line(error)) from error
+        except (OSError, RayError) as error:
             raise ServerError(_first_line(error)) from error
         return True
 
@@ -150,11 +163,13 @@ def open_job_server(address: str | None) -> JobServer:
             "(http://HOST:8265), or forward the port: ssh -L 8265:127.0.0.1:8265 HEAD"
         ) from error
     except RayError as error:
-        raise ServerError(
+        raise ServerRefusesError(
             f"the job server at {told} wants a token ({_first_line(error)}); set "
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that the cluster has"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except ValueError as error:
+        raise ServerRefusesError(f"{told} is no job server's: {_first_line(error)}") from error
+    except (RuntimeError, OSError) as error:
         raise ServerError(f"the job server at {told} refuses: {_first_line(error)}") from error
     return RayJobServer(client, client.get_address())
 

@@ -1,4 +1,4 @@
-"""``clora plan``: what a run would make and cost. Writes nothing, starts nothing."""
+"""``clora plan``: what a run would make and cost. Leaves nothing, starts nothing."""
 
 import sys
 from collections import Counter
@@ -7,35 +7,40 @@ from pathlib import Path
 
 from jobs.base_models import JobModel
 from jobs.estimate import COST_COLUMNS, Estimate, estimate
+from jobs.exit_code import EXPECTED_ERRORS, code_of_error
 from jobs.inputs import prepare
 from jobs.job_file import load_job
+from jobs.output_places import output_problems
 from jobs.progress import duration
 from jobs.run_request import run_request
 from manifests.problems import InputError
-from pipelines.ledger import LedgerError, read_ledger
+from pipelines.ledger import read_ledger
 from pipelines.output_table import read_rows
 from pipelines.plan import Plan
 from pipelines.run_plan import plan_references, plan_rows
-from pipelines.storage import StorageError
 
 __all__ = ["plan"]
 
-BAD_INPUT = 2
-
 
 def plan(path: str | Path) -> int:
-    """Print the plan of the job at ``path``; return the exit code: 0, or 2 if its input is bad."""
+    """Print the plan of the job at ``path``; return the exit code.
+
+    0, 1 if the output cannot be used now, 2 if the input is bad or the output never can be.
+    """
     try:
         job = load_job(path)
         prepared = prepare(job, place=str(path))
         request = run_request(job, prepared)
+        problems = output_problems(job, place=str(path))
+        if problems:
+            raise InputError(problems)
         rows = plan_rows(request, read_ledger(request.storage))
         references = plan_references(request, rows)
-    except (InputError, StorageError, LedgerError) as error:
+        made = read_rows(request.storage, COST_COLUMNS)
+        made_references = read_rows(request.references_storage, COST_COLUMNS)
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT
-    made = read_rows(request.storage, COST_COLUMNS)
-    made_references = read_rows(request.references_storage, COST_COLUMNS)
+        return code_of_error(error)
     cost = estimate(rows.batches(), made)
     print(_described(rows, references, rows_per_unit=job.resources.rows_per_unit))
     if len(prepared.models_by_digest) > 1:

@@ -17,6 +17,7 @@ from clora_core.config import ENGINE_VERSION
 from clora_core.methods import METHODS
 from clora_core.rows import AttentionRecord, RowFailure
 from jobs.base_models import model_facts
+from jobs.exit_code import BAD_INPUT, code_of_error
 from jobs.inputs import job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
@@ -28,17 +29,18 @@ from manifests.keys import canonical_json
 from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles, LoraFit
 from manifests.problems import InputError
+from pipelines.damages import Damages
 from pipelines.planned_rows import compose_row
 from pipelines.report.attention import attention_sheet, maps_name
 from pipelines.run_record import read_run_records
-from pipelines.storage import open_storage
+from pipelines.storage import StorageError, open_storage
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
 
 __all__ = ["Likeness", "likeness", "render"]
 
-SAME, DIFFERENT, BAD_INPUT = 0, 1, 2
+SAME, DIFFERENT = 0, 1
 MAX_MEAN_DIFFERENCE = 1.0
 """Levels of 255: a batch of another size rounds differently, and that is all that may differ."""
 
@@ -105,9 +107,14 @@ def render(
         return DIFFERENT
     target = out or Path(f"again-{picture.recipe['key'][:12]}.png")
     recipe = {**picture.recipe, "batch_size": 1, "batch_slot": 0}
-    target.write_bytes(with_texts(made.image, picture.parameters, recipe))
-    if maps and made.attention is not None:
-        _write_maps(path, picture, made.image, made.attention)
+    try:
+        folder = open_storage(str(target.absolute().parent))
+        folder.put(target.name, with_texts(made.image, picture.parameters, recipe))
+        if maps and made.attention is not None:
+            _write_maps(path, picture, made.image, made.attention)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return code_of_error(error)
     found = likeness(made.image, picture.pixels)
     verdict = "the same picture" if found.is_same else "another picture"
     print(
@@ -131,7 +138,13 @@ def _job_of(path: Path) -> JobFile:
             f"{path} lies in no output, so nothing says where base model and LoRAs are; name a job "
             "with --job"
         )
-    records = read_run_records(open_storage(str(folder)))
+    damages = Damages(note=lambda text: print(text, file=sys.stderr))
+    records = read_run_records(open_storage(str(folder)), skip=damages.skip)
+    if not records:
+        raise PictureError(
+            f"no record of a run in {folder} can be read, so nothing says where base model and "
+            "LoRAs are; name a job with --job"
+        )
     return parse_job(records[-1]["job"], place=str(folder / "runs"))
 
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from jobs.evaluated import NoOutputError, evaluated, open_output
-from pipelines.ledger import LedgerError
+from jobs.evaluated import evaluated, open_output
+from jobs.looking import look
+from pipelines.damages import Damages
 from pipelines.report.write import write_report
 
 __all__ = ["report"]
@@ -19,23 +20,22 @@ _SHORT = 12
 
 
 def report(output: str, *, clip_model: str | None = None) -> int:
-    """Write the report of ``output``; return the exit code: 0, or 2 if it cannot be read.
+    """Write the report of ``output``; return the exit code, see ``looking``.
 
     ``clip_model`` is a folder with a CLIP model, for scores of images against prompts.
     """
-    try:
-        storage, record = open_output(output)
-        evaluation = evaluated(storage, record, clip_model=clip_model)
-    except (NoOutputError, LedgerError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    title = PurePosixPath(storage.uri).name
-    page = write_report(storage, evaluation, title=title, facts=_facts(record))
-    print(
-        f"{len(evaluation.results):,} images, {len(evaluation.failures):,} failed rows; "
-        f"look at {storage.uri}/{page}"
-    )
-    return 0
+
+    def at(damages: Damages) -> str:
+        storage, record = open_output(output, damages)
+        evaluation = evaluated(storage, record, damages, clip_model=clip_model)
+        title = PurePosixPath(storage.uri).name
+        page = write_report(storage, evaluation, title=title, facts=_facts(record), damages=damages)
+        return (
+            f"{len(evaluation.results):,} images, {len(evaluation.failures):,} failed rows; "
+            f"look at {storage.uri}/{page}"
+        )
+
+    return look(at)
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,20 +1,28 @@
 """``clora status``: how far an output is, read from the output alone.
 
 It works from any machine that sees the folder, during a run and after, and also on what a killed
-run left: counts come from what is committed, the rest from the record of the latest run.
+run left. It speaks of the rows that the latest run was asked for; images and failures of earlier
+manifests are counted apart.
 """
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from jobs.exit_code import EXPECTED_ERRORS
 from jobs.method_table import TABLE_COLUMNS, method_table
 from manifests.locations import absolute
+from pipelines.accounting import Account, take_account
+from pipelines.asked_rows import read_asked
+from pipelines.committed_image import damaged_images, image_name
+from pipelines.damages import Damages
 from pipelines.failure_budget import commonest_reasons
-from pipelines.ledger import Ledger, LedgerError, read_ledger
+from pipelines.ledger import Ledger, survey
+from pipelines.output_files import DamagedFileError
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
-from pipelines.storage import Storage, StorageError, open_storage
+from pipelines.storage import Storage, open_storage
 
 __all__ = ["status"]
 
@@ -22,50 +30,123 @@ ALL_MADE = 0
 SOME_MISSING = 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The rows that the latest run was asked for.
+
+    Attributes:
+        keys: Of the rows.
+        account: Where they are now.
+    """
+
+    keys: frozenset[str]
+    account: Account
+
+
 def status(output: str) -> int:
     """Print the state of ``output``; return 0 if the latest run's rows are all made, else 1."""
+    damages = Damages(note=lambda text: print(text, file=sys.stderr))
     try:
         storage = open_storage(absolute(output, beside="."))
-        ledger = read_ledger(storage)
-        records = read_run_records(storage)
-    except (StorageError, LedgerError) as error:
+        ledger = survey(storage)
+        for damage in ledger.damaged:
+            damages.skip(damage)
+        records = read_run_records(storage, skip=damages.skip)
+        if not records and not ledger.made and not damages.left_out:
+            print(f"{output}: no run has written here", file=sys.stderr)
+            return SOME_MISSING
+        record = records[-1] if records else None
+        asked = None if record is None else _asked(storage, record, ledger, damages)
+        unsound = damaged_images(storage, ledger)
+        rows = read_rows(storage, TABLE_COLUMNS, skip=damages.skip)
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
         return SOME_MISSING
-    if not records and not ledger.made:
-        print(f"{output}: no run has written here", file=sys.stderr)
-        return SOME_MISSING
-    print(_described(storage, ledger, records[-1] if records else None))
-    is_complete = bool(records) and records[-1]["num_rows"] <= _num_settled(records[-1], ledger)
-    return ALL_MADE if is_complete and not ledger.failed else SOME_MISSING
-
-
-def _num_settled(record: Mapping[str, Any], ledger: Ledger) -> int:
-    """Return how many of the latest run's rows have their image, as far as the output tells."""
-    account = record["account"]
-    if account is None:
-        return len(ledger.made)
-    return account["num_made"] + account["num_already_made"] + account["num_duplicates"]
-
-
-def _described(storage: Storage, ledger: Ledger, record: Mapping[str, Any] | None) -> str:
-    lines = [f"{len(ledger.made):,} images, {len(ledger.failed):,} rows failed"]
-    if ledger.num_doubled:
-        lines.append(f"{ledger.num_doubled:,} images are there twice, which must not be")
-    if record is not None:
-        lines.append(
-            f"latest run {record['run_id']}: {record['state']}, {record['num_rows']:,} rows, "
-            f"began {record['started_at']} on {record['host']}"
-        )
-        if record["state"] == "running":
-            lines.append("  (a run that was killed says so too; the same command goes on)")
-        lines += [
-            f"  {phase}: {totals['num_made']:,} made, {totals['num_failed']:,} failed of "
-            f"{totals['num_planned']:,} planned"
-            for phase, totals in record["phases"].items()
-        ]
-    table = method_table(read_rows(storage, TABLE_COLUMNS))
+    print("\n".join([*_progress(asked, ledger), *_images(unsound), *_run(record)]))
+    table = method_table(rows)
     if table:
-        lines += ["", table]
-    if ledger.last_errors:
-        lines += ["", "why rows failed:", *commonest_reasons(ledger.last_errors.values())]
-    return "\n".join(lines)
+        print(f"\n{table}")
+    errors = [
+        error for key, error in ledger.last_errors.items() if asked is None or key in asked.keys
+    ]
+    if errors:
+        print("\n".join(["", "why rows failed:", *commonest_reasons(errors)]))
+    is_whole = not damages.left_out and not unsound
+    return ALL_MADE if is_whole and _is_complete(asked, record, ledger) else SOME_MISSING
+
+
+def _asked(
+    storage: Storage, record: Mapping[str, Any], ledger: Ledger, damages: Damages
+) -> _Asked | None:
+    """Return what the latest run was asked for; None if its record does not say."""
+    if record["manifest"] is None:
+        return None
+    try:
+        keys = read_asked(storage, record["manifest"])["key"].to_pylist()
+    except DamagedFileError as error:
+        damages.skip(error)
+        return None
+    except FileNotFoundError:
+        damages.skip(DamagedFileError(storage.uri, record["manifest"], "is missing"))
+        return None
+    account = take_account(keys, before=ledger, after=ledger)
+    return _Asked(keys=frozenset(keys), account=account)
+
+
+def _is_complete(asked: _Asked | None, record: Mapping[str, Any] | None, ledger: Ledger) -> bool:
+    if asked is not None:
+        return asked.account.is_complete
+    # Records of earlier releases: how the run ended, and that nothing failed since.
+    account = None if record is None else record["account"]
+    if account is None or ledger.failed or ledger.num_doubled:
+        return False
+    return not (account["num_failed"] or account["num_missing"] or account["num_doubled"])
+
+
+def _progress(asked: _Asked | None, ledger: Ledger) -> list[str]:
+    if asked is None:
+        lines = [f"{len(ledger.made):,} images, {len(ledger.failed):,} rows failed"]
+    else:
+        account = asked.account
+        equal = account.num_duplicates
+        lines = [
+            f"{account.num_already_made:,} of {account.num_rows - equal:,} rows made, "
+            f"{account.num_failed:,} failed, {account.num_missing:,} not made yet"
+            + (f" ({equal:,} more are equal to another row)" if equal else "")
+        ]
+        others = len(ledger.made - asked.keys), len(ledger.failed.keys() - asked.keys)
+        if any(others):
+            lines.append(
+                f"beside them, of earlier manifests: {others[0]:,} images, {others[1]:,} rows "
+                "that failed"
+            )
+    if ledger.num_doubled:
+        lines.append(f"{ledger.num_doubled:,} images are duplicated: this is a bug; keep rows/")
+    return lines
+
+
+def _images(unsound: list[str]) -> list[str]:
+    if not unsound:
+        return []
+    return [
+        f"{len(unsound):,} image file(s) are missing or of another size "
+        f"({image_name(unsound[0])}{', ...' if len(unsound) > 1 else ''}); `clora compose` writes "
+        "them again from their rows"
+    ]
+
+
+def _run(record: Mapping[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    lines = [
+        f"latest run {record['run_id']}: {record['state']}, {record['num_rows']:,} rows, "
+        f"began {record['started_at']} on {record['host']}"
+    ]
+    if record["state"] == "running":
+        lines.append("  (a run that was killed says so too; the same command continues it)")
+    lines += [
+        f"  {phase}: {totals['num_made']:,} made, {totals['num_failed']:,} failed of "
+        f"{totals['num_planned']:,} planned"
+        for phase, totals in record["phases"].items()
+    ]
+    return lines

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED, exit_code_of
-from jobs.job_server import JobServer, ServerError, open_job_server
+from jobs.job_server import JobServer, ServerError, ServerRefusesError, open_job_server
 from jobs.preflight import check_before_sending
 from jobs.submission import Submission, attempt_name, content_name, entrypoint, last_attempt
 from manifests.problems import InputError
@@ -53,7 +53,7 @@ def submit(
         connect: Opens the job server; tests give their own.
 
     Returns:
-        0 all made, 1 some failed, 2 bad input or nothing started, 130 stopped, or let go of.
+        0 all made, 1 some failed or no server answers, 2 refused again, 130 stopped or detached.
     """
     options = [] if metrics_port is None else ["--metrics-port", metrics_port]
     options += [] if log_format == "text" else ["--log", log_format]
@@ -73,9 +73,12 @@ def submit(
             metadata={"job": str(path), _DISTRIBUTION: version(_DISTRIBUTION)},
         )
         running = _start(server, submission)
-    except (InputError, ServerError) as error:
+    except (InputError, ServerRefusesError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except ServerError as error:
+        print(error, file=sys.stderr)
+        return SOME_FAILED
     return _follow(server, running)
 
 
@@ -158,7 +161,7 @@ def _compare_versions(server: JobServer, working_dir: Path) -> None:
     theirs, their_python = server.versions()
     if tuple(int(part) for part in theirs.split(".")[:2]) < OLDEST_RAY:
         oldest = ".".join(map(str, OLDEST_RAY))
-        raise ServerError(
+        raise ServerRefusesError(
             f"the cluster runs Ray {theirs} and this release needs {oldest} or later; install it "
             "there, or submit to another cluster"
         )

@@ -17,6 +17,7 @@ import yaml
 from clora_core.methods import METHODS
 from emoji_world import lora_catalog
 from jobs.composable import composition_findings
+from jobs.exit_code import EXPECTED_ERRORS, code_of_error
 from jobs.job_file import JobFile, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
@@ -28,11 +29,10 @@ from manifests.problems import InputError, Problem
 from manifests.sweep import Expansion, SweepRules, expand_sweep
 from manifests.sweep_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
 from manifests.wording import WHOLE, SettingsError
-from pipelines.storage import Storage, StorageError, open_storage
+from pipelines.storage import PlaceError, Storage, open_storage
 
 __all__ = ["sweep"]
 
-BAD_INPUT = 2
 MANIFEST_NAME = "manifest.parquet"
 JOB_NAME = "job.yaml"
 MARK = "# Written by `clora sweep"
@@ -56,17 +56,20 @@ COLUMNS = pa.schema(
 
 
 def sweep(path: str | Path) -> int:
-    """Write manifest and job of the sweep at ``path``; return the exit code: 0, or 2 if bad."""
+    """Write manifest and job of the sweep at ``path``; return the exit code.
+
+    0, 1 if the output cannot be written now, 2 if the sweep is bad or its output never can be.
+    """
     try:
         spec, place = load_sweep(path)
         job, expansion = _checked(spec, place)
         storage = open_storage(job.output)
         _check_free(storage)
-    except (InputError, StorageError) as error:
+        storage.put(MANIFEST_NAME, _manifest(expansion))
+        storage.put(JOB_NAME, _job_text(job, place))
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT
-    storage.put(MANIFEST_NAME, _manifest(expansion))
-    storage.put(JOB_NAME, _job_text(job, place))
+        return code_of_error(error)
     print(_summary(spec, expansion, f"{job.output}/{JOB_NAME}"))
     return 0
 
@@ -74,7 +77,7 @@ def sweep(path: str | Path) -> int:
 def _check_free(storage: Storage) -> None:
     """Refuse to replace a job that somebody wrote by hand."""
     if storage.exists(JOB_NAME) and not storage.read(JOB_NAME).startswith(MARK.encode()):
-        raise StorageError(
+        raise PlaceError(
             f"{storage.uri}/{JOB_NAME} was not written by `clora sweep` and would be replaced; "
             "name another output, or move that file"
         )

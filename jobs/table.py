@@ -1,10 +1,9 @@
 """``clora table``: methods compared, with intervals, as Markdown, CSV and JSON in the output."""
 
-import sys
-
-from jobs.evaluated import NoOutputError, evaluated, open_output
+from jobs.evaluated import evaluated, open_output
+from jobs.looking import look
+from pipelines.damages import Damages
 from pipelines.evaluation.tables import markdown, table_files
-from pipelines.ledger import LedgerError
 
 __all__ = ["TABLES_FOLDER", "table"]
 
@@ -12,18 +11,19 @@ TABLES_FOLDER = "tables"
 
 
 def table(output: str, *, clip_model: str | None = None) -> int:
-    """Write and print the tables of ``output``; return the exit code: 0, or 2 if unreadable.
+    """Write and print the tables of ``output``; return the exit code, see ``looking``.
 
     ``clip_model`` is a folder with a CLIP model, for scores of images against prompts.
     """
-    try:
-        storage, record = open_output(output)
-        evaluation = evaluated(storage, record, clip_model=clip_model)
-    except (NoOutputError, LedgerError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    for name, content in table_files(evaluation).items():
-        storage.put(f"{TABLES_FOLDER}/{name}", content)
-    print(markdown(evaluation))
-    print(f"written to {storage.uri}/{TABLES_FOLDER}; scores.csv has the row key of every image")
-    return 0
+
+    def at(damages: Damages) -> str:
+        storage, record = open_output(output, damages)
+        evaluation = evaluated(storage, record, damages, clip_model=clip_model)
+        files = table_files(evaluation)
+        storage.put_all({f"{TABLES_FOLDER}/{name}": content for name, content in files.items()})
+        return (
+            f"{markdown(evaluation)}\nwritten to {storage.uri}/{TABLES_FOLDER}; scores.csv has the "
+            "row key of every image"
+        )
+
+    return look(at)

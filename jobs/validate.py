@@ -9,23 +9,41 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from jobs.exit_code import BAD_INPUT, SOME_FAILED
 from jobs.inputs import PreparedJob, prepare
 from jobs.job_file import load_job
+from jobs.output_places import output_problems
 from manifests.problems import InputError, Problem, render
+from pipelines.storage import StorageError
 
 __all__ = ["summary", "validate"]
 
-BAD_INPUT = 2
 MAX_LISTED = 8
 
 
 def validate(path: str | Path) -> int:
-    """Check the job at ``path`` and everything it names; return the exit code: 0, or 2 if bad."""
+    """Check the job at ``path`` and everything it names; return the exit code.
+
+    0, 1 if its output cannot be used now, 2 if something is bad.
+    """
+    problems: list[Problem] = []
+    prepared = None
     try:
         job = load_job(path)
-        prepared = prepare(job, place=str(path))
+        try:
+            prepared = prepare(job, place=str(path))
+        except InputError as error:
+            problems += error.problems
+        problems += output_problems(job, place=str(path))
     except InputError as error:
-        _complain(error.problems)
+        problems += error.problems
+    except StorageError as error:
+        if problems:
+            _complain(tuple(problems))
+        print(error, file=sys.stderr)
+        return BAD_INPUT if problems else SOME_FAILED
+    if problems or prepared is None:
+        _complain(tuple(problems))
         return BAD_INPUT
     if prepared.problems:
         _complain(prepared.problems)

@@ -1,10 +1,14 @@
-"""``clora verify``: whether an output keeps its promise, asked of every byte of it."""
+"""``clora verify``: whether an output keeps its promise, and with ``--repair`` what can be done."""
 
 import sys
+from collections import Counter
 
+from jobs.exit_code import EXPECTED_ERRORS
 from manifests.locations import absolute
-from pipelines.storage import Storage, StorageError, open_storage
-from pipelines.verify import nested_outputs, verify_units
+from pipelines.lease import LeaseTimes
+from pipelines.repair import Repair, repair_output
+from pipelines.storage import Storage, open_storage
+from pipelines.verify import damaged_files, nested_outputs, verify_units
 
 __all__ = ["verify"]
 
@@ -13,17 +17,26 @@ BROKEN = 1
 MAX_LISTED = 20
 
 
-def verify(output: str) -> int:
-    """Print what is wrong with ``output`` and its references; return 0 if nothing is, else 1."""
+def verify(output: str, *, repair: bool = False, times: LeaseTimes | None = None) -> int:
+    """Print what is wrong with ``output`` and its references; return 0 if nothing is, else 1.
+
+    Args:
+        output: An output folder.
+        repair: Restore what can be restored, set aside what cannot, and verify again.
+        times: How long a run that may be dead is watched before a repair; the engine's own if None.
+    """
     try:
         storage = open_storage(absolute(output, beside="."))
+        if repair:
+            times = times or LeaseTimes()
+            print(_described(repair_output(storage, times=times, note=_note), storage))
         outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
         counts = [_verify(each) for each in outputs]
-    except StorageError as error:
+    except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
         return BROKEN
     num_units, num_rows, num_problems = (sum(column) for column in zip(*counts, strict=True))
-    if not num_units:
+    if not num_units and not num_problems:
         print(f"{output}: nothing is committed here", file=sys.stderr)
         return BROKEN
     print(
@@ -35,14 +48,37 @@ def verify(output: str) -> int:
 
 def _verify(storage: Storage) -> tuple[int, int, int]:
     """Print the first problems of one output; return its units, rows and problems."""
-    num_units = num_rows = num_problems = 0
+    counts: Counter[str] = Counter()
+
+    def complain(problem: str) -> None:
+        counts["problems"] += 1
+        if counts["problems"] <= MAX_LISTED:
+            print(problem, file=sys.stderr)
+
     for check in verify_units(storage):
-        num_units += 1
-        num_rows += check.num_rows
+        counts["units"] += 1
+        counts["rows"] += check.num_rows
         for problem in check.problems:
-            num_problems += 1
-            if num_problems <= MAX_LISTED:
-                print(f"{storage.uri}: {problem}", file=sys.stderr)
-    if num_problems > MAX_LISTED:
-        print(f"... and {num_problems - MAX_LISTED:,} more", file=sys.stderr)
-    return num_units, num_rows, num_problems
+            complain(problem)
+    for damage in damaged_files(storage):
+        complain(str(damage))
+    if counts["problems"] > MAX_LISTED:
+        print(f"... and {counts['problems'] - MAX_LISTED:,} more", file=sys.stderr)
+    return counts["units"], counts["rows"], counts["problems"]
+
+
+def _described(done: Repair, storage: Storage) -> str:
+    lines = [f"restored    {name}" for name in done.restored[:MAX_LISTED]]
+    if len(done.restored) > MAX_LISTED:
+        lines.append(f"... and {len(done.restored) - MAX_LISTED:,} more files restored")
+    # Each of these is named: they are where somebody may want to look.
+    for damage, target in done.set_aside:
+        lines.append(f"set aside   {damage.place}/{damage.name}: it {damage.reason}")
+        lines.append(f"            now {damage.place}/{target}")
+    if done.num_units:
+        lines.append(f"the next `clora compose` makes the rows of {done.num_units:,} unit(s) again")
+    return "\n".join(lines or [f"{storage.uri}: nothing to repair"])
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)

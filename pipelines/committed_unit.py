@@ -6,7 +6,6 @@ data sets skip). ``errors/`` holds the same failures as a table for people; it i
 after the commit and written again if it is missing.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.output_files import encode_parquet, open_parquet
 from pipelines.schemas import ERRORS, ROWS
+from pipelines.storage import Storage
 
 __all__ = [
     "ERRORS_FOLDER",
     "ROWS_FOLDER",
     "UnitFooter",
-    "decode_footer",
     "encode_errors",
     "encode_unit",
     "errors_name",
+    "read_footer",
+    "read_unit",
     "rows_name",
     "unit_id_of",
 ]
@@ -46,6 +48,7 @@ class UnitFooter:
         errors: Failed rows, as ``schemas.ERRORS`` without ``failed_at``, which is one for all.
         failed_at_ms: Milliseconds since 1970, UTC.
         is_abandoned: A later run took the unit's name so that nobody else can; see ``seal``.
+        image_sizes: Bytes of each row's image, in order; empty in files of earlier releases.
     """
 
     unit_id: str
@@ -53,6 +56,7 @@ class UnitFooter:
     errors: Sequence[Mapping[str, Any]]
     failed_at_ms: int
     is_abandoned: bool = False
+    image_sizes: Sequence[int] = ()
 
 
 def rows_name(unit_id: str) -> str:
@@ -72,33 +76,53 @@ def unit_id_of(name: str) -> str:
 
 def encode_unit(rows: pa.Table, footer: UnitFooter) -> bytes:
     """Return the Parquet file of a unit: ``rows`` (``schemas.ROWS``) and ``footer``."""
-    sink = io.BytesIO()
-    # Images are compressed already; zstd at its fastest is for everything else.
-    with pq.ParquetWriter(sink, ROWS, compression="zstd", compression_level=1) as writer:
-        if rows.num_rows:
-            writer.write_table(rows, row_group_size=_ROWS_PER_GROUP)
-        text = json.dumps(
-            {
-                "unit_id": footer.unit_id,
-                "run_id": footer.run_id,
-                "errors": list(footer.errors),
-                "failed_at_ms": footer.failed_at_ms,
-                "is_abandoned": footer.is_abandoned,
-            }
-        )
-        writer.add_key_value_metadata({_FOOTER_KEY: text.encode()})
-    return sink.getvalue()
+    text = json.dumps(
+        {
+            "unit_id": footer.unit_id,
+            "run_id": footer.run_id,
+            "errors": list(footer.errors),
+            "failed_at_ms": footer.failed_at_ms,
+            "is_abandoned": footer.is_abandoned,
+            "image_sizes": list(footer.image_sizes),
+        }
+    )
+    return encode_parquet(
+        rows_name(footer.unit_id),
+        [rows],
+        ROWS,
+        metadata={_FOOTER_KEY: text.encode()},
+        row_group_size=_ROWS_PER_GROUP,
+    )
 
 
-def decode_footer(metadata: pq.FileMetaData) -> UnitFooter:
-    """Return the footer of a unit's file; KeyError if it is not one of ours."""
-    return UnitFooter(**json.loads((metadata.metadata or {})[_FOOTER_KEY]))
+def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
+    """Return the keys and the footer of a committed unit, without reading its images.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        DamagedFileError: It is not the unit that was committed under this name.
+    """
+    with open_parquet(storage, name) as file:
+        footer = read_footer(file, name)
+        if not file.num_row_groups:
+            return [], footer
+        return file.read(columns=["key"], use_threads=False)["key"].to_pylist(), footer
+
+
+def read_footer(file: pq.ParquetFile, name: str) -> UnitFooter:
+    """Return the footer of an open unit; what is wrong with it is raised, see ``open_parquet``."""
+    try:
+        text = (file.metadata.metadata or {})[_FOOTER_KEY]
+    except KeyError:
+        raise ValueError("not a unit") from None
+    footer = UnitFooter(**json.loads(text))
+    if footer.unit_id != unit_id_of(name):
+        raise ValueError(f"the content of unit {footer.unit_id}")
+    return footer
 
 
 def encode_errors(footer: UnitFooter) -> bytes:
     """Return the Parquet file of a unit's failures."""
     failed_at = {"failed_at": footer.failed_at_ms}
     table = pa.Table.from_pylist([{**error, **failed_at} for error in footer.errors], schema=ERRORS)
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
+    return encode_parquet(errors_name(footer.unit_id), [table], ERRORS)

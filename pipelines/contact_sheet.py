@@ -52,13 +52,13 @@ def choose_rows(rows: Sequence[SheetRow]) -> list[tuple[Composition, dict[str, S
 
 
 def contact_sheet(
-    rows: Sequence[SheetRow], image_of: Callable[[str], bytes], *, title: str
+    rows: Sequence[SheetRow], image_of: Callable[[SheetRow], bytes | None], *, title: str
 ) -> bytes | None:
     """Return the sheet as a PNG, None if there is nothing to show.
 
     Args:
         rows: Rows that have an image.
-        image_of: The PNG of a key.
+        image_of: The PNG of a row; None leaves its place empty.
         title: Stands over the sheet.
     """
     chosen = choose_rows(rows)
@@ -82,8 +82,9 @@ def contact_sheet(
             if line == 0:
                 draw.text((x, HEADER_PX + 8), method, fill=_INK, font=_font(20))
             row = by_method.get(method)
-            if row is not None:
-                sheet.paste(_tile(image_of(row["key"])), (x, y))
+            content = None if row is None else image_of(row)
+            if row is not None and content is not None:
+                sheet.paste(_tile(content), (x, y))
                 if row["dino_min"] is not None:
                     caption = f"DINO min {row['dino_min']:.2f}"
                     draw.text((x, y + TILE_PX + 2), caption, fill=_FAINT, font=_font(14))

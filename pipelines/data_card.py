@@ -46,7 +46,11 @@ class CardFacts:
 
 def write_data_card(storage: Storage, facts: CardFacts) -> bool:
     """Write the card unless there is a README that is not ours; return whether it was written."""
-    if storage.exists(CARD_NAME) and MARK.encode() not in storage.read(CARD_NAME):
+    try:
+        present = storage.read(CARD_NAME)
+    except FileNotFoundError:
+        present = b""
+    if present.strip() and MARK.encode() not in present:
         return False
     storage.put(CARD_NAME, data_card(facts).encode())
     return True

@@ -8,10 +8,12 @@ from pipelines.storage_error import PlaceError, StorageError
 
 __all__ = ["disk_sentences"]
 
+_NO_FOLDER = "a part of the path is a file, or a link that leads nowhere; name another output"
+
 _REFUSED = {
     errno.ENOENT: "its file system does not let anything be made there; name another output",
-    errno.ENOTDIR: "a part of the path is a file and not a folder; name another output",
-    errno.EEXIST: "a part of the path is a file and not a folder; name another output",
+    errno.ENOTDIR: _NO_FOLDER,
+    errno.EEXIST: _NO_FOLDER,
     errno.EISDIR: "it is a folder; move it away, or name another output",
     errno.ELOOP: "its links lead in a circle; correct them, or name another output",
     errno.ENAMETOOLONG: "the name is too long for the file system; name a shorter output",

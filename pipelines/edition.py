@@ -5,27 +5,27 @@ and its digest. Two editions are compared by row id. Nothing here writes; see ``
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests.resolved import ResolvedRow
-from pipelines.store import image_name
+from pipelines.committed_image import image_name
+from pipelines.output_files import encode_parquet, open_parquet
+from pipelines.storage import Storage
 
 __all__ = [
     "EDITION",
     "Changes",
     "EditionFacts",
     "compare",
-    "decode_edition",
     "edition_digest",
     "edition_table",
     "encode_edition",
+    "read_edition",
 ]
 
 EDITION = pa.schema(
@@ -135,27 +135,25 @@ def compare(new: pa.Table, old: pa.Table | None) -> Changes:
     )
 
 
-def encode_edition(table: pa.Table, facts: EditionFacts) -> bytes:
+def encode_edition(name: str, table: pa.Table, facts: EditionFacts) -> bytes:
     """Return the edition's file: Parquet, the facts in its footer."""
-    sink = io.BytesIO()
-    told = {_FACTS: json.dumps(asdict(facts)).encode()}
-    pq.write_table(table.replace_schema_metadata(told), sink, compression="zstd")
-    return sink.getvalue()
+    metadata = {_FACTS: json.dumps(asdict(facts)).encode()}
+    return encode_parquet(name, [table], EDITION, metadata=metadata)
 
 
-def decode_edition(content: bytes) -> tuple[pa.Table, EditionFacts]:
+def read_edition(storage: Storage, name: str) -> tuple[pa.Table, EditionFacts]:
     """Return an edition's rows and facts.
 
     Raises:
-        ValueError: The file is no edition.
+        FileNotFoundError: There is no such file.
+        DamagedFileError: It is no edition.
     """
-    try:
-        with pq.ParquetFile(io.BytesIO(content)) as file:
-            table = file.read()
-        facts = EditionFacts(**json.loads((table.schema.metadata or {})[_FACTS]))
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(f"is no edition ({error})") from error
-    return table, facts
+    with open_parquet(storage, name) as file:
+        facts = EditionFacts(**json.loads((file.metadata.metadata or {})[_FACTS]))
+        if not name.endswith(f"/{facts.number:09d}.parquet"):
+            raise ValueError(f"the content of edition {facts.number}")
+        table = file.read(use_threads=False)
+        return table.select(EDITION.names).cast(EDITION), facts
 
 
 def _keys(table: pa.Table) -> dict[str, Any]:

@@ -4,11 +4,11 @@ An edition is one file whose number nobody else can take, so of two runs that pu
 first and the other looks again: at the same rows it has nothing to add, and rows that were read
 before those of the newest edition are out of date and stay unpublished. ``latest.json`` is a copy
 for readers: replaced in one step, always of a whole edition, and put right by the next run if a
-crash kept it from being written.
+crash kept it from being written. An edition that is damaged is passed over: the next one is
+compared with the newest that can be read, and gets a higher number than any.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -18,20 +18,24 @@ from pipelines.edition import (
     Changes,
     EditionFacts,
     compare,
-    decode_edition,
     edition_digest,
     encode_edition,
+    read_edition,
 )
+from pipelines.output_files import DamagedFileError, encode_json, read_json
 from pipelines.storage import Storage
 
-__all__ = ["LATEST", "EditionsError", "Published", "newest_edition", "publish_edition"]
+__all__ = [
+    "EDITIONS_FOLDER",
+    "LATEST",
+    "Published",
+    "newest_edition",
+    "point_at_newest",
+    "publish_edition",
+]
 
 LATEST = "latest.json"
 EDITIONS_FOLDER = "editions"
-
-
-class EditionsError(Exception):
-    """A file among the editions is none; the message names it and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +56,39 @@ class Published:
     dropped: tuple[int, ...] = ()
 
 
-def newest_edition(storage: Storage) -> tuple[pa.Table, EditionFacts] | None:
-    """Return the newest edition; None if nothing was published yet.
+def newest_edition(
+    storage: Storage, *, note: Callable[[str], None]
+) -> tuple[pa.Table, EditionFacts] | None:
+    """Return the newest edition that can be read; None if there is none.
 
-    Raises:
-        EditionsError: Its file is no edition.
+    ``note`` gets a sentence for each newer one that is damaged.
     """
-    names = storage.list(EDITIONS_FOLDER, ".parquet")
-    return _read(storage, names[-1]) if names else None
+    return _newest(storage, _numbers(storage), note)
+
+
+def _newest(
+    storage: Storage, numbers: Sequence[int], note: Callable[[str], None]
+) -> tuple[pa.Table, EditionFacts] | None:
+    for number in reversed(numbers):
+        try:
+            return read_edition(storage, edition_name(number))
+        except DamagedFileError as error:
+            note(str(error))
+        except FileNotFoundError:
+            # Dropped since the names were listed.
+            continue
+    return None
 
 
 def publish_edition(
-    storage: Storage, table: pa.Table, *, read_at: str, run_id: str, num_missing: int, keep: int
+    storage: Storage,
+    table: pa.Table,
+    *,
+    read_at: str,
+    run_id: str,
+    num_missing: int,
+    keep: int,
+    note: Callable[[str], None],
 ) -> Published:
     """Publish the rows as the next edition, unless there is nothing new in them.
 
@@ -74,22 +99,23 @@ def publish_edition(
         run_id: The run that made them.
         num_missing: Rows of the catalog that are not in ``table``.
         keep: Past editions that stay beside the newest.
-
-    Raises:
-        EditionsError: A file among the editions is none.
+        note: Gets a sentence for each damaged edition that was passed over.
     """
     digest = edition_digest(table)
     while True:
-        newest = newest_edition(storage)
+        notes: list[str] = []
+        # Listed once: an edition that another run publishes meanwhile takes this one's number.
+        numbers = _numbers(storage)
+        number = max(numbers, default=0) + 1
+        newest = _newest(storage, numbers, notes.append)
         changes = compare(table, None if newest is None else newest[0])
-        number = 1
-        if newest is not None:
-            number = newest[1].number + 1
-            if newest[1].digest == digest or newest[1].read_at > read_at:
-                _point_at_newest(storage)
-                same = newest[1].digest == digest
+        # A damaged edition is followed by a whole one, whatever its rows were.
+        if newest is not None and newest[1].number == number - 1:
+            is_same = newest[1].digest == digest
+            if is_same or newest[1].read_at > read_at:
+                point_at_newest(storage)
                 return Published(
-                    outcome="unchanged" if same else "outdated",
+                    outcome="unchanged" if is_same else "outdated",
                     number=newest[1].number,
                     changes=changes,
                 )
@@ -104,9 +130,12 @@ def publish_edition(
             num_changed=len(changes.changed),
             num_removed=len(changes.removed),
         )
-        if storage.put_if_absent(edition_name(number), encode_edition(table, facts)):
+        name = edition_name(number)
+        if storage.put_if_absent(name, encode_edition(name, table, facts)):
             break
-    _point_at_newest(storage)
+    for text in notes:
+        note(text)
+    point_at_newest(storage)
     dropped = _drop_old(storage, keep)
     return Published(outcome="published", number=number, changes=changes, dropped=dropped)
 
@@ -116,40 +145,43 @@ def edition_name(number: int) -> str:
     return f"{EDITIONS_FOLDER}/{number:09d}.parquet"
 
 
-def _point_at_newest(storage: Storage) -> None:
+def point_at_newest(storage: Storage) -> None:
     """Make ``latest.json`` name the newest edition, whoever else is writing it."""
     while True:
-        newest = newest_edition(storage)
+        newest = newest_edition(storage, note=_already_named)
         if newest is None or _pointed_at(storage) == newest[1].number:
             return
         facts = newest[1]
-        told = {**asdict(facts), "rows": edition_name(facts.number)}
-        storage.put(LATEST, json.dumps(told, indent=2).encode())
+        values = {**asdict(facts), "rows": edition_name(facts.number)}
+        storage.put(LATEST, encode_json(values))
         # Looked at again: another run may have published, and written this file, before we did.
 
 
+def _already_named(_text: str) -> None:
+    """Damaged editions were named by the run that published past them."""
+
+
 def _pointed_at(storage: Storage) -> int | None:
-    if not storage.exists(LATEST):
+    """Return the edition that ``latest.json`` names; None if it is missing or damaged."""
+    try:
+        return read_json(storage, LATEST, lambda values: int(values["number"]))
+    except (FileNotFoundError, DamagedFileError):
         return None
-    told: Mapping[str, int] = json.loads(storage.read(LATEST))
-    return told["number"]
 
 
 def _drop_old(storage: Storage, keep: int) -> tuple[int, ...]:
     """Drop the files of all but the newest edition and ``keep`` before it; images stay."""
-    dropped: list[int] = []
-    for name in storage.list(EDITIONS_FOLDER, ".parquet")[: -(keep + 1)]:
-        storage.delete(name)
-        dropped.append(_number(name))
+    numbers = _numbers(storage)
+    dropped = numbers[: -(keep + 1)]
+    for number in dropped:
+        storage.delete(edition_name(number))
     return tuple(dropped)
 
 
-def _number(name: str) -> int:
-    return int(name.rpartition("/")[2].removesuffix(".parquet"))
-
-
-def _read(storage: Storage, name: str) -> tuple[pa.Table, EditionFacts]:
-    try:
-        return decode_edition(storage.read(name))
-    except ValueError as error:
-        raise EditionsError(f"{storage.uri}/{name} {error}; move it elsewhere") from error
+def _numbers(storage: Storage) -> list[int]:
+    """Return the numbers of the editions, ascending; files that are called otherwise are none."""
+    stems = (
+        name.rpartition("/")[2].removesuffix(".parquet")
+        for name in storage.list(EDITIONS_FOLDER, ".parquet")
+    )
+    return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdecimal())

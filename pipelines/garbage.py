@@ -14,19 +14,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.attempts import ATTEMPTS_FOLDER
-from pipelines.committed_unit import ERRORS_FOLDER, ROWS_FOLDER
 from pipelines.lease import HeldLease, LeaseTimes, acquire
-from pipelines.lease_record import LEASES_FOLDER, earlier_leases
+from pipelines.lease_record import earlier_leases
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.local_storage import UNFINISHED
-from pipelines.run_record import RUNS_FOLDER, new_run_id
+from pipelines.output_files import DAMAGED_FOLDER
+from pipelines.run_record import new_run_id
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
 from pipelines.storage import Storage
 
 __all__ = ["Garbage", "find_garbage", "remove_garbage"]
 
 _IMAGE = re.compile(r"images/[0-9a-f]{2}/([0-9a-f]{64})\.png")
-_FOLDERS = ("images", ROWS_FOLDER, ERRORS_FOLDER, RUNS_FOLDER, "plans", LEASES_FOLDER)
+_ELSEWHERE = ("references/", f"{DAMAGED_FOLDER}/")
+"""References are outputs of their own; what was set aside is never removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +63,18 @@ def remove_garbage(storage: Storage, *, times: LeaseTimes, note: Callable[[str],
     """
     run_id = f"{new_run_id(datetime.now(UTC))}-gc"
     with acquire(storage, run_id, times=times, note=note) as lease:
-        garbage = _shut_out(storage, lease, run_id)
+        garbage = _shut_out(storage, lease, run_id, note)
         for name in garbage.names:
             storage.delete(name)
         return garbage
 
 
-def _shut_out(storage: Storage, lease: HeldLease, run_id: str) -> Garbage:
+def _shut_out(
+    storage: Storage, lease: HeldLease, run_id: str, note: Callable[[str], None]
+) -> Garbage:
     """Return the garbage once no worker of an earlier run can commit any of it."""
-    earlier = plans_of_earlier_runs(storage, earlier_leases(storage, lease.fence.epoch))
+    leases = earlier_leases(storage, lease.fence.epoch)
+    earlier = plans_of_earlier_runs(storage, leases, note=note)
     while True:
         ledger = read_ledger(storage)
         garbage = _find(storage, ledger)
@@ -86,19 +90,17 @@ def _shut_out(storage: Storage, lease: HeldLease, run_id: str) -> Garbage:
 def _find(storage: Storage, ledger: Ledger) -> Garbage:
     images: list[str] = []
     unfinished: list[str] = []
-    for folder in _FOLDERS:
-        for name in storage.walk(folder):
-            image = _IMAGE.fullmatch(name)
-            if name.rpartition("/")[2].startswith(UNFINISHED):
-                unfinished.append(name)
-            elif image is not None and image[1] not in ledger.made:
-                images.append(name)
-    marks: list[str] = []
-    for name in storage.walk(ATTEMPTS_FOLDER):
+    for name in storage.walk(""):
+        image = _IMAGE.fullmatch(name)
+        if name.startswith(_ELSEWHERE):
+            continue
         if name.rpartition("/")[2].startswith(UNFINISHED):
             unfinished.append(name)
-        elif name.split("/")[1] in ledger.unit_ids:
-            marks.append(name)
+        elif image is not None and image[1] not in ledger.made:
+            images.append(name)
+    marks = [
+        name for name in storage.walk(ATTEMPTS_FOLDER) if name.split("/")[1] in ledger.unit_ids
+    ]
     return Garbage(
         images=tuple(sorted(images)),
         unfinished=tuple(sorted(unfinished)),

@@ -20,16 +20,20 @@ import pyarrow as pa
 import ray
 from ray import data
 from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.dealing import Dealer
 from pipelines.engine import LoadEngine
 from pipelines.generate import GenerateImages
+from pipelines.lease import LeaseLostError
+from pipelines.output_files import DamagedFileError
 from pipelines.plan import UNITS_PER_BATCH, Plan
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.schemas import PLANNED_ROW
 from pipelines.score import Centroids, LoadScorer, ScoreImages
 from pipelines.shares import Shares
+from pipelines.storage import StorageError
 from pipelines.store import StoreUnits
 from pipelines.unit_message import UnitFacts, UnitMessage
 
@@ -53,6 +57,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
     """Make the units of ``plan``; yield their receipts when stored.
 
     Raises:
+        StorageError, LeaseLostError, DamagedFileError: A stage met it.
         Exception: The machinery failed; rows that are committed stay so.
     """
     # Set here because importing ray.data sets it; its files keep the whole log.
@@ -61,6 +66,8 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_no_progress_timeout_s = SILENT_S
+    # Ray's own wrapper would lose which error it was.
+    context.raise_original_map_exception = True
     dataset = data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
     dataset = dataset.map_batches(
         GenerateImages,
@@ -94,8 +101,22 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
         batch_size=None,
         batch_format="pyarrow",
     )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from read_receipts(batch)
+    try:
+        for batch in dataset.iter_batches(
+            batch_size=None, batch_format="pyarrow", prefetch_batches=0
+        ):
+            yield from read_receipts(batch)
+    except RayTaskError as error:
+        raise _own_error(error) from error
+
+
+def _own_error(error: RayTaskError) -> Exception:
+    """Return what a stage raised, if that is a sentence for the user; else Ray's error."""
+    cause = error.cause
+    if isinstance(cause, StorageError | LeaseLostError):
+        # Ray puts advice on its own settings after the message.
+        return type(cause)(str(cause).partition("\nFailed to apply UDF")[0])
+    return cause if isinstance(cause, DamagedFileError) else error
 
 
 class TakeUnit:

@@ -193,8 +193,13 @@ def _watch(
         seen = latest_lease(storage)
         if seen is None or (seen.epoch == holder.epoch and seen.state != "live"):
             return
-        if seen.epoch != holder.epoch or seen.beat != holder.beat:
+        if seen.epoch != holder.epoch or _beat(seen) != _beat(holder):
             raise LeaseHeldError(
                 f"{storage.uri} is being written by {seen.described()} and lives; wait for it, "
                 "stop it, or name another output"
             )
+
+
+def _beat(record: LeaseRecord) -> tuple[int, str]:
+    """Return what changes while the run of a lease lives."""
+    return record.beat, record.beat_at

@@ -2,35 +2,37 @@
 
 There is no state beside the data: a key is made if a committed unit holds its image; its attempts
 are counted in the units' footers. Delete a unit's file and its rows are made again.
+
+A unit that is damaged may hold any rows, so whoever is about to make rows must not go past it
+(``read_ledger`` refuses), and whoever only looks can say so and use the rest (``survey``).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipelines.committed_unit import (
     ERRORS_FOLDER,
     ROWS_FOLDER,
     UnitFooter,
-    decode_footer,
     encode_errors,
     errors_name,
-    unit_id_of,
+    read_unit,
 )
+from pipelines.output_files import DamagedFileError
 from pipelines.plan import FailedRow
 from pipelines.storage import Storage
 
-__all__ = ["Ledger", "LedgerError", "read_ledger", "read_unit", "restore_errors"]
+__all__ = ["Ledger", "LedgerError", "read_ledger", "restore_errors", "survey"]
 
 _NUM_READERS = 16
+_MAX_NAMED = 20
 
 
 class LedgerError(Exception):
-    """A file among the committed units is not one; the message names it and the way out."""
+    """Committed units are damaged; the message names each and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,32 +41,46 @@ class Ledger:
 
     Attributes:
         made: Keys with an image.
+        image_sizes: Bytes of the image, by key; units of earlier releases do not say.
         failed: Rows that were tried and have none.
         last_errors: The last failure of each of them, as a row of ``schemas.ERRORS``.
-        footers: Every unit's footer that tells of failures.
+        footers: Every unit's footer that names failures.
         unit_ids: Of all committed units.
         abandoned: Those of them that hold nothing, so that nobody commits them; see ``seal``.
         num_doubled: Images beyond the first of a key. 0, or the promise is broken.
+        damaged: Files among the units that cannot be read; all else is without their rows.
     """
 
     made: frozenset[str]
+    image_sizes: Mapping[str, int]
     failed: Mapping[str, FailedRow]
     last_errors: Mapping[str, Mapping[str, Any]]
     footers: tuple[UnitFooter, ...]
     unit_ids: frozenset[str]
     abandoned: frozenset[str]
     num_doubled: int
+    damaged: tuple[DamagedFileError, ...] = ()
 
 
 def read_ledger(storage: Storage) -> Ledger:
     """Return the ledger of an output, empty if there is nothing yet.
 
     Raises:
-        LedgerError: A file in ``rows/`` is not a unit.
+        LedgerError: Units are damaged, so what is made cannot be known.
     """
+    ledger = survey(storage)
+    if ledger.damaged:
+        raise LedgerError(_sentence(storage, ledger.damaged))
+    return ledger
+
+
+def survey(storage: Storage) -> Ledger:
+    """Return the ledger of an output without its damaged units, which are named in it."""
     names = storage.list(ROWS_FOLDER, ".parquet")
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        units = list(pool.map(partial(read_unit, storage), names))
+        read = [unit for unit in pool.map(partial(_read, storage), names) if unit is not None]
+    damaged = tuple(unit for unit in read if isinstance(unit, DamagedFileError))
+    units = [unit for unit in read if not isinstance(unit, DamagedFileError)]
     num_rows = sum(len(keys) for keys, _ in units)
     made = frozenset(key for keys, _ in units for key in keys)
     footers = tuple(footer for _, footer in units if footer.errors)
@@ -77,37 +93,53 @@ def read_ledger(storage: Storage) -> Ledger:
             last_errors[error["key"]] = error
     return Ledger(
         made=made,
+        image_sizes={
+            key: size
+            for keys, footer in units
+            for key, size in zip(keys, footer.image_sizes, strict=False)
+        },
         failed=failed,
         last_errors=last_errors,
         footers=footers,
         unit_ids=frozenset(footer.unit_id for _, footer in units),
         abandoned=frozenset(footer.unit_id for _, footer in units if footer.is_abandoned),
         num_doubled=num_rows - len(made),
+        damaged=damaged,
     )
 
 
-def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
-    """Return the keys and the footer of a committed unit, without reading its images."""
-    try:
-        with storage.open(name) as source, pq.ParquetFile(source) as file:
-            footer = decode_footer(file.metadata)
-            keys: list[str] = []
-            if file.num_row_groups:
-                keys = file.read(columns=["key"])["key"].to_pylist()
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise LedgerError(
-            f"{storage.uri}/{name} is not a unit of this output ({error}); move it elsewhere"
-        ) from error
-    return keys, footer
-
-
 def restore_errors(storage: Storage, ledger: Ledger) -> int:
-    """Write the tables of failures that a kill kept from being written; return how many."""
-    present = {unit_id_of(name) for name in storage.list(ERRORS_FOLDER, ".parquet")}
-    missing = [footer for footer in ledger.footers if footer.unit_id not in present]
-    for footer in missing:
-        storage.put(errors_name(footer.unit_id), encode_errors(footer))
-    return len(missing)
+    """Write the tables of failures that are missing or of another size; return how many."""
+    present = dict(storage.sizes(ERRORS_FOLDER))
+    tables = {errors_name(footer.unit_id): encode_errors(footer) for footer in ledger.footers}
+    wanted = {name: table for name, table in tables.items() if present.get(name) != len(table)}
+    storage.put_all(wanted)
+    return len(wanted)
+
+
+def _read(storage: Storage, name: str) -> tuple[list[str], UnitFooter] | DamagedFileError | None:
+    try:
+        return read_unit(storage, name)
+    except DamagedFileError as error:
+        return error
+    except FileNotFoundError:
+        # Set aside since the names were listed.
+        return None
+
+
+def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:
+    """Return every damaged unit, a line each, and the way out."""
+    lines = [f"  {error.name}: {error.reason}" for error in damaged[:_MAX_NAMED]]
+    if len(damaged) > _MAX_NAMED:
+        lines.append(f"  ... and {len(damaged) - _MAX_NAMED:,} more")
+    return "\n".join(
+        [
+            f"{len(damaged):,} committed unit(s) in {storage.uri} are damaged:",
+            *lines,
+            f"`clora verify {storage.uri} --repair` sets them aside, and the same command then "
+            "makes their rows again",
+        ]
+    )
 
 
 def _in_order_of_attempts(

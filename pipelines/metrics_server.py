@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-__all__ = ["MetricsAddress", "MetricsPortError", "parse_address", "served"]
+__all__ = ["MetricsAddress", "MetricsAddressError", "MetricsPortError", "parse_address", "served"]
 
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
@@ -18,6 +18,10 @@ MAX_PORT = 65535
 
 class MetricsPortError(Exception):
     """The port cannot be opened; the message names it and the way out."""
+
+
+class MetricsAddressError(MetricsPortError):
+    """What was given is no address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +40,12 @@ def parse_address(text: str) -> MetricsAddress:
     """Return the address that ``PORT`` (on loopback) or ``HOST:PORT`` means.
 
     Raises:
-        MetricsPortError: It is neither.
+        MetricsAddressError: It is neither.
     """
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not port.isascii() or not port.isdecimal() or not 1 <= int(port) <= MAX_PORT:
-        raise MetricsPortError(
+        raise MetricsAddressError(
             f"metrics port should be PORT or HOST:PORT with a port of 1 to {MAX_PORT}, got {text!r}"
         )
     return MetricsAddress(host=host or LOOPBACK, port=int(port))

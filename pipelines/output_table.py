@@ -1,12 +1,12 @@
 """The committed rows of an output as one table, without their images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.committed_unit import ROWS_FOLDER
+from pipelines.output_files import DamagedFileError, naming_damage, read_table
 from pipelines.schemas import ROWS
 from pipelines.storage import Storage
 
@@ -15,16 +15,42 @@ __all__ = ["read_rows"]
 _NUM_READERS = 16
 
 
-def read_rows(storage: Storage, columns: Sequence[str]) -> pa.Table:
-    """Return ``columns`` (of ``schemas.ROWS``) of all committed rows, in no order to rely on."""
+def read_rows(
+    storage: Storage,
+    columns: Sequence[str],
+    *,
+    skip: Callable[[DamagedFileError], None] | None = None,
+) -> pa.Table:
+    """Return ``columns`` (of ``schemas.ROWS``) of all committed rows, in no order to rely on.
+
+    Args:
+        storage: The output.
+        columns: Names.
+        skip: Gets each damaged unit, whose rows are left out; None raises the first.
+
+    Raises:
+        DamagedFileError: A unit is damaged, and there is no ``skip``.
+    """
     schema = pa.schema([ROWS.field(name) for name in columns])
 
-    def read(name: str) -> pa.Table:
-        with storage.open(name) as source, pq.ParquetFile(source) as file:
-            if not file.num_row_groups:
-                return schema.empty_table()
-            return file.read(columns=list(columns)).select(list(columns)).cast(schema)
+    def read(name: str) -> pa.Table | DamagedFileError:
+        try:
+            with naming_damage(storage, name):
+                return read_table(storage, name, columns).cast(schema)
+        except DamagedFileError as error:
+            return error
+        except FileNotFoundError:
+            # Set aside since the names were listed.
+            return schema.empty_table()
 
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        tables = list(pool.map(read, storage.list(ROWS_FOLDER, ".parquet")))
-    return pa.concat_tables([schema.empty_table(), *tables])
+        found = list(pool.map(read, storage.list(ROWS_FOLDER, ".parquet")))
+    tables = [schema.empty_table()]
+    for table in found:
+        if isinstance(table, pa.Table):
+            tables.append(table)
+        elif skip is None:
+            raise table
+        else:
+            skip(table)
+    return pa.concat_tables(tables)

@@ -25,7 +25,7 @@ def is_gone(identity: str) -> bool:
     """Return True only if the process of ``identity`` ran here and runs no more."""
     place, _, rest = identity.partition(" ")
     pid, _, started = rest.partition(" ")
-    if not started or place != _place():
+    if not started or not pid.isdecimal() or place != _place():
         return False
     return _started(int(pid)) != started
 

@@ -5,20 +5,21 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipelines.accounting import Account
+from pipelines.committed_image import IMAGE_COLUMNS
 from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.contact_sheet import contact_sheet
+from pipelines.damages import Damages
 from pipelines.data_card import CardFacts, write_data_card
 from pipelines.ledger import Ledger
 from pipelines.output_table import read_rows
 from pipelines.storage import Storage
-from pipelines.store import image_name
 
 __all__ = ["SHEET_NAME", "publish"]
 
 SHEET_NAME = "contact_sheet.png"
 
 _SHEET_COLUMNS = [
-    "key", "prompt", "loras", "seed", "method", "width", "height", "dino_min",
+    *IMAGE_COLUMNS, "prompt", "loras", "seed", "method", "width", "height", "dino_min",
 ]  # fmt: skip
 
 
@@ -30,8 +31,9 @@ def publish(
     ledger: Ledger,
     loras: Sequence[Mapping[str, Any]],
     references_folder: str | None,
+    damages: Damages,
 ) -> None:
-    """Write the data card and the contact sheet of an output."""
+    """Write the data card and the contact sheet of an output; damage is named and left out."""
     write_data_card(
         storage,
         CardFacts(
@@ -45,11 +47,11 @@ def publish(
             loras=loras,
         ),
     )
-    rows = read_rows(storage, _SHEET_COLUMNS).to_pylist()
+    rows = read_rows(storage, _SHEET_COLUMNS, skip=damages.skip).to_pylist()
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
     models = ", ".join([model, *record.get("base_models", {})])
     title = f"{len(ledger.made):,} images by {models}"
-    sheet = contact_sheet(rows, lambda key: storage.read(image_name(key)), title=title)
+    sheet = contact_sheet(rows, lambda row: damages.image(storage, row), title=title)
     if sheet is not None:
         storage.put(SHEET_NAME, sheet)
 

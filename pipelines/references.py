@@ -7,7 +7,6 @@ that look in the same folder. A LoRA's weight is 1 here and it has the whole ima
 says: rows of all weights and regions are compared with one thing.
 """
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +14,12 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clora_core.config import ENGINE_VERSION
 from manifests.keys import row_key
 from manifests.resolved import ResolvedLora, ResolvedRow
 from pipelines.committed_unit import ROWS_FOLDER
+from pipelines.output_files import encode_parquet, read_table
 from pipelines.score import reference_id
 from pipelines.storage import Storage
 
@@ -33,7 +32,7 @@ __all__ = [
 ]
 
 _NUM_READERS = 16
-_CENTROID = pa.list_(pa.float32())
+_CENTROIDS = pa.schema([("reference_id", pa.string()), ("centroid", pa.list_(pa.float32()))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +123,7 @@ def read_centroids(storage: Storage, references: Iterable[ResolvedRow]) -> dict[
 
 
 def _features(storage: Storage, name: str) -> dict[str, np.ndarray]:
-    with storage.open(name) as source, pq.ParquetFile(source) as file:
-        if not file.num_row_groups:
-            return {}
-        table = file.read(columns=["key", "dino_features"])
+    table = read_table(storage, name, ["key", "dino_features"])
     return {
         key: np.asarray(value, np.float32)
         for key, value in zip(
@@ -143,13 +139,12 @@ def write_centroids(
     """Write the centroids where score actors on any machine find them; return how they do."""
     table = pa.table(
         {
-            "reference_id": pa.array(means.keys(), pa.string()),
-            "centroid": pa.array([mean.tolist() for mean in means.values()], _CENTROID),
-        }
+            "reference_id": list(means),
+            "centroid": [mean.tolist() for mean in means.values()],
+        },
+        schema=_CENTROIDS,
     )
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    storage.put(name, sink.getvalue())
+    storage.put(name, encode_parquet(name, [table], _CENTROIDS))
     return CentroidSource(storage=storage, name=name)
 
 
@@ -169,6 +164,5 @@ class CentroidSource:
         """Read the centroids."""
         if self.storage is None:
             return {}
-        with self.storage.open(self.name) as source, pq.ParquetFile(source) as file:
-            rows = file.read().to_pylist()
+        rows = read_table(self.storage, self.name).to_pylist()
         return {row["reference_id"]: np.asarray(row["centroid"], np.float32) for row in rows}

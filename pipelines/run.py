@@ -3,23 +3,28 @@
 Top to bottom this is the product's main path. A run is started, killed and started again without
 ceremony, because nothing here remembers anything: each run reads the ledger, plans what is missing
 and makes it. Ray is started, and the output's lease claimed, only if there is something to make.
+Image files that are missing or of another size are written again from their rows first: a row that
+counts as made has its image.
 """
 
 from datetime import UTC, datetime
 
 from pipelines.accounting import Account
 from pipelines.cluster_session import Cluster, cluster_session
+from pipelines.committed_image import damaged_images, image_name, restore_images
+from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import HeldLease, LeaseLostError, acquire
 from pipelines.lease_record import latest_lease
-from pipelines.ledger import read_ledger, restore_errors
+from pipelines.ledger import Ledger, read_ledger, restore_errors
 from pipelines.metrics_server import served
+from pipelines.plan import Plan
 from pipelines.request import Observer, Resources, RunRequest
-from pipelines.run_phases import Run, manifest_account
+from pipelines.run_phases import Run, manifest_account, record_nothing_to_make
 from pipelines.run_plan import plan_rows, sealed_plan
 from pipelines.run_record import RunState, new_run_id
 from pipelines.shares import Shares, share_cluster
-from pipelines.storage import StorageError
+from pipelines.storage import PlaceError, StorageError
 
 __all__ = ["compose_rows"]
 
@@ -31,26 +36,44 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         ClusterError, SharesError: There is no cluster, or it cannot hold the job.
         LeaseHeldError: Another run is writing the output.
         LeaseLostError: This run was taken for dead, and another goes on with the output.
-        LedgerError, StorageError: The output is not what it should be.
+        LedgerError, DamagedFileError: Committed units are damaged; nothing was started.
+        StorageError: The output cannot be read or written now.
         MetricsPortError: The port for metrics cannot be opened.
         TooManyFailuresError: So many rows failed that the run stopped; it carries the account.
         Exception: The machinery failed; what is committed stays and the next run goes on there.
     """
     storage = request.storage
+    storage.settle(ROWS_FOLDER)
     seen = latest_lease(storage)
     before = read_ledger(storage)
+    damaged = damaged_images(storage, before)
     plan = plan_rows(request, before)
-    if not plan.num_rows:
-        restore_errors(storage, before)
-        return manifest_account(request, plan, before, before)
     run_id = request.run_id or new_run_id(datetime.now(UTC))
+    if not plan.num_rows and not damaged:
+        return _nothing_to_make(request, plan, before, run_id)
     with acquire(storage, run_id, times=request.lease_times, note=observer.note) as lease:
-        before, plan, is_sealed = sealed_plan(request, lease, run_id, before, plan, seen)
+        if damaged:
+            num_restored = restore_images(storage, damaged)
+            observer.note(
+                f"{num_restored:,} image file(s) of {storage.uri} were missing or of another size, "
+                f"and were written again from their rows ({image_name(damaged[0])}"
+                + (", ...)" if len(damaged) > 1 else ")")
+            )
+        before, plan, is_sealed = sealed_plan(
+            request, lease, run_id, before, plan, seen, observer.note
+        )
         if not plan.num_rows:
-            return manifest_account(request, plan, before, before)
+            return _nothing_to_make(request, plan, before, run_id)
         run = Run(request, observer, before, plan, run_id)
         with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
             return _made(run, lease, _shares(request.resources, cluster), is_sealed=is_sealed)
+
+
+def _nothing_to_make(request: RunRequest, plan: Plan, ledger: Ledger, run_id: str) -> Account:
+    restore_errors(request.storage, ledger)
+    account = manifest_account(request, plan, ledger, ledger)
+    record_nothing_to_make(request, account, run_id)
+    return account
 
 
 def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Account:
@@ -66,6 +89,9 @@ def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Acc
         account = run.finish(_state_after(error), error)
         if isinstance(error, TooManyFailuresError):
             error.account = account
+        if isinstance(error, PlaceError):
+            # It could be used when the run began, so it may be possible again.
+            raise StorageError(str(error)) from error
         raise
     lost = _lost(lease)
     if lost is not None:

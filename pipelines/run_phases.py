@@ -1,28 +1,34 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from manifests.resolved import ResolvedRow
 from pipelines.accounting import Account, take_account
+from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
+from pipelines.damages import Damages
 from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import Fence, HeldLease
-from pipelines.ledger import Ledger, read_ledger, restore_errors
+from pipelines.ledger import Ledger, restore_errors, survey
 from pipelines.metrics import RunMetrics
+from pipelines.output_files import encode_parquet
 from pipelines.plan import Plan
 from pipelines.publish import publish
 from pipelines.references import CentroidSource, read_centroids, write_centroids
 from pipelines.request import Observer, RunRequest
 from pipelines.run_plan import plan_references, wanted_references
-from pipelines.run_record import PhaseTotals, RunRecord, RunState, write_run_record
+from pipelines.run_record import (
+    PhaseTotals,
+    RunRecord,
+    RunState,
+    read_run_records,
+    write_run_record,
+)
 from pipelines.schemas import PLAN
 from pipelines.score import reference_id
 from pipelines.seal import plan_name
@@ -30,7 +36,7 @@ from pipelines.shares import Shares
 from pipelines.storage import Storage
 from pipelines.store import StoreUnits
 
-__all__ = ["Run", "manifest_account"]
+__all__ = ["Run", "manifest_account", "record_nothing_to_make"]
 
 
 class Run:
@@ -58,19 +64,13 @@ class Run:
         self._plan = plan
         self._metrics = RunMetrics(plan.num_rows)
         self.registry = self._metrics.registry
-        self._record = RunRecord(
-            run_id=run_id,
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            num_rows=len(request.rows),
-            job=request.job,
-            digests={"base_model": request.base_model_digest, "dino": request.dino_digest},
-            base_models=request.base_models,
-        )
+        self._record = new_record(request, run_id)
 
     def make(self, shares: Shares, lease: HeldLease, *, is_sealed: bool) -> None:
         """Make references, then rows; ``is_sealed`` as ``run_plan.sealed_plan`` returns it."""
         request = self._request
         restore_errors(request.storage, self._before)
+        self._record.manifest = write_asked(request.storage, request.rows)
         write_run_record(request.storage, self._record)
         _write_plan(request.storage, plan_name(self._record.run_id, "images"), self._plan)
         # In this order: see ``seal``.
@@ -163,7 +163,11 @@ class Run:
     def finish(self, state: RunState, error: BaseException | None) -> Account:
         """Take the account, and write what the run leaves beside its data."""
         request, record = self._request, self._record
-        ledger = read_ledger(request.storage)
+        damages = Damages(note=self._observer.note)
+        # Rows of a unit that was damaged meanwhile are nowhere, and the account says so.
+        ledger = survey(request.storage)
+        for damage in ledger.damaged:
+            damages.skip(damage)
         account = manifest_account(request, self._plan, self._before, ledger)
         record.account = account
         self.end(state, error)
@@ -175,6 +179,7 @@ class Run:
             ledger=ledger,
             loras=_loras(request.rows),
             references_folder=request.references_folder,
+            damages=damages,
         )
         return account
 
@@ -187,6 +192,34 @@ class Run:
         write_run_record(self._request.storage, record)
 
 
+def new_record(request: RunRequest, run_id: str) -> RunRecord:
+    """Return the record of a run that begins now."""
+    return RunRecord(
+        run_id=run_id,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        num_rows=len(request.rows),
+        only_failed=request.only_failed,
+        job=request.job,
+        digests={"base_model": request.base_model_digest, "dino": request.dino_digest},
+        base_models=request.base_models,
+    )
+
+
+def record_nothing_to_make(request: RunRequest, account: Account, run_id: str) -> None:
+    """Record that a manifest was asked for of which nothing is to be made, if it is another one.
+
+    What an output is asked for is what its latest run was asked for.
+    """
+    records = read_run_records(request.storage, skip=lambda _: None)
+    name = write_asked(request.storage, request.rows)
+    if records and records[-1]["manifest"] == name:
+        return
+    record = new_record(request, run_id)
+    record.manifest, record.account, record.state = name, account, "finished"
+    record.finished_at = record.started_at
+    write_run_record(request.storage, record)
+
+
 def manifest_account(request: RunRequest, plan: Plan, before: Ledger, after: Ledger) -> Account:
     """Return where the manifest's rows are."""
     return take_account(
@@ -195,11 +228,7 @@ def manifest_account(request: RunRequest, plan: Plan, before: Ledger, after: Led
 
 
 def _write_plan(storage: Storage, name: str, plan: Plan) -> None:
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, PLAN, compression="zstd") as writer:
-        for batch in plan.batches():
-            writer.write_table(batch)
-    storage.put(name, sink.getvalue())
+    storage.put(name, encode_parquet(name, plan.batches(), PLAN))
 
 
 def _loras(rows: Sequence[ResolvedRow]) -> list[dict[str, Any]]:

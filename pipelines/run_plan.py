@@ -1,27 +1,55 @@
 """What a run is going to make: its plan, and the same after earlier runs are shut out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from manifests.resolved import ResolvedRow
+from pipelines.asked_rows import read_asked
 from pipelines.lease import HeldLease
 from pipelines.lease_record import LeaseRecord, earlier_leases
 from pipelines.ledger import Ledger, read_ledger
+from pipelines.output_files import DamagedFileError
 from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
 from pipelines.references import reference_rows
 from pipelines.request import Resources, RunRequest
+from pipelines.run_record import read_run_records
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
+from pipelines.storage import Storage
 
 __all__ = ["plan_references", "plan_rows", "sealed_plan", "wanted_references"]
 
 
 def plan_rows(request: RunRequest, ledger: Ledger) -> Plan:
-    """Return the plan of the manifest's rows, given what is made and what failed."""
+    """Return the plan of the manifest's rows, given what is made and what failed.
+
+    With ``only_failed`` these are the rows that failed, and those that are new since the last run
+    of the whole manifest: a row that was corrected is another row.
+    """
     if not request.only_failed:
         return _plan(request.rows, ledger, request.resources)
-    failed = [row for row in request.rows if row.key in ledger.failed]
-    return _plan(failed, ledger, replace(request.resources, max_attempts=None))
+    asked = _asked_before(request.storage)
+    again = [
+        row
+        for row in request.rows
+        if row.key in ledger.failed or (asked is not None and row.key not in asked)
+    ]
+    return _plan(again, ledger, replace(request.resources, max_attempts=None))
+
+
+def _asked_before(storage: Storage) -> set[str] | None:
+    """Return the keys that the last run of a whole manifest was asked for; None if unknown.
+
+    A row that failed and was corrected has another key, which is not among them.
+    """
+    records = read_run_records(storage, skip=lambda _: None)
+    names = [record["manifest"] for record in records if not record["only_failed"]]
+    if not names or names[-1] is None:
+        return None
+    try:
+        return set(read_asked(storage, names[-1])["key"].to_pylist())
+    except (FileNotFoundError, DamagedFileError):
+        return None
 
 
 def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
@@ -39,6 +67,7 @@ def sealed_plan(
     before: Ledger,
     plan: Plan,
     seen: LeaseRecord | None,
+    note: Callable[[str], None],
 ) -> tuple[Ledger, Plan, bool]:
     """Return ledger and plan after which no worker of an earlier run can commit a row twice.
 
@@ -49,12 +78,14 @@ def sealed_plan(
         before: The ledger, read before the lease was claimed.
         plan: Made from it.
         seen: The lease that was the latest then.
+        note: Gets a sentence for each plan of an earlier run that is damaged.
 
     Returns:
         Ledger and plan, and whether later runs need not look behind this one; see ``seal``.
     """
     storage = request.storage
-    earlier = plans_of_earlier_runs(storage, earlier_leases(storage, lease.fence.epoch))
+    leases = earlier_leases(storage, lease.fence.epoch)
+    earlier = plans_of_earlier_runs(storage, leases, note=note)
     is_current = lease.predecessor == seen
     while True:
         if not is_current:

@@ -1,18 +1,20 @@
 """The record of a run: one JSON file in ``runs/``, written when it starts and when it ends.
 
-It tells what was asked, with what, and how it came out, for people and for ``status``. Nothing is
-decided by it: what is made is what is committed. A run that was killed stays ``running`` here.
+It says what was asked, with what, and how it came out, for people and for ``status``. What is made
+is what is committed, whatever stands here. A run that was killed stays ``running`` here.
 """
 
-import json
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
+from types import NoneType
 from typing import Any, Literal
 
 from pipelines.accounting import Account
+from pipelines.output_files import DamagedFileError, encode_json, read_json
 from pipelines.receipts import Receipt
 from pipelines.storage import Storage
 
@@ -30,6 +32,14 @@ RUNS_FOLDER = "runs"
 
 RunState = Literal["running", "finished", "interrupted", "failed", "stopped", "superseded"]
 """``stopped`` by its failure budget; ``superseded`` by a later run that took it for dead."""
+
+
+_TYPES: dict[str, Any] = {
+    "run_id": str, "state": str, "started_at": str, "host": str, "num_rows": int,
+    "manifest": (str, NoneType), "only_failed": bool, "job": dict, "digests": dict,
+    "base_models": dict, "phases": dict, "account": (dict, NoneType),
+}  # fmt: skip
+"""What readers of a record rely on."""
 
 
 @dataclass(kw_only=True)
@@ -90,6 +100,9 @@ class RunRecord:
         run_id: Sorts by start time.
         state: ``running`` also for a run that was killed.
         num_rows: Rows of the manifest.
+        manifest: File of the output that lists them, see ``asked_rows``; None in records of
+            earlier releases.
+        only_failed: The run made the rows that had failed, or were corrected, and no others.
         job: The job as it was resolved.
         digests: Of the base model of rows that name none, and of the scorer's model.
         base_models: Digests of further base models, by the name that rows give them.
@@ -103,6 +116,8 @@ class RunRecord:
     num_rows: int
     job: Mapping[str, Any]
     digests: Mapping[str, str | None]
+    manifest: str | None = None
+    only_failed: bool = False
     base_models: Mapping[str, str] = field(default_factory=dict[str, str])
     state: RunState = "running"
     finished_at: str | None = None
@@ -113,17 +128,50 @@ class RunRecord:
 
 
 def new_run_id(now: datetime) -> str:
-    """Return a run id: the time, and something that keeps two runs of one second apart."""
-    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    """Return a run id: the time, and something that keeps two runs of one moment apart.
+
+    Ids sort as runs began, because the latest says what an output is asked for.
+    """
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z-{secrets.token_hex(3)}"
 
 
 def write_run_record(storage: Storage, record: RunRecord) -> str:
     """Write the record; return its name."""
     name = f"{RUNS_FOLDER}/{record.run_id}.json"
-    storage.put(name, json.dumps(asdict(record), indent=2).encode())
+    storage.put(name, encode_json(asdict(record)))
     return name
 
 
-def read_run_records(storage: Storage) -> list[dict[str, Any]]:
-    """Return all records of an output as plain values, oldest first."""
-    return [json.loads(storage.read(name)) for name in storage.list(RUNS_FOLDER, ".json")]
+def read_run_records(
+    storage: Storage, *, skip: Callable[[DamagedFileError], None] | None = None
+) -> list[dict[str, Any]]:
+    """Return the records of an output as plain values, oldest first.
+
+    Args:
+        storage: The output.
+        skip: Gets each damaged record, which is left out; None raises the first.
+
+    Raises:
+        DamagedFileError: A record is damaged, and there is no ``skip``.
+    """
+    records: list[dict[str, Any]] = []
+    for name in storage.list(RUNS_FOLDER, ".json"):
+        run_id = name.rpartition("/")[2].removesuffix(".json")
+        try:
+            records.append(read_json(storage, name, partial(_checked, run_id)))
+        except DamagedFileError as error:
+            if skip is None:
+                raise
+            skip(error)
+    return records
+
+
+def _checked(run_id: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a record if they have the types that readers rely on."""
+    record = {"base_models": {}, "manifest": None, "only_failed": False, **values}
+    if record["run_id"] != run_id:
+        raise ValueError(f"the content of run {record['run_id']}")
+    wanted = {name: isinstance(record[name], type_) for name, type_ in _TYPES.items()}
+    if not all(wanted.values()):
+        raise TypeError(f"no {', '.join(name for name, fits in wanted.items() if not fits)}")
+    return record

@@ -11,18 +11,28 @@ The earlier run writes its plan before it asks for its lease a last time, and th
 lease before it looks for plans: a plan that is not seen is of a run that never starts.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.committed_unit import UnitFooter, encode_unit, rows_name
 from pipelines.lease_record import LeaseRecord
+from pipelines.output_files import DamagedFileError, read_table
 from pipelines.schemas import ROWS
 from pipelines.storage import Storage
 
-__all__ = ["Rivals", "find_rivals", "plan_name", "plans_of_earlier_runs", "seal_units"]
+__all__ = [
+    "PLANS_FOLDER",
+    "EarlierPlans",
+    "Rivals",
+    "find_rivals",
+    "plan_name",
+    "plans_of_earlier_runs",
+    "seal_units",
+]
+
+PLANS_FOLDER = "plans"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,37 +41,64 @@ class Rivals:
 
     Attributes:
         unit_ids: Those that hold a row of the new plan.
-        others: Whether there are any that hold none. They can do no harm now, but a later run
-            has to look at them again.
+        others: Whether there are any that hold none, or a plan that could not be read. They can do
+            no harm now, but a later run has to look at them again.
     """
 
     unit_ids: frozenset[str]
     others: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class EarlierPlans:
+    """Plans of runs that may have workers left.
+
+    Attributes:
+        units: Unit ids and row keys, a table a plan.
+        is_whole: Every plan could be read.
+    """
+
+    units: tuple[pa.Table, ...]
+    is_whole: bool
+
+
 def plan_name(run_id: str, phase: str) -> str:
     """Return the name of a run's plan: ``images`` or ``references``."""
-    return f"plans/{run_id}-{phase}.parquet"
+    return f"{PLANS_FOLDER}/{run_id}-{phase}.parquet"
 
 
-def plans_of_earlier_runs(storage: Storage, leases: Iterable[LeaseRecord]) -> list[pa.Table]:
-    """Return unit ids and row keys of what the runs of ``leases`` planned, committed or not."""
+def plans_of_earlier_runs(
+    storage: Storage, leases: Sequence[LeaseRecord], *, note: Callable[[str], None]
+) -> EarlierPlans:
+    """Return what the runs of ``leases`` planned, committed or not.
+
+    Args:
+        storage: The output.
+        leases: Of the runs. One that is damaged does not say whose it is, so all plans count.
+        note: Gets a sentence for each plan that is damaged.
+    """
+    names = [plan_name(lease.run_id, "images") for lease in leases]
+    if any(lease.is_damaged for lease in leases):
+        names = storage.list(PLANS_FOLDER, "-images.parquet")
     found: list[pa.Table] = []
-    for lease in leases:
+    is_whole = True
+    for name in names:
         try:
-            with (
-                storage.open(plan_name(lease.run_id, "images")) as source,
-                pq.ParquetFile(source) as file,
-            ):
-                found.append(file.read(columns=["unit_id", "rows.list.element.key"]))
+            found.append(read_table(storage, name, ["unit_id", "rows.list.element.key"]))
         except FileNotFoundError:
             # It was ended before it planned, or had nothing to do.
             continue
-    return found
+        except DamagedFileError as error:
+            is_whole = False
+            note(
+                f"{error}. Until then units of its run cannot be kept from being committed: if a "
+                "process of that run may still live on another machine, stop it"
+            )
+    return EarlierPlans(units=tuple(found), is_whole=is_whole)
 
 
 def find_rivals(
-    earlier: Iterable[pa.Table],
+    earlier: EarlierPlans,
     *,
     settled: Collection[str],
     own_keys: Callable[[], Collection[str]],
@@ -74,15 +111,16 @@ def find_rivals(
         own_keys: Gives the keys of rows that nobody else may commit now.
     """
     pending: dict[str, set[str]] = {}
-    for plan in earlier:
+    for plan in earlier.units:
         is_open = [unit_id not in settled for unit_id in plan["unit_id"].to_pylist()]
         for unit in plan.filter(pa.array(is_open, pa.bool_())).to_pylist():
             pending[unit["unit_id"]] = {row["key"] for row in unit["rows"]}
     if not pending:
-        return Rivals(unit_ids=frozenset(), others=False)
+        return Rivals(unit_ids=frozenset(), others=not earlier.is_whole)
     own = own_keys()
     rivals = frozenset(unit_id for unit_id, keys in pending.items() if not keys.isdisjoint(own))
-    return Rivals(unit_ids=rivals, others=len(rivals) < len(pending))
+    others = len(rivals) < len(pending) or not earlier.is_whole
+    return Rivals(unit_ids=rivals, others=others)
 
 
 def seal_units(storage: Storage, unit_ids: Collection[str], *, run_id: str) -> bool:

@@ -16,21 +16,22 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.attempts import AttemptLog
+from pipelines.committed_image import image_name
 from pipelines.committed_unit import (
     UnitFooter,
     encode_errors,
     encode_unit,
     errors_name,
+    read_unit,
     rows_name,
 )
 from pipelines.lease import Fence
-from pipelines.ledger import read_unit
 from pipelines.png import encode_png
 from pipelines.schemas import ERRORS, RECEIPTS, ROWS
 from pipelines.storage import Storage
 from pipelines.unit_message import UnitMessage, read_messages
 
-__all__ = ["StoreUnits", "image_name", "store_unit"]
+__all__ = ["StoreUnits", "store_unit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +61,6 @@ class StoreUnits:
         return pa.concat_tables(store_unit(unit, self, now=now) for unit in read_messages(batch))
 
 
-def image_name(key: str) -> str:
-    """Return where the image of ``key`` lies: 256 folders keep each one short."""
-    return f"images/{key[:2]}/{key}.png"
-
-
 def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.Table:
     """Write the images of a unit, commit it, and return its receipt.
 
@@ -83,8 +79,7 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
         start = time.perf_counter()
         rows = _output_rows(message, into, now)
         facts["encode_seconds"] = time.perf_counter() - start
-        for row in rows:
-            storage.put(row["image"]["path"], row["image"]["bytes"])
+        storage.put_all({row["image"]["path"]: row["image"]["bytes"] for row in rows})
         footer = UnitFooter(
             unit_id=message.unit_id,
             run_id=into.run_id,
@@ -94,6 +89,7 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
                 if row["failure"] is not None
             ],
             failed_at_ms=int(now.timestamp() * 1000),
+            image_sizes=[len(row["image"]["bytes"]) for row in rows],
         )
         content = encode_unit(pa.Table.from_pylist(rows, schema=ROWS), footer)
         committed = storage.put_if_absent(name, content)

@@ -4,31 +4,50 @@ Reads everything and trusts nothing that can be worked out: digests are taken of
 table and of the file beside it. Memory holds the images of a few units and the keys of all.
 """
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from pipelines.committed_unit import ROWS_FOLDER, decode_footer, unit_id_of
+from pipelines.asked_rows import MANIFESTS_FOLDER
+from pipelines.committed_image import (
+    IMAGE_COLUMNS,
+    checked_image,
+    committed_images,
+    image_name,
+)
+from pipelines.committed_unit import ERRORS_FOLDER, ROWS_FOLDER, read_footer
+from pipelines.edition import read_edition
+from pipelines.editions import EDITIONS_FOLDER, LATEST, edition_name
+from pipelines.lease_record import all_leases, lease_name
+from pipelines.output_files import DamagedFileError, open_parquet, read_json
+from pipelines.run_record import read_run_records
+from pipelines.seal import PLANS_FOLDER
 from pipelines.storage import Storage
-from pipelines.store import image_name
 
-__all__ = ["UnitCheck", "nested_outputs", "verify_units"]
+__all__ = ["UnitCheck", "damaged_files", "nested_outputs", "verify_units"]
 
 _NUM_READERS = 16
-_COLUMNS = ("key", "image", "image_sha256", "unit_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitCheck:
-    """What is known of one committed unit; ``problems`` are sentences that name the place."""
+    """What is known of one committed unit.
+
+    Attributes:
+        name: Its file.
+        num_rows: Its rows, as far as they can be read.
+        damage: Why the unit's file cannot be trusted; None if it can.
+        lost_images: Keys of its rows whose image file is missing or another one.
+        problems: All that is wrong, as sentences that name the place.
+    """
 
     name: str
     num_rows: int
-    problems: tuple[str, ...]
+    damage: DamagedFileError | None = None
+    lost_images: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def verify_units(storage: Storage) -> Iterator[UnitCheck]:
@@ -38,17 +57,55 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
         for name in storage.list(ROWS_FOLDER, ".parquet"):
             try:
                 rows = _read(storage, name)
-            except (OSError, KeyError, ValueError, TypeError) as error:
-                problem = f"{name} is not a unit ({error}); delete it, and its rows are made again"
-                yield UnitCheck(name=name, num_rows=0, problems=(problem,))
+            except DamagedFileError as error:
+                yield UnitCheck(name=name, num_rows=0, damage=error, problems=(str(error),))
                 continue
-            found = list(pool.map(lambda row: _row_problem(storage, row), rows))
-            problems = [f"{name}, {problem}" for problem in found if problem is not None]
+            found = list(pool.map(partial(_image_damage, storage), rows))
+            problems = [str(damage) for damage in found if damage is not None]
             for row in rows:
                 if row["key"] in seen:
                     problems.append(f"{name}, key {row['key']} is also in {seen[row['key']]}")
                 seen[row["key"]] = name
-            yield UnitCheck(name=name, num_rows=len(rows), problems=tuple(problems))
+            yield UnitCheck(
+                name=name,
+                num_rows=len(rows),
+                lost_images=tuple(
+                    row["key"]
+                    for row, damage in zip(rows, found, strict=True)
+                    if damage is not None
+                ),
+                problems=tuple(problems),
+            )
+
+
+def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
+    """Yield the damage of every file of an output that is neither a unit nor an image."""
+    found: list[DamagedFileError] = []
+    read_run_records(storage, skip=found.append)
+    yield from found
+    for lease in all_leases(storage):
+        if lease.is_damaged:
+            name = lease_name(lease.epoch)
+            yield DamagedFileError(storage.uri, name, "is no lease")
+    for folder in (PLANS_FOLDER, MANIFESTS_FOLDER, ERRORS_FOLDER):
+        for name in storage.list(folder, ".parquet"):
+            try:
+                _read_through(storage, name)
+            except DamagedFileError as error:
+                yield error
+    for name in storage.list(EDITIONS_FOLDER, ".parquet"):
+        try:
+            read_edition(storage, name)
+        except DamagedFileError as error:
+            yield error
+    try:
+        number = read_json(storage, LATEST, lambda values: int(values["number"]))
+        if not storage.exists(edition_name(number)):
+            yield DamagedFileError(storage.uri, LATEST, f"names edition {number}, which is missing")
+    except DamagedFileError as error:
+        yield error
+    except FileNotFoundError:
+        return
 
 
 def nested_outputs(storage: Storage) -> list[str]:
@@ -59,25 +116,27 @@ def nested_outputs(storage: Storage) -> list[str]:
 
 
 def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
-    with storage.open(name) as source, pq.ParquetFile(source) as file:
-        unit_id = decode_footer(file.metadata).unit_id
-        if unit_id != unit_id_of(name):
-            raise ValueError(f"it says it is unit {unit_id}")
-        return file.read(columns=list(_COLUMNS)).to_pylist() if file.num_row_groups else []
+    """Return ``IMAGE_COLUMNS`` of a unit whose every value was read and every image compared."""
+    rows: list[dict[str, Any]] = []
+    with open_parquet(storage, name) as file:
+        read_footer(file, name)
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, use_threads=False)
+            for _ in committed_images(table):
+                pass
+            rows += table.select(list(IMAGE_COLUMNS)).to_pylist()
+    return rows
 
 
-def _row_problem(storage: Storage, row: dict[str, Any]) -> str | None:
-    """Return what is wrong with a committed row and its image, None if nothing is."""
-    key, told = row["key"], row["image_sha256"]
-    if hashlib.sha256(row["image"]["bytes"]).hexdigest() != told:
-        return f"key {key}: the image in the table has another sha256 than its row tells"
-    path = image_name(key)
-    if row["image"]["path"] != path:
-        return f"key {key}: its image should be {path}, the row tells {row['image']['path']}"
+def _read_through(storage: Storage, name: str) -> None:
+    with open_parquet(storage, name) as file:
+        for group in range(file.num_row_groups):
+            file.read_row_group(group, use_threads=False)
+
+
+def _image_damage(storage: Storage, row: dict[str, Any]) -> DamagedFileError | None:
     try:
-        content = storage.read(path)
-    except FileNotFoundError:
-        return f"key {key}: {path} is missing (the table still has the image)"
-    if hashlib.sha256(content).hexdigest() != told:
-        return f"key {key}: {path} has another sha256 than its row tells"
+        checked_image(storage, image_name(row["key"]), row["image_sha256"])
+    except DamagedFileError as error:
+        return error
     return None

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from pipelines.damages import Damages
 from pipelines.output_table import read_rows
 from pipelines.schemas import ROWS
 from pipelines.storage import Storage
-from pipelines.store import image_name
 
 __all__ = ["SHARD_BYTES", "shard_name", "webdataset_shards", "write_webdataset"]
 
@@ -34,7 +34,11 @@ def shard_name(number: int) -> str:
 
 
 def write_webdataset(
-    storage: Storage, target: Storage, *, shard_bytes: int = SHARD_BYTES
+    storage: Storage,
+    target: Storage,
+    *,
+    damages: Damages,
+    shard_bytes: int = SHARD_BYTES,
 ) -> tuple[int, int]:
     """Write the images of an output as shards; return how many images and shards.
 
@@ -42,9 +46,11 @@ def write_webdataset(
         storage: The output.
         target: Where the shards go.
         shard_bytes: A shard is closed when it holds as much.
+        damages: Gets what is damaged; rows whose image is lost are left out.
     """
     num_images = num_shards = 0
-    for content, num_samples in webdataset_shards(_samples(storage), shard_bytes=shard_bytes):
+    samples = _samples(storage, damages)
+    for content, num_samples in webdataset_shards(samples, shard_bytes=shard_bytes):
         target.put(shard_name(num_shards), content)
         num_images += num_samples
         num_shards += 1
@@ -77,18 +83,20 @@ def _open(sink: io.BytesIO) -> tarfile.TarFile:
     return tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT)
 
 
-def _samples(storage: Storage) -> Iterator[Sample]:
-    rows = read_rows(storage, _COLUMNS).sort_by("key")
+def _samples(storage: Storage, damages: Damages) -> Iterator[Sample]:
+    rows = read_rows(storage, _COLUMNS, skip=damages.skip).sort_by("key")
     for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
         for row in batch.to_pylist():
-            yield (
-                row["key"],
-                {
-                    "png": storage.read(image_name(row["key"])),
-                    "txt": row["prompt"].encode(),
-                    "json": json.dumps(_described(row), sort_keys=True).encode(),
-                },
-            )
+            image = damages.image(storage, row)
+            if image is not None:
+                yield (
+                    row["key"],
+                    {
+                        "png": image,
+                        "txt": row["prompt"].encode(),
+                        "json": json.dumps(_described(row), sort_keys=True).encode(),
+                    },
+                )
 
 
 def _described(row: Mapping[str, Any]) -> dict[str, Any]:

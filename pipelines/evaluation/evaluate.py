@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.damages import Damages
 from pipelines.evaluation.comparison import Comparison, compare
 from pipelines.evaluation.interference import Interference, interference, likeness_alone
 from pipelines.evaluation.results import RESULT_COLUMNS, Result, read_results
-from pipelines.ledger import read_ledger
+from pipelines.ledger import survey
 from pipelines.output_table import read_rows
 from pipelines.score import reference_id
 from pipelines.storage import Storage
@@ -44,6 +45,7 @@ class Evaluation:
 def evaluate(
     storage: Storage,
     *,
+    damages: Damages,
     references: Storage | None = None,
     more: Mapping[str, Mapping[str, float]] | None = None,
     base_models: Mapping[str, str] | None = None,
@@ -52,18 +54,18 @@ def evaluate(
 
     Args:
         storage: The output.
+        damages: Gets damaged units, whose rows are left out.
         references: Where its references are; None leaves out what LoRAs reach alone.
         more: Further figures by row key; see ``read_results``.
         base_models: What base models are called, by digest.
-
-    Raises:
-        LedgerError: A file in ``rows/`` is not a unit.
     """
-    ledger = read_ledger(storage)
-    rows = read_rows(storage, RESULT_COLUMNS)
+    ledger = survey(storage)
+    for damage in ledger.damaged:
+        damages.skip(damage)
+    rows = read_rows(storage, RESULT_COLUMNS, skip=damages.skip)
     results = read_results(rows, more, base_models)
     comparison = compare(results)
-    alone = _alone(rows, references)
+    alone = _alone(rows, references, damages)
     model_of = {result.arm: result.base_model_digest for result in results}
     failures = sorted(
         ledger.last_errors.values(), key=lambda error: (error["row_id"], error["key"])
@@ -84,7 +86,9 @@ def evaluate(
     )
 
 
-def _alone(rows: pa.Table, references: Storage | None) -> dict[str, dict[str, tuple[float, int]]]:
+def _alone(
+    rows: pa.Table, references: Storage | None, damages: Damages
+) -> dict[str, dict[str, tuple[float, int]]]:
     """Return what each LoRA of ``rows`` reaches alone, and with how many references, by model."""
     if references is None:
         return {}
@@ -97,7 +101,7 @@ def _alone(rows: pa.Table, references: Storage | None) -> dict[str, dict[str, tu
         }
     features: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
     columns = ["key", "base_model_digest", "loras", "dino_features"]
-    for row in read_rows(references, columns).to_pylist():
+    for row in read_rows(references, columns, skip=damages.skip).to_pylist():
         model = row["base_model_digest"]
         identity = reference_id(model, row["loras"][0])
         if identity in names and row["dino_features"] is not None:

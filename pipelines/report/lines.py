@@ -3,13 +3,16 @@
 Lines are sorted and numbered, and so are their cells; a cell's number is where its provenance is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.evaluation.results import Result
 
 __all__ = ["Cell", "Line", "report_arms", "report_lines"]
+
+
+_LOST = "damaged: neither its file nor its unit has the image that was committed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,11 @@ def report_arms(
 
 
 def report_lines(
-    results: Iterable[Result], failures: Iterable[Mapping[str, Any]], arms: Sequence[str]
+    results: Iterable[Result],
+    failures: Iterable[Mapping[str, Any]],
+    arms: Sequence[str],
+    *,
+    lost: Collection[str] = (),
 ) -> list[Line]:
     """Return the lines, sorted by LoRA set, prompt and seed.
 
@@ -56,6 +63,7 @@ def report_lines(
         failures: Rows of ``schemas.ERRORS`` without an image. They know no settings, so one stands
             in the first arm of its method that has nothing on its line.
         arms: From ``report_arms``.
+        lost: Keys of images that are damaged beyond their copies.
     """
     lines: dict[tuple[str, str, int], list[dict[str, Cell]]] = {}
 
@@ -70,7 +78,11 @@ def report_lines(
         rows.append({names[0]: cell})
 
     for result in results:
-        cell = Cell(key=result.key, score=result.values.get("dino_min"))
+        cell = Cell(
+            key=result.key,
+            score=result.values.get("dino_min"),
+            reason=_LOST if result.key in lost else None,
+        )
         place((result.lora_set, result.prompt, result.seed), [result.arm], cell)
     for error in failures:
         method = error["method"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipelines.committed_image import image_name
 from pipelines.report.attention import maps_name
 from pipelines.schemas import ROWS
-from pipelines.store import image_name
 
 __all__ = ["DETAIL_COLUMNS", "ROWS_A_CHUNK", "detail_chunks"]
 

@@ -5,13 +5,14 @@ stay as they are, without loss; large ones are made smaller.
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from PIL import Image
 
+from pipelines.damages import Damages
 from pipelines.storage import Storage
-from pipelines.store import image_name
 
 __all__ = ["THUMBS_FOLDER", "make_thumbnail", "thumbnail_id", "write_thumbnails"]
 
@@ -28,18 +29,36 @@ def thumbnail_id(key: str) -> str:
     return key[:_ID_DIGITS]
 
 
-def write_thumbnails(storage: Storage, keys: Iterable[str]) -> int:
-    """Write the thumbnails that are missing; return how many."""
-    present = set(storage.list(THUMBS_FOLDER, ".webp"))
-    missing = [key for key in keys if _name(key) not in present]
+def write_thumbnails(
+    storage: Storage,
+    rows: Iterable[Mapping[str, Any]],
+    damages: Damages,
+    *,
+    suspects: Collection[str] = (),
+) -> frozenset[str]:
+    """Write the thumbnails that are missing or empty.
 
-    def write(key: str) -> None:
-        storage.put(_name(key), make_thumbnail(storage.read(image_name(key))))
+    Args:
+        storage: The output.
+        rows: ``committed_image.IMAGE_COLUMNS`` of the images.
+        damages: Gets images that are damaged.
+        suspects: Keys whose image is looked at in any case.
 
+    Returns:
+        Keys of rows whose image is lost.
+    """
+    present = {name for name, size in storage.sizes(THUMBS_FOLDER) if size}
+
+    def write(row: Mapping[str, Any]) -> str | None:
+        image = damages.image(storage, row)
+        if image is None:
+            return row["key"]
+        storage.put(_name(row["key"]), make_thumbnail(image))
+        return None
+
+    missing = [row for row in rows if _name(row["key"]) not in present or row["key"] in suspects]
     with ThreadPoolExecutor(_NUM_WRITERS) as pool:
-        for _ in pool.map(write, missing):
-            pass
-    return len(missing)
+        return frozenset(key for key in pool.map(write, missing) if key is not None)
 
 
 def make_thumbnail(png: bytes) -> bytes:

@@ -4,8 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
+from pipelines.committed_image import IMAGE_COLUMNS, damaged_images
+from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.tables import table_files
+from pipelines.ledger import survey
 from pipelines.output_table import read_rows
 from pipelines.report.attention import MAPS_FOLDER
 from pipelines.report.lines import Line, report_arms, report_lines
@@ -20,7 +23,12 @@ REPORT_FOLDER = "report"
 
 
 def write_report(
-    storage: Storage, evaluation: Evaluation, *, title: str, facts: Sequence[tuple[str, str]]
+    storage: Storage,
+    evaluation: Evaluation,
+    *,
+    title: str,
+    facts: Sequence[tuple[str, str]],
+    damages: Damages,
 ) -> str:
     """Write the report; return the name of its page.
 
@@ -29,17 +37,21 @@ def write_report(
         evaluation: Of it.
         title: Stands over everything.
         facts: (name, value) of how it was made.
+        damages: Gets what is damaged; a lost image is said to be in its place on the page.
     """
     comparison = evaluation.comparison
     arms = report_arms(
         [arm.name for arm in comparison.arms], evaluation.results, evaluation.failures
     )
-    lines = report_lines(evaluation.results, evaluation.failures, arms)
-    write_thumbnails(storage, (result.key for result in evaluation.results))
+    images = read_rows(storage, IMAGE_COLUMNS, skip=damages.skip).to_pylist()
+    suspects = set(damaged_images(storage, survey(storage)))
+    lost = write_thumbnails(storage, images, damages, suspects=suspects)
+    lines = report_lines(evaluation.results, evaluation.failures, arms, lost=lost)
     keys = ordered_keys(lines, arms)
     failures = {error["key"]: error for error in evaluation.failures}
     with_maps = {PurePosixPath(name).stem for name in storage.list(MAPS_FOLDER, ".webp")}
-    chunks = detail_chunks(keys, read_rows(storage, DETAIL_COLUMNS), failures, with_maps=with_maps)
+    details = read_rows(storage, DETAIL_COLUMNS, skip=damages.skip)
+    chunks = detail_chunks(keys, details, failures, with_maps=with_maps)
     _write_chunks(storage, chunks)
     files = {
         **assets(),

@@ -14,6 +14,7 @@ from jobs.job_file import load_job
 from jobs.sweep import sweep
 from jobs.validate import validate
 from manifests.problems import InputError
+from pipelines.damages import Damages
 from pipelines.storage import open_storage
 
 
@@ -201,4 +202,4 @@ def test_the_tables_of_a_catalog_spec_are_judged_before_they_are_read(
 def test_references_that_a_run_record_names_are_judged(folder: Path, outside: Path):
     record = {"digests": {"dino": "d"}, "job": {"scoring": {"references_at": str(outside)}}}
     with pytest.raises(NoOutputError, match=r"references: .* outside the places"):
-        evaluated(open_storage(str(folder)), record)
+        evaluated(open_storage(str(folder)), record, Damages(note=print))

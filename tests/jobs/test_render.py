@@ -19,13 +19,14 @@ from jobs.render import likeness, render
 from jobs.report import report
 from jobs.show import show
 from manifests.allowed_roots import VARIABLE
+from pipelines.committed_image import image_name
 from pipelines.engine import EngineSource
 from pipelines.generate import generate_unit
 from pipelines.planned_rows import row_table
 from pipelines.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.score import score_rows
 from pipelines.storage import LocalStorage
-from pipelines.store import StoreUnits, image_name, store_unit
+from pipelines.store import StoreUnits, store_unit
 from pipelines.unit_message import UnitFacts, UnitMessage
 
 

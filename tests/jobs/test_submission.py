@@ -69,7 +69,7 @@ def test_a_job_in_the_folder_that_is_sent_is_named_relative_to_it():
         (
             JobEnd(status="FAILED", error_type="RUNTIME_ENV_SETUP_FAILURE", message="no disk"),
             False,
-            2,
+            1,
             "nothing was started: no disk",
         ),
         (

@@ -160,7 +160,7 @@ def test_a_head_without_an_agent_yet_is_asked_again_and_any_other_refusal_ends(
     server.refusals = ["500: No available agent to submit job, please try again later."]
     assert submit(job, working_dir=job.parent, connect=server) == 0
     server.refusals = ["403: not you"]
-    assert submit(job, working_dir=job.parent, submission_id="other", connect=server) == 2
+    assert submit(job, working_dir=job.parent, submission_id="other", connect=server) == 1
     assert "403: not you" in capsys.readouterr().err
 
 
@@ -193,5 +193,5 @@ def test_bad_input_is_told_before_any_server_is_asked(
 
 def test_nobody_at_the_address_is_a_sentence(job: Path, capsys: pytest.CaptureFixture[str]):
     code = submit(job, working_dir=job.parent, address="http://127.0.0.1:9")
-    assert code == 2
+    assert code == 1, "it may come back"
     assert "no job server answers at http://127.0.0.1:9" in capsys.readouterr().err

@@ -12,10 +12,13 @@ from emoji_world.presence import judge, load_presence
 from jobs.evaluated import evaluated, open_output
 from jobs.report import report
 from jobs.table import table
+from pipelines.committed_image import image_name
+from pipelines.damages import Damages
 from pipelines.output_table import read_rows
 from pipelines.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.storage import LocalStorage
-from pipelines.store import image_name
+
+SEES = Damages(note=print)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def test_the_judge_is_asked_about_instances_of_the_embedded_world_alone(
     output: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(jobs.evaluated, "folder_digest", lambda _folder: "ab" * 32)
-    results = evaluated(*open_output(output.uri)).results
+    results = evaluated(*open_output(output.uri, SEES), SEES).results
     judged = [result for result in results if "presence_all" in result.values]
     assert {result.lora_set for result in judged} == {"violet-cat + husky-dog"}
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -59,7 +62,7 @@ def test_the_judge_is_asked_about_instances_of_the_embedded_world_alone(
 
 
 def test_images_of_another_base_model_are_not_judged(output: LocalStorage):
-    results = evaluated(*open_output(output.uri)).results
+    results = evaluated(*open_output(output.uri, SEES), SEES).results
     assert not any("presence_all" in result.values for result in results)
 
 
@@ -91,7 +94,7 @@ def test_a_clip_model_adds_how_well_images_show_their_prompts(
             return np.array([len(p) + i.mean() for i, p in zip(images, prompts, strict=True)])
 
     monkeypatch.setattr("clora_core.clip.ClipScorer.load", lambda _folder: Length())
-    told = evaluated(*open_output(output.uri), clip_model=str(tmp_path))
+    told = evaluated(*open_output(output.uri, SEES), SEES, clip_model=str(tmp_path))
     rows = {row["key"]: row for row in read_rows(output, ["key", "prompt"]).to_pylist()}
     for result in told.results:
         pixels = np.asarray(Image.open(Path(output.uri) / image_name(result.key)).convert("RGB"))

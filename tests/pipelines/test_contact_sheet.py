@@ -27,7 +27,7 @@ def png(colour: str, size: tuple[int, int] = (64, 64)) -> bytes:
 
 def test_methods_of_one_composition_and_seed_stand_side_by_side():
     rows = [sheet_row(key="red", method="clora"), sheet_row(key="blue", method="merge")]
-    content = contact_sheet(rows, png, title="two")
+    content = contact_sheet(rows, lambda row: png(row["key"]), title="two")
     assert content is not None
     sheet = Image.open(io.BytesIO(content))
     middle = sheet.height - TILE_PX // 2 - 40

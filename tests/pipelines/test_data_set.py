@@ -8,6 +8,7 @@ import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 
 from pipelines.accounting import take_account
+from pipelines.damages import Damages
 from pipelines.data_card import CardFacts, data_card, write_data_card
 from pipelines.ledger import read_ledger
 from pipelines.output_table import read_rows
@@ -32,6 +33,7 @@ def output(tmp_path: Path) -> LocalStorage:
         ledger=ledger,
         loras=[{"name": "a|<b>", "kind": "concept", "subject": None, "digest": "0" * 64}],
         references_folder="references",
+        damages=Damages(note=print),
     )
     return storage
 

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pytest
 from engine_kit import row, rows
 
-from pipelines.edition import EDITION, compare, decode_edition, edition_table
+from pipelines.edition import EDITION, compare, edition_table, read_edition
 from pipelines.editions import (
     LATEST,
-    EditionsError,
     Published,
     edition_name,
     newest_edition,
@@ -36,7 +35,13 @@ def table(*changed: Any, count: int = 3) -> pa.Table:
 
 
 def publish(output: LocalStorage, edition: pa.Table, **changes: Any) -> Published:
-    values: dict[str, Any] = {"read_at": "2030-01-01", "run_id": "r", "num_missing": 0, "keep": 2}
+    values: dict[str, Any] = {
+        "read_at": "2030-01-01",
+        "run_id": "r",
+        "num_missing": 0,
+        "keep": 2,
+        "note": print,
+    }
     return publish_edition(output, edition, **(values | changes))
 
 
@@ -53,18 +58,17 @@ def test_an_edition_is_its_rows_with_an_image_in_order_of_name():
     assert edition["image"][0].as_py() == f"images/{listed[1].key[:2]}/{listed[1].key}.png"
 
 
-def test_a_process_that_ends_just_after_it_read_an_edition_ends_well(
-    tmp_path: Path, output: LocalStorage
-):
+def test_a_process_that_ends_just_after_it_read_an_edition_ends_well(output: LocalStorage):
     # pyarrow's own read_table aborts many of these processes.
     publish(output, table(count=200))
     script = (
-        "import sys; from pathlib import Path; from pipelines.edition import decode_edition; "
-        "rows, facts = decode_edition(Path(sys.argv[1]).read_bytes()); print(len(rows))"
+        "import sys; from pipelines.storage import open_storage; "
+        "from pipelines.edition import read_edition; "
+        "rows, facts = read_edition(open_storage(sys.argv[1]), sys.argv[2]); print(len(rows))"
     )
-    path = tmp_path / "out" / edition_name(1)
+    command = [sys.executable, "-c", script, output.uri, edition_name(1)]
     for _ in range(12):
-        done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "200\n"), done.stderr
 
 
@@ -85,7 +89,7 @@ def test_latest_names_the_edition_and_the_former_one_still_reads(output: LocalSt
     told = latest(output)
     assert (told["number"], told["num_changed"], told["rows"]) == (2, 1, edition_name(2))
     for number, rows_then in ((1, first), (2, second)):
-        found, facts = decode_edition(output.read(edition_name(number)))
+        found, facts = read_edition(output, edition_name(number))
         assert found.to_pylist() == rows_then.to_pylist()
         assert facts.number == number
 
@@ -149,14 +153,36 @@ def test_of_many_that_publish_at_once_each_edition_is_one_s_and_latest_is_the_la
     assert len(results) == len(editions)
     assert names == [edition_name(number) for number in numbers]
     assert numbers == list(range(1, len(numbers) + 1))
-    newest = newest_edition(output)
+    newest = newest_edition(output, note=print)
     assert newest is not None
     assert latest(output)["number"] == newest[1].number == numbers[-1]
-    digests = [decode_edition(output.read(name))[1].digest for name in names]
+    digests = [read_edition(output, name)[1].digest for name in names]
     assert all(one != other for one, other in itertools.pairwise(digests))
 
 
-def test_a_strange_file_among_the_editions_is_named(output: LocalStorage):
-    output.put(edition_name(5), b"nothing")
-    with pytest.raises(EditionsError, match=r"000000005\.parquet is no edition .* move it"):
-        publish(output, table())
+def test_a_damaged_edition_is_named_and_followed_by_a_whole_one(output: LocalStorage):
+    publish(output, table())
+    publish(output, table(row(1, prompt="another")))
+    output.put(edition_name(2), output.read(edition_name(2))[:-10])
+    notes: list[str] = []
+    published = publish(output, table(row(1, prompt="another")), note=notes.append)
+    assert (published.outcome, published.number) == ("published", 3)
+    assert published.changes.changed == ("row-1",), "compared with the newest that can be read"
+    assert latest(output)["number"] == 3
+    (note,) = notes
+    assert f"{output.uri}/{edition_name(2)} is damaged: it cannot be read (cut off" in note
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"number": "x"}', b"\xff"])
+def test_a_damaged_latest_is_written_again(output: LocalStorage, content: bytes):
+    publish(output, table())
+    output.put(LATEST, content)
+    assert publish(output, table()).outcome == "unchanged"
+    assert latest(output)["number"] == 1
+
+
+def test_a_file_that_is_not_called_like_an_edition_is_left_alone(output: LocalStorage):
+    output.put("editions/notes.parquet", b"mine")
+    assert publish(output, table()).number == 1
+    assert publish(output, table(count=2), keep=0).dropped == (1,)
+    assert output.read("editions/notes.parquet") == b"mine"

@@ -4,7 +4,7 @@ import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 
 from pipelines.accounting import Account, take_account
-from pipelines.ledger import LedgerError, read_ledger
+from pipelines.ledger import LedgerError, read_ledger, survey
 from pipelines.plan import FailedRow
 from pipelines.storage import LocalStorage
 
@@ -56,8 +56,21 @@ def test_unfinished_writes_are_not_there(storage: LocalStorage):
 @pytest.mark.parametrize("content", [b"", b"not a Parquet file at all"])
 def test_a_stranger_among_the_units_is_named(storage: LocalStorage, content: bytes):
     storage.put("rows/unit-mine.parquet", content)
-    with pytest.raises(LedgerError, match=r"out/rows/unit-mine\.parquet is not a unit of this"):
+    storage.put("rows/unit-other.parquet", content)
+    commit(storage, "u1", rows(2))
+    with pytest.raises(LedgerError) as raised:
         read_ledger(storage)
+    said = str(raised.value)
+    assert f"2 committed unit(s) in {storage.uri} are damaged" in said
+    assert "rows/unit-mine.parquet: cannot be read (" in said
+    assert "rows/unit-other.parquet: cannot be read (" in said
+    assert f"`clora verify {storage.uri} --repair` sets them aside" in said
+    ledger = survey(storage)
+    assert ledger.made == {one.key for one in rows(2)}
+    assert [error.name for error in ledger.damaged] == [
+        "rows/unit-mine.parquet",
+        "rows/unit-other.parquet",
+    ]
 
 
 def test_a_doubled_key_is_counted(storage: LocalStorage):

@@ -72,7 +72,7 @@ def test_no_row_is_doubled_when_the_manifest_and_the_units_change_under_a_stoppe
         plan = plan_rows(new, ledger)
         work(storage, old_plan, old_rows, unseen)
         with acquire(storage, "new", times=TIMES, note=print) as lease:
-            _, plan, _ = sealed_plan(new, lease, "new", ledger, plan, seen)
+            _, plan, _ = sealed_plan(new, lease, "new", ledger, plan, seen, print)
             work(storage, old_plan, old_rows, late)
             work(storage, plan, new_rows, set(plan.units["unit_id"].to_pylist()))
         work(storage, old_plan, old_rows, set(units))

@@ -1,15 +1,17 @@
+import errno
 import io
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipelines.local_storage import LocalStorage
-from pipelines.storage import Storage, StorageError, open_storage
+from pipelines.storage import PlaceError, Storage, StorageError, open_storage
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -128,6 +130,108 @@ def test_a_column_is_read_without_the_rest_of_its_file(storage: Storage):
         assert source.read() == sink.getvalue()
 
 
+def test_several_files_are_written_as_one_is(storage: Storage):
+    storage.put("images/ab/1.png", b"old")
+    storage.put_all({"images/ab/1.png": b"new", "images/cd/2.png": b"", "c": b"x" * 100_000})
+    assert storage.read("images/ab/1.png") == b"new"
+    assert sorted(storage.sizes("")) == [
+        ("c", 100_000),
+        ("images/ab/1.png", 3),
+        ("images/cd/2.png", 0),
+    ]
+    storage.put_all({})
+    assert len(list(storage.walk(""))) == 3
+
+
+def test_sizes_are_those_of_finished_files(storage: Storage):
+    storage.put("images/ab/.writing-1-k.png", b"broken off")
+    storage.put("images/ab/k.png", b"whole")
+    assert list(storage.sizes("images")) == [("images/ab/k.png", 5)]
+    assert list(storage.sizes("nothing")) == []
+
+
+def test_a_file_that_is_moved_is_there_and_no_more_here(storage: Storage):
+    storage.put("rows/a", b"content")
+    storage.move("rows/a", "damaged/run/rows/a")
+    assert storage.read("damaged/run/rows/a") == b"content"
+    assert not storage.exists("rows/a")
+    with pytest.raises(FileNotFoundError):
+        storage.move("rows/a", "damaged/run/rows/b")
+
+
+def test_a_mark_is_its_name(storage: Storage):
+    storage.mark("attempts/u/1")
+    assert storage.list("attempts/u", "") == ["attempts/u/1"]
+    storage.settle("attempts/u")
+    storage.settle("nothing")
+
+
+def test_trying_a_place_leaves_nothing_there(storage: Storage, tmp_path: Path):
+    storage.check_writable()
+    assert list(storage.walk("")) == []
+    assert list(tmp_path.iterdir()) == []
+    storage.put("a", b"1")
+    storage.check_writable()
+    assert list(storage.walk("")) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("file", "a part of the path is a file"),
+        ("file/below", "a part of the path is a file"),
+        ("loop/out", "(its links lead in a circle|or a link that leads nowhere)"),
+        ("n" * 300, "the name is too long"),
+        ("/proc/clora/out", "does not let anything be made there"),
+    ],
+)
+def test_a_place_that_never_can_be_written_is_refused_with_the_reason(
+    tmp_path: Path, place: str, reason: str
+):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(tmp_path.iterdir())
+    for use in (LocalStorage.check_writable, lambda disk: disk.put("images/a", b"1")):
+        with pytest.raises(PlaceError, match=f"cannot be written .*{reason}.*name a"):
+            use(LocalStorage(tmp_path / place))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_full_disk_may_come_back(disk: LocalStorage, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    for write in (disk.put, disk.put_if_absent):
+        with pytest.raises(StorageError, match="the disk is full; make room and run") as raised:
+            write("images/a", b"1")
+        assert not isinstance(raised.value, PlaceError)
+    assert list(disk.walk("")) == [], "what broke off is taken away"
+
+
+def test_a_file_system_without_hard_links_is_found_before_a_run(
+    disk: LocalStorage, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(PlaceError, match="its file system has no hard links"):
+        disk.check_writable()
+
+
+def test_a_sync_that_fails_is_no_write(disk: LocalStorage, monkeypatch: pytest.MonkeyPatch):
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    disk.put("images/a", b"old")
+    monkeypatch.setattr(os, "fsync", broken)
+    for write in (disk.put, disk.put_if_absent):
+        with pytest.raises(StorageError, match="Input/output error"):
+            write("images/b", b"new")
+    assert not disk.exists("images/b")
+
+
 def test_a_worker_gets_the_same_place(storage: Storage):
     storage.put("a", b"1")
     text = pickle.dumps(storage)
@@ -152,6 +256,19 @@ def test_a_place_that_cannot_be_used_is_refused_and_no_secret_is_repeated(uri: s
 
 def test_a_file_uri_is_a_folder(tmp_path: Path):
     assert open_storage(f"file://{tmp_path}").uri == str(tmp_path)
+
+
+def test_a_store_that_overlooks_the_condition_of_a_commit_is_found_before_a_run(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+):
+    storage = open_storage(f"{s3_uri}/out")
+    put = obstore.put
+    monkeypatch.setattr(
+        obstore, "put", lambda *args, **options: put(*args, **{**options, "mode": "overwrite"})
+    )
+    with pytest.raises(PlaceError, match="overlooks the condition that a name must be free"):
+        storage.check_writable()
+    assert list(storage.walk("")) == []
 
 
 def test_wrong_credentials_are_told_at_once_by_name_of_the_object_and_without_themselves(

@@ -10,14 +10,14 @@ from engine_kit import BAD_ROW, commit, request, row, rows
 from jobs.gc import gc
 from jobs.verify import verify
 from pipelines.attempts import AttemptLog
-from pipelines.committed_unit import decode_footer, encode_unit, rows_name
+from pipelines.committed_image import image_name
+from pipelines.committed_unit import encode_unit, read_footer, rows_name
 from pipelines.garbage import find_garbage
 from pipelines.lease import LeaseTimes, acquire
 from pipelines.ledger import read_ledger
 from pipelines.run_plan import plan_rows
 from pipelines.seal import plan_name
 from pipelines.storage import LocalStorage, Storage, open_storage
-from pipelines.store import image_name
 
 TIMES = LeaseTimes(beat_s=0.02, silence_s=0.5)
 
@@ -59,9 +59,9 @@ def test_a_missing_a_changed_and_a_swapped_image_are_told_by_key(
     storage.put(swapped, content)
     storage.put(changed, content[:-1])
     said = told(storage, capfd)
-    assert f"{missing} is missing (the table still has the image)" in said
-    assert f"{changed} has another sha256 than its row tells" in said
-    assert f"{swapped} has another sha256 than its row tells" in said
+    assert f"{missing} is damaged: it is missing; `clora verify {storage.uri} --repair`" in said
+    assert f"{changed} is damaged: it is not the image that was committed" in said
+    assert f"{swapped} is damaged: it is not the image that was committed" in said
 
 
 def test_a_row_that_is_committed_twice_is_told_with_both_units(
@@ -76,12 +76,12 @@ def test_an_image_that_was_changed_in_the_table_is_told(
     storage: Storage, capfd: pytest.CaptureFixture[str]
 ):
     with unit_rows(storage, "u2") as file:
-        table, footer = file.read(), decode_footer(file.metadata)
+        table, footer = file.read(), read_footer(file, rows_name("u2"))
     values = table.to_pylist()
     values[0]["image"]["bytes"] += b"x"
     changed = type(table).from_pylist(values, schema=table.schema)
     storage.put(rows_name("u2"), encode_unit(changed, footer))
-    assert "the image in the table has another sha256" in told(storage, capfd)
+    assert f"the image of key {row(7).key} has another SHA-256" in told(storage, capfd)
 
 
 def test_a_unit_under_another_name_and_a_cut_one_are_told(
@@ -91,8 +91,9 @@ def test_a_unit_under_another_name_and_a_cut_one_are_told(
     storage.put("rows/unit-x.parquet", content)
     storage.put("rows/unit-cut.parquet", content[:-20])
     said = told(storage, capfd)
-    assert "rows/unit-x.parquet is not a unit (it says it is unit u1)" in said
-    assert "rows/unit-cut.parquet is not a unit (" in said
+    assert "rows/unit-x.parquet is damaged" in said
+    assert "(the content of rows/unit-u1.parquet)" in said
+    assert "rows/unit-cut.parquet is damaged: it cannot be read (cut off" in said
 
 
 def test_an_empty_output_does_not_pass_for_a_good_one(

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jobs.export import export
+from pipelines.committed_image import image_name
+from pipelines.damages import Damages
 from pipelines.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.storage import LocalStorage
-from pipelines.store import image_name
 from pipelines.webdataset import webdataset_shards, write_webdataset
+
+SEES = Damages(note=print)
 
 
 @pytest.fixture
@@ -31,7 +34,8 @@ def test_datasets_reads_the_shards_as_images_with_captions_and_rows(
 ):
     datasets = pytest.importorskip("datasets")
     target = LocalStorage(tmp_path / "shards")
-    assert write_webdataset(output, target, shard_bytes=4_000) == (7, len(target.list(".", ".tar")))
+    num_images, num_shards = write_webdataset(output, target, shard_bytes=4_000, damages=SEES)
+    assert (num_images, num_shards) == (7, len(target.list(".", ".tar")))
     loaded = datasets.load_dataset(
         "webdataset",
         data_files={"train": f"{target.uri}/*.tar"},
@@ -51,8 +55,8 @@ def test_datasets_reads_the_shards_as_images_with_captions_and_rows(
 
 def test_the_same_rows_give_the_same_bytes(output: LocalStorage, tmp_path: Path):
     one, other = LocalStorage(tmp_path / "one"), LocalStorage(tmp_path / "other")
-    write_webdataset(output, one)
-    write_webdataset(output, other)
+    write_webdataset(output, one, damages=SEES)
+    write_webdataset(output, other, damages=SEES)
     assert one.read("images-000000.tar") == other.read("images-000000.tar")
 
 

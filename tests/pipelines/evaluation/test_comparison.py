@@ -14,6 +14,7 @@ from engine_kit import BAD_ROW, commit, lora, row, rows
 from evaluation_kit import FIXTURE, result_row, table
 
 from pipelines.committed_unit import rows_name
+from pipelines.damages import Damages
 from pipelines.evaluation.comparison import Arm, compare
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.evaluation.interference import interference, likeness_alone
@@ -187,7 +188,7 @@ def test_what_a_lora_reaches_alone_is_that_on_the_arms_base_model(tmp_path: Path
         by_hand[f"clora (on {model})"] = likeness_alone(np.asarray(features.to_pylist()))
         centroids = {reference_id(model, asdict(one)): np.ones(12) for one in row().loras}
         commit(storage, model, [row(9, base_model_digest=model)], centroids=centroids)
-    found = evaluate(storage, references=references)
+    found = evaluate(storage, damages=Damages(note=print), references=references)
     told = {
         each.arm: dict(zip(each.loras, each.scores, strict=True)) for each in found.interferences
     }
@@ -220,7 +221,7 @@ def test_an_output_is_evaluated_from_what_is_committed(tmp_path: Path):
     for unit, each in enumerate(rows(2)[0].loras):
         alone = [row(seed, loras=(each,), method="single") for seed in range(3)]
         commit(references, f"r{unit}", alone)
-    found = evaluate(storage, references=references)
+    found = evaluate(storage, damages=Damages(note=print), references=references)
     assert len(found.results) == 3
     assert {result.values["mask_leakage"] for result in found.results} == {0.375}
     assert found.reasons == (("prompt, PromptError: no subject in it", 2),)
@@ -230,4 +231,7 @@ def test_an_output_is_evaluated_from_what_is_committed(tmp_path: Path):
 
 
 def test_an_output_with_nothing_in_it_says_so(tmp_path: Path):
-    assert markdown(evaluate(LocalStorage(tmp_path / "none"))) == "No images.\n"
+    assert (
+        markdown(evaluate(LocalStorage(tmp_path / "none"), damages=Damages(note=print)))
+        == "No images.\n"
+    )

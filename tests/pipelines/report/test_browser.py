@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from report_kit import HOSTILE, write_output
 
+from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.output_table import read_rows
 from pipelines.report.attention import attention_sheet, maps_name
@@ -31,6 +32,8 @@ FLAGS = (
 )
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 
+SEES = Damages(note=print)
+
 
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -39,7 +42,9 @@ def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
         maps, masks = np.ones((3, 2, 4, 4), np.float32), np.ones((3, 3, 4, 4), bool)
         sheet = attention_sheet(np.zeros((8, 8, 3), np.uint8), maps, masks, ["one", "other"])
         storage.put(maps_name(row["key"]), sheet)
-    name = write_report(storage, evaluate(storage), title="a run", facts=[("model", "small")])
+    evaluation = evaluate(storage, damages=SEES)
+    facts = [("model", "small")]
+    name = write_report(storage, evaluation, title="a run", facts=facts, damages=SEES)
     return (Path(storage.uri) / name).as_uri()
 
 

@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from report_kit import HOSTILE, HOSTILE_LORA, METHODS, write_output
 
+from pipelines.committed_image import IMAGE_COLUMNS
+from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.output_table import read_rows
 from pipelines.report.page import ASSETS
@@ -15,11 +17,15 @@ from pipelines.report.thumbnails import SIDE_PX, make_thumbnail, write_thumbnail
 from pipelines.report.write import write_report
 from pipelines.storage import LocalStorage
 
+SEES = Damages(note=print)
+
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> LocalStorage:
     storage = write_output(tmp_path_factory.mktemp("report") / "out")
-    write_report(storage, evaluate(storage), title="t<i>tle", facts=[("model", "a & b")])
+    evaluation = evaluate(storage, damages=SEES)
+    facts = [("model", "a & b")]
+    write_report(storage, evaluation, title="t<i>tle", facts=facts, damages=SEES)
     return storage
 
 
@@ -116,10 +122,16 @@ def test_failures_are_counted_by_reason(output: LocalStorage):
 
 
 def test_thumbnails_of_an_earlier_report_are_kept(output: LocalStorage):
-    keys = read_rows(output, ["key"])["key"].to_pylist()
-    assert write_thumbnails(output, keys) == 0
-    (Path(output.uri) / "report/thumbs" / f"{keys[0][:16]}.webp").unlink()
-    assert write_thumbnails(output, keys) == 1
+    rows = read_rows(output, IMAGE_COLUMNS).to_pylist()
+    folder = Path(output.uri) / "report/thumbs"
+    missing, empty, *kept = (folder / f"{row['key'][:16]}.webp" for row in rows)
+    missing.unlink()
+    empty.write_bytes(b"")
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert write_thumbnails(output, rows, SEES) == frozenset()
+    assert missing.stat().st_size
+    assert empty.stat().st_size
+    assert [path.stat().st_mtime_ns for path in kept] == before
 
 
 @pytest.mark.parametrize(("size", "small"), [((8, 8), (8, 8)), ((1024, 512), (SIDE_PX, 128))])
@@ -137,7 +149,7 @@ def test_small_images_stay_as_they_are_and_large_ones_get_small(
 
 def test_an_empty_output_has_a_page_that_says_so(tmp_path: Path):
     storage = LocalStorage(tmp_path / "out")
-    write_report(storage, evaluate(storage), title="empty", facts=[])
+    write_report(storage, evaluate(storage, damages=SEES), title="empty", facts=[], damages=SEES)
     page = storage.read("report/index.html").decode()
     assert "There are no images yet." in page
     assert "No row failed." in page

@@ -1,0 +1,54 @@
+"""Which rows a run was asked for, kept in the output so that it can be asked how far it is.
+
+``manifests/DIGEST.parquet`` lists key and row id of every row of a manifest, in its order. The
+record of a run names the file; runs of an unchanged manifest share one.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import pyarrow as pa
+
+from manifests.resolved import ResolvedRow
+from pipelines.output_files import DamagedFileError, encode_parquet, read_table
+from pipelines.storage import Storage
+
+__all__ = ["ASKED", "MANIFESTS_FOLDER", "asked_name", "read_asked", "write_asked"]
+
+MANIFESTS_FOLDER = "manifests"
+
+ASKED = pa.schema([("key", pa.string()), ("row_id", pa.string())])
+
+_ROWS_PER_TABLE = 65_536
+_NAME_DIGITS = 32
+
+
+def asked_name(rows: Sequence[ResolvedRow]) -> str:
+    """Return the file that lists ``rows``: equal rows in equal order share one."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.key} {row.row_id}\n".encode())
+    return f"{MANIFESTS_FOLDER}/{digest.hexdigest()[:_NAME_DIGITS]}.parquet"
+
+
+def write_asked(storage: Storage, rows: Sequence[ResolvedRow]) -> str:
+    """Write the list of ``rows`` unless it is there, whole; return its name."""
+    name = asked_name(rows)
+    try:
+        read_asked(storage, name)
+    except (FileNotFoundError, DamagedFileError):
+        storage.put(name, encode_parquet(name, _tables(rows), ASKED))
+    return name
+
+
+def read_asked(storage: Storage, name: str) -> pa.Table:
+    """Return ``ASKED`` of a manifest; FileNotFoundError or DamagedFileError if it is not there."""
+    return read_table(storage, name, ASKED.names)
+
+
+def _tables(rows: Sequence[ResolvedRow]) -> Iterator[pa.Table]:
+    left = iter(rows)
+    while chunk := list(islice(left, _ROWS_PER_TABLE)):
+        columns = [[row.key for row in chunk], [row.row_id for row in chunk]]
+        yield pa.table(columns, schema=ASKED)

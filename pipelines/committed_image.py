@@ -1,0 +1,146 @@
+"""The image of a committed row, read so that damage is never passed on.
+
+It is there twice: as a file that people look at, and as bytes in its unit's Parquet file. A row
+knows the image's SHA-256. Whoever reads an image gets the one that was committed, from the file or,
+if that is missing or another, from the unit; or an error that names both.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.committed_unit import ROWS_FOLDER, read_unit, rows_name
+from pipelines.ledger import Ledger
+from pipelines.output_files import DamagedFileError, open_parquet
+from pipelines.storage import Storage
+
+__all__ = [
+    "IMAGES_FOLDER",
+    "IMAGE_COLUMNS",
+    "checked_image",
+    "committed_images",
+    "damaged_images",
+    "image_name",
+    "read_image",
+    "restore_images",
+    "unit_images",
+]
+
+IMAGES_FOLDER = "images"
+
+IMAGE_COLUMNS = ("key", "image_sha256", "unit_id")
+"""What ``read_image`` asks of a row."""
+
+_COPY_COLUMNS = ["key", "image", "image_sha256"]
+
+Note = Callable[[str], None]
+
+
+def image_name(key: str) -> str:
+    """Return where the image of ``key`` lies: 256 folders keep each one short."""
+    return f"{IMAGES_FOLDER}/{key[:2]}/{key}.png"
+
+
+def read_image(storage: Storage, row: Mapping[str, Any], *, note: Note) -> bytes:
+    """Return the PNG that was committed with a row.
+
+    Args:
+        storage: The output.
+        row: ``IMAGE_COLUMNS`` of it.
+        note: Gets a sentence if the file is damaged and the unit's copy is used.
+
+    Raises:
+        DamagedFileError: Neither the file nor the unit has it.
+    """
+    name, unit = image_name(row["key"]), rows_name(row["unit_id"])
+    try:
+        return checked_image(storage, name, row["image_sha256"])
+    except DamagedFileError as error:
+        damage = error
+    try:
+        content = dict(unit_images(storage, unit))[row["key"]]
+    except (FileNotFoundError, KeyError):
+        raise damage from None
+    note(f"{storage.uri}/{name} {damage.reason}, so its copy in {unit} is used; {damage.way_out}")
+    return content
+
+
+def checked_image(storage: Storage, name: str, sha256: str) -> bytes:
+    """Return the content of an image file; DamagedFileError if it has another SHA-256, or none."""
+    try:
+        content = storage.read(name)
+    except FileNotFoundError:
+        raise DamagedFileError(storage.uri, name, "is missing") from None
+    if not content:
+        raise DamagedFileError(storage.uri, name, "is empty")
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedFileError(storage.uri, name, "is not the image that was committed")
+    return content
+
+
+def unit_images(storage: Storage, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield (key, PNG) of a unit's rows, as they were committed.
+
+    Raises:
+        FileNotFoundError: There is no such unit.
+        DamagedFileError: The unit is damaged.
+    """
+    with open_parquet(storage, name) as file:
+        for group in range(file.num_row_groups):
+            yield from committed_images(
+                file.read_row_group(group, columns=_COPY_COLUMNS, use_threads=False)
+            )
+
+
+def committed_images(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
+    """Yield (key, PNG) of rows of a unit; ValueError if one is not the image that was committed."""
+    for row in rows.select(_COPY_COLUMNS).to_pylist():
+        key, image = row["key"], row["image"]
+        if hashlib.sha256(image["bytes"]).hexdigest() != row["image_sha256"]:
+            raise ValueError(f"the image of key {key} has another SHA-256")
+        if image["path"] != image_name(key):
+            raise ValueError(f"the image of key {key} at {image['path']}")
+        yield key, image["bytes"]
+
+
+def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
+    """Return the keys of committed rows whose image file is missing or of another size, sorted.
+
+    Sizes come with the names, so nothing is opened. The ledger is older than the list of files, and
+    images are written before their rows are committed, so none is missed that was just made.
+    """
+    present = {
+        name.rpartition("/")[2].removesuffix(".png"): size
+        for name, size in storage.sizes(IMAGES_FOLDER)
+    }
+    return sorted(
+        key
+        for key in ledger.made
+        if not present.get(key) or present[key] != ledger.image_sizes.get(key, present[key])
+    )
+
+
+def restore_images(storage: Storage, keys: Collection[str]) -> int:
+    """Write image files again from the units that hold ``keys``; return how many.
+
+    Raises:
+        DamagedFileError: A unit that holds one is damaged.
+    """
+    wanted = set(keys)
+    num_restored = 0
+    for name in storage.list(ROWS_FOLDER, ".parquet"):
+        if not wanted:
+            break
+        here = wanted.intersection(read_unit(storage, name)[0])
+        if here:
+            found = {
+                image_name(key): content
+                for key, content in unit_images(storage, name)
+                if key in here
+            }
+            storage.put_all(found)
+            num_restored += len(found)
+            wanted -= here
+    return num_restored

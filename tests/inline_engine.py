@@ -1,0 +1,53 @@
+"""The engine without Ray: every stage in this process, one unit after another.
+
+For tests that ask what is in an output after each write, or that run it hundreds of times.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipelines import graph, run
+from pipelines.cluster_session import Cluster
+from pipelines.generate import generate_unit
+from pipelines.graph import Stages
+from pipelines.plan import Plan
+from pipelines.receipts import Receipt, read_receipts
+from pipelines.schemas import PLANNED_ROW
+from pipelines.score import ScoreImages
+from pipelines.shares import Shares
+from pipelines.unit_message import UnitFacts, UnitMessage
+
+import pyarrow as pa
+
+__all__ = ["run_inline"]
+
+
+def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``compose_rows`` make units in this process from now on, to the end of the test."""
+    monkeypatch.setattr(graph, "make_units", _make_units)
+    monkeypatch.setattr(run, "cluster_session", _no_cluster)
+
+
+@contextmanager
+def _no_cluster(_address: str | None) -> Iterator[Cluster]:
+    yield Cluster(cpus=2.0, gpus=0.0, is_private=True)
+
+
+def _make_units(plan: Plan, stages: Stages, _shares: Shares) -> Iterator[Receipt]:
+    engine = stages.load_engine()
+    score = ScoreImages(stages.load_scorer, stages.load_centroids)
+    for batch in plan.batches():
+        for place in range(batch.num_rows):
+            (unit,) = batch.slice(place, 1).to_batches()
+            rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
+            unit_id = unit["unit_id"][0].as_py()
+            if stages.store.fence is not None:
+                stages.store.fence.check()
+            made = generate_unit(
+                UnitMessage(unit_id=unit_id, rows=rows, facts=UnitFacts()),
+                engine,
+                stages.store.attempts,
+            )
+            yield from read_receipts(stages.store(score(made.to_batch())))
