@@ -25,6 +25,7 @@ __all__ = [
     "image_name",
     "read_image",
     "restore_images",
+    "restore_images_of",
     "unit_images",
 ]
 
@@ -122,25 +123,27 @@ def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     )
 
 
-def restore_images(storage: Storage, keys: Collection[str]) -> int:
-    """Write image files again from the units that hold ``keys``; return how many.
+def restore_images(storage: Storage, keys: Collection[str]) -> list[str]:
+    """Write image files again from the units that hold ``keys``; return their names.
 
     Raises:
         DamagedFileError: A unit that holds one is damaged.
     """
     wanted = set(keys)
-    num_restored = 0
+    restored: list[str] = []
     for name in storage.list(ROWS_FOLDER, ".parquet"):
         if not wanted:
             break
         here = wanted.intersection(read_unit(storage, name)[0])
-        if here:
-            found = {
-                image_name(key): content
-                for key, content in unit_images(storage, name)
-                if key in here
-            }
-            storage.put_all(found)
-            num_restored += len(found)
-            wanted -= here
-    return num_restored
+        restored += restore_images_of(storage, name, here)
+        wanted -= here
+    return restored
+
+
+def restore_images_of(storage: Storage, unit: str, keys: Collection[str]) -> list[str]:
+    """Write the image files of some rows of a unit again; errors as ``restore_images``."""
+    if not keys:
+        return []
+    found = {image_name(key): content for key, content in unit_images(storage, unit) if key in keys}
+    storage.put_all(found)
+    return list(found)

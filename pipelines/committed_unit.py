@@ -103,16 +103,16 @@ def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
         DamagedFileError: It is not the unit that was committed under this name.
     """
     with open_parquet(storage, name) as file:
-        footer = read_footer(file, name)
+        footer = read_footer(file.metadata, name)
         if not file.num_row_groups:
             return [], footer
         return file.read(columns=["key"], use_threads=False)["key"].to_pylist(), footer
 
 
-def read_footer(file: pq.ParquetFile, name: str) -> UnitFooter:
-    """Return the footer of an open unit; what is wrong with it is raised, see ``open_parquet``."""
+def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:
+    """Return the footer of a unit that is open; what is wrong with it is raised, see ``open_parquet``."""
     try:
-        text = (file.metadata.metadata or {})[_FOOTER_KEY]
+        text = (metadata.metadata or {})[_FOOTER_KEY]
     except KeyError:
         raise ValueError("not a unit") from None
     footer = UnitFooter(**json.loads(text))

@@ -79,17 +79,18 @@ class DamagedFileError(Exception):
 def naming_damage(storage: Storage, name: str) -> Generator[None]:
     """Raise what a parser says within the block as DamagedFileError of the file ``name``.
 
-    A missing file stays FileNotFoundError, a place that cannot be used StorageError.
+    What the disk or the store says passes unchanged: a file that cannot be read now may be whole.
     """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (
         # Arrow's errors, OSError among them, and what values of another shape lead to.
         pa.ArrowException, OSError, MemoryError, RecursionError, OverflowError,
         KeyError, IndexError, AttributeError, TypeError, ValueError,
     ) as error:  # fmt: skip
+        if isinstance(error, OSError) and error.errno is not None:
+            # The disk's own word, and no parser's: the file may be whole.
+            raise
         lines = str(error).strip().splitlines()
         text = lines[0][:200] if lines else type(error).__name__
         raise DamagedFileError(storage.uri, name, f"cannot be read ({text})") from error

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipelines.committed_image import image_name, unit_images
+from pipelines.committed_image import restore_images_of
 from pipelines.committed_unit import ERRORS_FOLDER, unit_id_of
 from pipelines.editions import point_at_newest
 from pipelines.lease import HeldLease, LeaseTimes, acquire
@@ -92,15 +92,9 @@ class _Steps:
             self.set_aside(storage, check.damage)
             seal_units(storage, [unit_id_of(check.name)], run_id=self._run_id)
             self.num_units += 1
-        elif check.lost_images:
-            lost = set(check.lost_images)
-            found = {
-                image_name(key): content
-                for key, content in unit_images(storage, check.name)
-                if key in lost
-            }
-            storage.put_all(found)
-            self.restored += [f"{storage.uri}/{name}" for name in found]
+            return
+        names = restore_images_of(storage, check.name, set(check.lost_images))
+        self.restored += [f"{storage.uri}/{name}" for name in names]
 
     def set_aside(self, storage: Storage, damage: DamagedFileError) -> None:
         """Move a damaged file where nothing reads it."""

@@ -53,11 +53,11 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         return _nothing_to_make(request, plan, before, run_id)
     with acquire(storage, run_id, times=request.lease_times, note=observer.note) as lease:
         if damaged:
-            num_restored = restore_images(storage, damaged)
+            restored = restore_images(storage, damaged)
             observer.note(
-                f"{num_restored:,} image file(s) of {storage.uri} were missing or of another size, "
-                f"and were written again from their rows ({image_name(damaged[0])}"
-                + (", ...)" if len(damaged) > 1 else ")")
+                f"{len(restored):,} image file(s) of {storage.uri} were missing or of another "
+                f"size, and were written again from their rows: {image_name(damaged[0])}"
+                + (", ..." if len(damaged) > 1 else "")
             )
         before, plan, is_sealed = sealed_plan(
             request, lease, run_id, before, plan, seen, observer.note

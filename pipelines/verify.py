@@ -4,7 +4,7 @@ Reads everything and trusts nothing that can be worked out: digests are taken of
 table and of the file beside it. Memory holds the images of a few units and the keys of all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +60,9 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
             except DamagedFileError as error:
                 yield UnitCheck(name=name, num_rows=0, damage=error, problems=(str(error),))
                 continue
+            except FileNotFoundError:
+                # Set aside since the names were listed.
+                continue
             found = list(pool.map(partial(_image_damage, storage), rows))
             problems = [str(damage) for damage in found if damage is not None]
             for row in rows:
@@ -87,17 +90,8 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
         if lease.is_damaged:
             name = lease_name(lease.epoch)
             yield DamagedFileError(storage.uri, name, "is no lease")
-    for folder in (PLANS_FOLDER, MANIFESTS_FOLDER, ERRORS_FOLDER):
-        for name in storage.list(folder, ".parquet"):
-            try:
-                _read_through(storage, name)
-            except DamagedFileError as error:
-                yield error
-    for name in storage.list(EDITIONS_FOLDER, ".parquet"):
-        try:
-            read_edition(storage, name)
-        except DamagedFileError as error:
-            yield error
+    yield from _damaged(storage, (PLANS_FOLDER, MANIFESTS_FOLDER, ERRORS_FOLDER), _read_through)
+    yield from _damaged(storage, (EDITIONS_FOLDER,), read_edition)
     try:
         number = read_json(storage, LATEST, lambda values: int(values["number"]))
         if not storage.exists(edition_name(number)):
@@ -119,13 +113,27 @@ def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
     """Return ``IMAGE_COLUMNS`` of a unit whose every value was read and every image compared."""
     rows: list[dict[str, Any]] = []
     with open_parquet(storage, name) as file:
-        read_footer(file, name)
+        read_footer(file.metadata, name)
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, use_threads=False)
             for _ in committed_images(table):
                 pass
             rows += table.select(list(IMAGE_COLUMNS)).to_pylist()
     return rows
+
+
+def _damaged(
+    storage: Storage, folders: Sequence[str], read: Callable[[Storage, str], object]
+) -> Iterator[DamagedFileError]:
+    """Yield the damage of the Parquet files in ``folders`` that ``read`` meets."""
+    for name in (name for folder in folders for name in storage.list(folder, ".parquet")):
+        try:
+            read(storage, name)
+        except DamagedFileError as error:
+            yield error
+        except FileNotFoundError:
+            # Dropped or set aside since the names were listed.
+            continue
 
 
 def _read_through(storage: Storage, name: str) -> None:
