@@ -110,7 +110,7 @@ def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
 
 
 def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:
-    """Return the footer of a unit that is open; what is wrong with it is raised, see ``open_parquet``."""
+    """Return the footer of a unit that is open; within ``open_parquet``, which names damage."""
     try:
         text = (metadata.metadata or {})[_FOOTER_KEY]
     except KeyError:
