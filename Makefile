@@ -3,6 +3,8 @@ VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= demo_out
+FAULT_TESTS := tests/faults tests/pipelines/test_damage.py tests/pipelines/test_flipped_units.py \
+	tests/e2e/test_broken_store.py tests/manifests/test_guarded_parquet.py
 
 .PHONY: demo benchmark test check lint types imports unit ray faults fuzz clean help
 .DEFAULT_GOAL := help
@@ -53,7 +55,7 @@ ray: $(VENV)/.dev ## Tests on a local Ray cluster and of the whole product
 	$(BIN)/pytest -q -m "(ray or e2e) and not faults"
 
 faults: $(VENV)/.dev ## The whole fault matrix; writes docs/faults.md
-	CLORA_FAULTS_TABLE=docs/faults.md $(BIN)/pytest -q tests/faults -p no:randomly
+	CLORA_FAULTS_TABLE=docs/faults.md $(BIN)/pytest -q $(FAULT_TESTS) -p no:randomly
 
 fuzz: $(VENV)/.dev ## A million damaged LoRA headers and 300,000 mutated rows; takes long
 	PYTHONPATH=tests:. $(BIN)/python -m fuzz

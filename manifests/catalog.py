@@ -13,8 +13,9 @@ from typing import Annotated, Any, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
-from manifests.locations import LocationError, absolute, open_file, parent, read_bytes
-from manifests.parquet_rows import open_parquet, parquet_rows
+from manifests.guarded_parquet import open_batches
+from manifests.locations import LocationError, absolute, parent, read_bytes
+from manifests.parquet_rows import parquet_rows
 from manifests.problems import Problem
 from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
@@ -160,9 +161,8 @@ def _yaml_items(uri: str) -> tuple[Sequence[Any], list[int]]:
 
 def _parquet_items(uri: str) -> tuple[Sequence[Any], list[int]]:
     try:
-        with open_file(uri) as file:
-            table = open_parquet(file, file=uri)
-            rows = list(islice(parquet_rows(file, table), MAX_ENTRIES + 1))
+        with open_batches(uri) as batches:
+            rows = list(islice(parquet_rows(batches), MAX_ENTRIES + 1))
     except LocationError as error:
         raise _NotACatalogError(str(error)) from error
     if len(rows) > MAX_ENTRIES:

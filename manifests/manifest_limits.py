@@ -46,19 +46,19 @@ def counted_lines(lines: Iterator[tuple[int, bytes]], *, file: str) -> Iterator[
         yield number, content
 
 
-def check_parquet_size(table: pq.ParquetFile, *, file: str) -> None:
+def check_parquet_size(metadata: pq.FileMetaData, *, file: str) -> None:
     """Refuse a Parquet file that says it holds too much, before any of it is read.
 
     Raises:
         LocationError: Too many rows, or too many values in them.
     """
-    if table.metadata.num_rows > MAX_LINES:
+    if metadata.num_rows > MAX_LINES:
         raise LocationError(
-            f"{file} has {table.metadata.num_rows:,} rows and at most {MAX_LINES:,} are read; "
+            f"{file} has {metadata.num_rows:,} rows and at most {MAX_LINES:,} are read; "
             "split it into several files"
         )
-    for group in range(table.metadata.num_row_groups):
-        described = table.metadata.row_group(group)
+    for group in range(metadata.num_row_groups):
+        described = metadata.row_group(group)
         for index in range(described.num_columns):
             column = described.column(index)
             if column.num_values > MAX_GROUP_VALUES:

@@ -1,23 +1,18 @@
 """The rows of a Parquet file as Python values, a bounded number of bytes at a time.
 
 A Parquet file writes a repeated text once, so ten kilobytes can stand for a text of megabytes in
-each of millions of rows. Texts are read as references to what is written, and what they stand for
+each of millions of rows. Texts come as references to what is written, and what they stand for
 is measured before any of it is written out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from manifests.locations import LocationError
-from manifests.manifest_limits import check_parquet_size
+__all__ = ["parquet_rows"]
 
-__all__ = ["open_parquet", "parquet_rows"]
-
-BATCH_ROWS = 4096
 MAX_PIECE_BYTES = 64 * 1024**2
 """Of rows that are Python values at once; a row alone may be as large."""
 
@@ -25,48 +20,17 @@ VALUE_BYTES = 64
 """What a Python value takes beside its text, about."""
 
 
-def open_parquet(source: pa.NativeFile, *, file: str) -> pq.ParquetFile:
-    """Return a Parquet file of which the footer alone is read.
-
-    Args:
-        source: The open file.
-        file: Its name, for messages.
-
-    Raises:
-        LocationError: The file says that it holds too much, or names its columns in no UTF-8.
-        ArrowException: It is no Parquet, or damaged.
-    """
-    try:
-        table = pq.ParquetFile(source)
-    except UnicodeDecodeError as error:
-        raise LocationError(
-            f"{file} has the name of a column that is not UTF-8; write the file again"
-        ) from error
-    check_parquet_size(table, file=file)
-    return table
-
-
-def parquet_rows(source: pa.NativeFile, table: pq.ParquetFile) -> Iterator[dict[str, Any] | str]:
+def parquet_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any] | str]:
     """Yield the values of every row, or why it cannot be read, in order.
 
     Args:
-        source: The open file.
-        table: Of that file, from ``open_parquet``.
+        batches: Of the file, from ``guarded_parquet.open_batches``.
 
     Raises:
-        ArrowException: It is damaged.
+        LocationError: The file is damaged; rows before the damage come first.
+        ArrowException: Python has nothing for the type of a column.
     """
-    columns = [table.schema.column(index) for index in range(len(table.schema.names))]
-    # Not those within lists and structs: Arrow cannot read these so across row groups.
-    texts = [
-        column.path
-        for column in columns
-        if column.physical_type == "BYTE_ARRAY"
-        and column.logical_type.type in ("STRING", "NONE")
-        and column.path == column.name
-    ]
-    table = pq.ParquetFile(source, metadata=table.metadata, read_dictionary=texts)
-    for batch in table.iter_batches(batch_size=BATCH_ROWS):
+    for batch in batches:
         for piece in _pieces(batch):
             yield from _values(piece)
 

@@ -15,10 +15,11 @@ from typing import Any, cast
 from pyarrow import NativeFile
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.guarded_parquet import open_batches
 from manifests.json_text import first_repeated, load_json
-from manifests.locations import LocationError, expand, open_file, open_stream
+from manifests.locations import LocationError, expand, open_stream
 from manifests.manifest_limits import counted_lines
-from manifests.parquet_rows import open_parquet, parquet_rows
+from manifests.parquet_rows import parquet_rows
 from manifests.problems import Problem
 
 __all__ = ["RawRow", "read_rows"]
@@ -87,15 +88,14 @@ def _read_file(file: str) -> Iterator[RawRow | Problem]:
 
 
 def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
-    with open_file(file) as source:
-        table = open_parquet(source, file=file)
-        twice = first_repeated(table.schema_arrow.names)
+    with open_batches(file) as batches:
+        twice = first_repeated(batches.schema.names)
         if twice is not None:
             yield Problem(
                 place=file, field=twice, problem="is the name of two columns; names are unique"
             )
             return
-        for line, values in enumerate(parquet_rows(source, table), start=1):
+        for line, values in enumerate(parquet_rows(batches), start=1):
             if isinstance(values, str):
                 yield Problem(place=file, line=line, field="(row)", problem=values)
             else:

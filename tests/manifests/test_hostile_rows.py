@@ -15,6 +15,8 @@ from input_kit import row
 from manifests import catalog, manifest_limits, parquet_rows, readers
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
+from manifests.locations import LocationError
+from manifests.parquet_child import stream_file
 from manifests.readers import RawRow, read_rows
 from manifests.row_check import RowChecker
 from manifests.wording import MAX_FINDINGS
@@ -81,11 +83,11 @@ def test_bytes_that_unpack_to_too_many_end_as_a_problem(check, tmp_path, monkeyp
     assert "10,000 unpacked bytes" in check(path).problems[-1].problem
 
 
-def test_a_parquet_file_of_more_rows_than_are_read_is_refused_unread(check, tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest_limits, "MAX_LINES", 100)
-    path = write(tmp_path / "m.parquet", [row(seed=seed) for seed in range(101)])
+def test_a_parquet_file_of_more_rows_than_are_read_is_refused_unread(check, tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"prompt": pa.nulls(10_000_001)}), path)
     (problem,) = check(path).problems
-    assert "has 101 rows and at most 100 are read" in problem.problem
+    assert "has 10,000,001 rows and at most 10,000,000 are read" in problem.problem
 
 
 def test_a_parquet_list_of_very_many_values_is_refused_unread(check, tmp_path):
@@ -154,8 +156,9 @@ def test_a_row_group_of_too_many_values_is_refused_by_its_header(tmp_path, monke
     monkeypatch.setattr(manifest_limits, "MAX_GROUP_VALUES", 1000)
     path = tmp_path / "m.parquet"
     pq.write_table(pa.table({"x": [[0] * 60] * 20}), path)
-    (problem,) = read_rows(str(path))
-    assert "holds 1,200 values in one row group; at most 1,000 are read" in str(problem)
+    sentence = "holds 1,200 values in one row group; at most 1,000 are read"
+    with pytest.raises(LocationError, match=sentence):
+        stream_file(str(path), io.BytesIO())
 
 
 def test_a_catalog_as_a_parquet_file_has_the_same_limits(tmp_path, monkeypatch):
