@@ -4,7 +4,7 @@ Reads rows (Parquet, CSV, JSONL), the LoRA catalog and LoRA file headers; report
 at once; gives each row a key that is the hash of everything that changes its pixels. Loads in a
 moment: neither torch nor Ray nor any model library is imported here.
 
-    rows         parquet_rows, manifest_limits > readers;
+    rows         parquet_child > guarded_parquet; parquet_rows, manifest_limits > readers;
                  row_schema, row_loras, regions > row_rules > row_check > check, resolved, keys
     LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
                  lora_layers, lora_names, other_adapters; lora_family

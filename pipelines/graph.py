@@ -60,8 +60,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
         StorageError, LeaseLostError, DamagedFileError: A stage met it.
         Exception: The machinery failed; rows that are committed stay so.
     """
-    # Set here because importing ray.data sets it; its files keep the whole log.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    _silence_console()
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -108,6 +107,16 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
             yield from read_receipts(batch)
     except RayTaskError as error:
         raise _own_error(error) from error
+
+
+def _silence_console() -> None:
+    """Keep Ray Data's log to its files; what ends a run is raised, and needs no second traceback.
+
+    Not done earlier, because importing ``ray.data`` sets its logging up.
+    """
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
 
 
 def _own_error(error: RayTaskError) -> Exception:

@@ -170,6 +170,7 @@ def open_parquet(storage: Storage, name: str) -> Generator[pq.ParquetFile]:
             written_as = (file.metadata.metadata or {}).get(_NAME, name.encode()).decode()
             if written_as != name:
                 raise ValueError(f"the content of {written_as}")
+            _check_types(file.schema_arrow)
             yield file
 
 
@@ -177,6 +178,14 @@ def read_table(storage: Storage, name: str, columns: Sequence[str] | None = None
     """Return columns of a Parquet file of the output (None: all); errors as ``open_parquet``."""
     with open_parquet(storage, name) as file:
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
+
+
+def _check_types(fields: Iterable[pa.Field]) -> None:
+    """Refuse types that programs register with Arrow; Ray's unpickles what its values hold."""
+    for field in fields:
+        if isinstance(field.type, pa.BaseExtensionType):
+            raise TypeError(f"column {field.name} has the type {field.type}")
+        _check_types(field.type.field(n) for n in range(field.type.num_fields))
 
 
 def _with_footer_digest(content: bytes) -> bytes:

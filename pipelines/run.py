@@ -7,6 +7,7 @@ Image files that are missing or of another size are written again from their row
 counts as made has its image.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from pipelines.accounting import Account
@@ -66,7 +67,12 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
             return _nothing_to_make(request, plan, before, run_id)
         run = Run(request, observer, before, plan, run_id)
         with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
-            return _made(run, lease, _shares(request.resources, cluster), is_sealed=is_sealed)
+            shares = _shares(request.resources, cluster)
+            try:
+                return _made(run, lease, shares, is_sealed=is_sealed)
+            except PlaceError as error:
+                # It could be used when the run began, so it may be possible again.
+                raise StorageError(str(error)) from error
 
 
 def _nothing_to_make(request: RunRequest, plan: Plan, ledger: Ledger, run_id: str) -> Account:
@@ -86,12 +92,11 @@ def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Acc
             # The output is another's now: nothing but this run's own record is touched.
             run.end("superseded", lost)
             raise lost from error
-        account = run.finish(_state_after(error), error)
-        if isinstance(error, TooManyFailuresError):
-            error.account = account
-        if isinstance(error, PlaceError):
-            # It could be used when the run began, so it may be possible again.
-            raise StorageError(str(error)) from error
+        # A store that broke the run may refuse its record as well; what broke it is the reason.
+        with suppress(StorageError):
+            account = run.finish(_state_after(error), error)
+            if isinstance(error, TooManyFailuresError):
+                error.account = account
         raise
     lost = _lost(lease)
     if lost is not None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -119,6 +120,32 @@ def test_what_is_no_json_object_is_named(disk: LocalStorage, content: bytes):
     disk.put("runs/c.json", content)
     with pytest.raises(DamagedFileError, match=r"runs/c\.json is damaged"):
         read_json(disk, "runs/c.json", dict)
+
+
+class Loaded(pa.ExtensionType):
+    """A type that does something when a file names it, as Ray's does."""
+
+    def __init__(self) -> None:
+        super().__init__(pa.binary(), "tests.loaded")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage: pa.DataType, serialized: bytes) -> "Loaded":
+        return cls()
+
+
+@pytest.mark.parametrize("nest", [lambda kind: kind, lambda kind: pa.list_(pa.field("x", kind))])
+def test_a_type_that_a_program_registered_is_not_read(disk: LocalStorage, nest: Any):
+    pa.register_extension_type(Loaded())
+    try:
+        schema = pa.schema([("image", nest(Loaded()))])
+        disk.put("rows/d.parquet", encode_parquet("rows/d.parquet", [], schema))
+        with pytest.raises(DamagedFileError, match=r"d\.parquet .*column \w+ has the type"):
+            read_table(disk, "rows/d.parquet")
+    finally:
+        pa.unregister_extension_type("tests.loaded")
 
 
 def test_a_missing_file_is_no_damage(disk: LocalStorage):
