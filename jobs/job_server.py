@@ -168,7 +168,7 @@ def open_job_server(address: str | None) -> JobServer:
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that the cluster has"
         ) from error
     except ValueError as error:
-        raise ServerRefusesError(f"{told} is no job server's: {_first_line(error)}") from error
+        raise ServerRefusesError(f"{told} is not an address: {_first_line(error)}") from error
     except (RuntimeError, OSError) as error:
         raise ServerError(f"the job server at {told} refuses: {_first_line(error)}") from error
     return RayJobServer(client, client.get_address())

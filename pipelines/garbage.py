@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.attempts import ATTEMPTS_FOLDER
+from pipelines.durable_files import UNFINISHED
 from pipelines.lease import HeldLease, LeaseTimes, acquire
 from pipelines.lease_record import earlier_leases
 from pipelines.ledger import Ledger, read_ledger
-from pipelines.local_storage import UNFINISHED
 from pipelines.output_files import DAMAGED_FOLDER
 from pipelines.run_record import new_run_id
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units

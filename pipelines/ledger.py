@@ -3,8 +3,8 @@
 There is no state beside the data: a key is made if a committed unit holds its image; its attempts
 are counted in the units' footers. Delete a unit's file and its rows are made again.
 
-A unit that is damaged may hold any rows, so whoever is about to make rows must not go past it
-(``read_ledger`` refuses), and whoever only looks can say so and use the rest (``survey``).
+A unit that is damaged may hold any rows, so a run must not make rows without it (``read_ledger``
+refuses). A command that only looks can name it and use the rest (``survey``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,12 +1,9 @@
 """A run's output on a disk; ``storage`` says what its methods promise.
 
-How a write survives a power cut: the content is written under a hidden name and synced, then gets
-its own name, then the folder that holds the name is synced, and the folders above it. Several files
-are first all written and then all synced, because the file system then has to empty its journal
-once and not once a file. All of it goes through ``os``, where the tests record it.
+Several files are first all written and then all synced, because the file system then has to empty
+its journal once and not once a file; ``durable_files`` has the steps.
 """
 
-import errno
 import os
 import secrets
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -15,17 +12,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipelines.disk_errors import disk_sentences
-from pipelines.storage_error import PlaceError
+from pipelines.durable_files import (
+    UNFINISHED,
+    create_file,
+    make_folder,
+    open_new,
+    remove_files,
+    sync_file,
+    sync_folder,
+    write_hidden,
+)
 
-__all__ = ["UNFINISHED", "LocalStorage"]
-
-UNFINISHED = ".writing-"
-"""How the name of a write begins until it is done."""
-
-_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
-"""Answers of file systems that know no sync of a folder, or have nothing to sync."""
-
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+__all__ = ["LocalStorage"]
 
 
 class LocalStorage:
@@ -56,23 +54,23 @@ class LocalStorage:
         try:
             for name, target in targets.items():
                 with disk_sentences(str(target), "written"):
-                    hidden[name] = _write_hidden(target, files[name])
+                    hidden[name] = write_hidden(target, files[name])
             for name, path in hidden.items():
                 with disk_sentences(str(targets[name]), "written"):
-                    _sync(path)
+                    sync_file(path)
             for name, target in targets.items():
                 with disk_sentences(str(target), "written"):
                     hidden[name].replace(target)
                     del hidden[name]
             self._sync_folders(target.parent for target in targets.values())
         finally:
-            _remove(hidden.values())
+            remove_files(hidden.values())
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write a file unless there is one; return whether it was ours."""
         target = self._path(name)
         with disk_sentences(str(target), "written"):
-            is_ours = not target.exists() and _create(target, content)
+            is_ours = not target.exists() and create_file(target, content)
             self._sync_folders([target.parent])
             return is_ours
 
@@ -80,7 +78,7 @@ class LocalStorage:
         """Leave an empty file whose name is its content; a power cut may take it away."""
         target = self._path(name)
         with disk_sentences(str(target), "written"):
-            os.close(_open_new(target))
+            os.close(open_new(target))
 
     def move(self, name: str, target: str) -> None:
         """Give a file another name; FileNotFoundError if there is none."""
@@ -88,7 +86,7 @@ class LocalStorage:
         with disk_sentences(str(source), "read"):
             source.lstat()
         with disk_sentences(str(goal), "written"):
-            _make_folder(goal.parent)
+            make_folder(goal.parent)
             source.rename(goal)
             self._sync_folders([goal.parent, source.parent])
 
@@ -167,7 +165,7 @@ class LocalStorage:
             path.parent.rmdir()
 
     def settle(self, folder: str) -> None:
-        """Make what is directly in ``folder`` survive a power cut, whoever wrote it."""
+        """Make what is directly in ``folder`` survive a power cut, also what others wrote."""
         path = self._root / folder
         with disk_sentences(str(path), "read"):
             if path.is_dir():
@@ -183,7 +181,7 @@ class LocalStorage:
                 for path in reversed(missing):
                     path.mkdir()
                     added.append(path)
-                _create(probe, b"probe")
+                create_file(probe, b"probe")
             finally:
                 with suppress(OSError):
                     probe.unlink()
@@ -205,7 +203,7 @@ class LocalStorage:
     def _sync_folders(self, folders: Iterable[Path]) -> None:
         """Make the names in ``folders`` survive a power cut, and the names of the folders.
 
-        Those above are synced whoever made them: another process may not have come to it yet.
+        Those above are synced even if another process made them: it may not have come to that yet.
         """
         chain: dict[Path, None] = {}
         for folder in folders:
@@ -215,94 +213,10 @@ class LocalStorage:
                 above = above.parent
         for folder in (*chain, self._root, self._root.parent):
             with disk_sentences(str(folder), "written"):
-                _sync_folder(folder)
+                sync_folder(folder)
 
 
 @contextmanager
 def _opened(path: Path) -> Generator[BinaryIO]:
     with disk_sentences(str(path), "read"), path.open("rb") as file:
         yield file
-
-
-def _create(target: Path, content: bytes) -> bool:
-    """Create a file with its content synced; return whether its name was free."""
-    hidden = _write_hidden(target, content)
-    try:
-        _sync(hidden)
-        os.link(hidden, target)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno in _NO_LINKS:
-            raise PlaceError(
-                f"{target} cannot be committed: its file system has no hard links "
-                f"({error.strerror}); name an output on another disk, or in a bucket"
-            ) from error
-        raise
-    finally:
-        _remove([hidden])
-    return True
-
-
-def _write_hidden(target: Path, content: bytes) -> Path:
-    """Write the content beside ``target`` under a hidden name; return it. Nothing is synced."""
-    hidden = target.with_name(f"{UNFINISHED}{secrets.token_hex(8)}-{target.name}")
-    handle = _open_new(hidden)
-    try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-    except OSError:
-        _remove([hidden])
-        raise
-    finally:
-        os.close(handle)
-    return hidden
-
-
-def _open_new(path: Path) -> int:
-    """Open a new file for writing, in a folder that may have to be made."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    _make_folder(path.parent)
-    try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        # Somebody removed the folder because it was empty.
-        _make_folder(path.parent)
-        return os.open(path, flags, 0o666)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and what is missing above it; a new name is synced at once."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    with suppress(FileExistsError):
-        folder.mkdir()
-        _sync_folder(folder.parent)
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-
-
-def _sync(path: Path) -> None:
-    # Opened again: the files of a unit may be more than a process may hold open.
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        _sync(folder)
-    except OSError as error:
-        # A folder above that may not be read was not made by us.
-        if error.errno not in (*_NO_SYNC, errno.EACCES):
-            raise
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            path.unlink()

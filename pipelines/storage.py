@@ -1,9 +1,9 @@
 """The storage interface: replace files, create a file only if it is absent, read, list.
 
 The durability rule, which every method below keeps: **when a write returns, it survives a power
-cut**, its name included. So whoever writes data first and then the record that names it (images
-before the unit that commits them, plans before the lease that speaks of them) never has a record
-of something that is gone. ``mark`` is the one exception, and says so.
+cut**, its name included. So data is written first and then the record that names it (images
+before the unit that commits them, plans before the lease that speaks of them), and no record is of
+something that is gone. ``mark`` is the one exception, and says so.
 
 Names are relative, with ``/``; names that begin with a dot are unfinished writes and never listed.
 """
@@ -80,7 +80,7 @@ class Storage(Protocol):
         ...
 
     def settle(self, folder: str) -> None:
-        """Make what is directly in ``folder`` survive a power cut, whoever wrote it.
+        """Make what is directly in ``folder`` survive a power cut, also what others wrote.
 
         A process that was killed may have named a file and not come to the rest.
         """
