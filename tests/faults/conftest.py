@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 from faults.kit import TESTS, Drivers, Record, Settings, Sum
-from faults.table import Line, write_table
-
-LINES = pytest.StashKey[list[Line]]()
+from faults.table import Line, tables_of
 
 
 @pytest.fixture
@@ -57,11 +55,9 @@ def record(request: pytest.FixtureRequest) -> Record:
             total=total,
             bound=bound,
         )
-        lines = request.config.stash.setdefault(LINES, [])
-        lines.append(line)
-        place = os.environ.get("CLORA_FAULTS_TABLE")
-        if place:
-            write_table(Path(place), lines)
+        tables = tables_of(request.config)
+        tables.lines.append(line)
+        tables.write()
         assert total.lost == 0, total
         assert total.doubled == 0, total
         assert total.problems == (), total

@@ -1,11 +1,13 @@
-"""The table of ``docs/faults.md``, written from what the tests measured."""
+"""The tables of ``docs/faults.md``, written from what the tests measured."""
 
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+from faults.damage_table import Answer, damage_section
 from faults.kit import Sum
 
 HEAD = """\
@@ -35,8 +37,31 @@ class Line:
     bound: int
 
 
-def write_table(place: Path, lines: Sequence[Line]) -> None:
-    """Write the table, sorted by fault."""
+@dataclass(frozen=True)
+class Tables:
+    """What was measured so far, by tests in any order; ``CLORA_FAULTS_TABLE`` names the file."""
+
+    lines: list[Line] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+    def write(self) -> None:
+        """Write the file, if one is named."""
+        place = os.environ.get("CLORA_FAULTS_TABLE")
+        if place:
+            damaged = damage_section(self.answers) if self.answers else ""
+            Path(place).write_text(_fault_table(self.lines) + damaged)
+
+
+TABLES = pytest.StashKey[Tables]()
+
+
+def tables_of(config: pytest.Config) -> Tables:
+    """Return the tables that all tests of a session share."""
+    return config.stash.setdefault(TABLES, Tables())
+
+
+def _fault_table(lines: Sequence[Line]) -> str:
+    """Return the head and the table of faults, sorted by fault."""
     rows = ["| fault | output | runs | rows | failed | lost | doubled | waste | bound |"]
     rows.append("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for line in sorted(lines, key=lambda line: line.fault):
@@ -52,4 +77,4 @@ def write_table(place: Path, lines: Sequence[Line]) -> None:
         f"\nMeasured once each on {os.cpu_count()} shared CPU cores, {platform.system()}, "
         f"Python {platform.python_version()}.\n"
     )
-    place.write_text(HEAD + "\n".join(rows) + "\n" + machine)
+    return HEAD + "\n".join(rows) + "\n" + machine

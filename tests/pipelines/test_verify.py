@@ -76,7 +76,7 @@ def test_an_image_that_was_changed_in_the_table_is_told(
     storage: Storage, capfd: pytest.CaptureFixture[str]
 ):
     with unit_rows(storage, "u2") as file:
-        table, footer = file.read(), read_footer(file, rows_name("u2"))
+        table, footer = file.read(), read_footer(file.metadata, rows_name("u2"))
     values = table.to_pylist()
     values[0]["image"]["bytes"] += b"x"
     changed = type(table).from_pylist(values, schema=table.schema)
