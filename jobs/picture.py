@@ -49,7 +49,10 @@ def read_picture(path: Path) -> Picture:
             pixels = np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist; check the path") from None
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (
+        # The last is what Pillow says of a PNG whose chunks are not where they should be.
+        OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError,
+    ) as error:  # fmt: skip
         raise PictureError(f"{path} is not a picture that can be read: {error}") from error
     try:
         recipe = json.loads(texts["clora"])

@@ -24,8 +24,8 @@ __all__ = [
     "damaged_images",
     "image_name",
     "read_image",
-    "restore_images",
     "restore_images_of",
+    "restore_lost_images",
     "unit_images",
 ]
 
@@ -123,8 +123,8 @@ def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     )
 
 
-def restore_images(storage: Storage, keys: Collection[str]) -> list[str]:
-    """Write image files again from the units that hold ``keys``; return their names.
+def restore_lost_images(storage: Storage, keys: Collection[str], *, note: Note) -> None:
+    """Write the image files of ``keys`` again from their units, and say so in a sentence.
 
     Raises:
         DamagedFileError: A unit that holds one is damaged.
@@ -137,11 +137,16 @@ def restore_images(storage: Storage, keys: Collection[str]) -> list[str]:
         here = wanted.intersection(read_unit(storage, name)[0])
         restored += restore_images_of(storage, name, here)
         wanted -= here
-    return restored
+    if restored:
+        note(
+            f"{len(restored):,} image file(s) of {storage.uri} were missing or of another size, "
+            f"and were written again from their rows: {restored[0]}"
+            + (", ..." if len(restored) > 1 else "")
+        )
 
 
 def restore_images_of(storage: Storage, unit: str, keys: Collection[str]) -> list[str]:
-    """Write the image files of some rows of a unit again; errors as ``restore_images``."""
+    """Write the image files of some rows of a unit again; return their names; errors as above."""
     if not keys:
         return []
     found = {image_name(key): content for key, content in unit_images(storage, unit) if key in keys}

@@ -36,6 +36,7 @@ ERRORS_FOLDER = "errors"
 
 _FOOTER_KEY = b"clora.unit"
 _ROWS_PER_GROUP = 100
+_ERROR_NAMES: frozenset[str] = frozenset(ERRORS.names) - {"failed_at"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +119,20 @@ def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:
     footer = UnitFooter(**json.loads(text))
     if footer.unit_id != unit_id_of(name):
         raise ValueError(f"the content of unit {footer.unit_id}")
+    for error in footer.errors:
+        if frozenset(error) != _ERROR_NAMES:
+            raise ValueError(f"a failure with {', '.join(error)}")
+    # Arrow refuses values of other types than it wrote.
+    _error_table(footer)
+    pa.array(footer.image_sizes, pa.int64())
     return footer
 
 
 def encode_errors(footer: UnitFooter) -> bytes:
     """Return the Parquet file of a unit's failures."""
+    return encode_parquet(errors_name(footer.unit_id), [_error_table(footer)], ERRORS)
+
+
+def _error_table(footer: UnitFooter) -> pa.Table:
     failed_at = {"failed_at": footer.failed_at_ms}
-    table = pa.Table.from_pylist([{**error, **failed_at} for error in footer.errors], schema=ERRORS)
-    return encode_parquet(errors_name(footer.unit_id), [table], ERRORS)
+    return pa.Table.from_pylist([{**error, **failed_at} for error in footer.errors], schema=ERRORS)

@@ -1,5 +1,6 @@
 """The committed rows of an output as one table, without their images."""
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +14,9 @@ from pipelines.storage import Storage
 __all__ = ["read_rows"]
 
 _NUM_READERS = 16
+
+
+_JSON_COLUMNS = ("sampler_json", "carried_json", "versions_json")
 
 
 def read_rows(
@@ -36,7 +40,7 @@ def read_rows(
     def read(name: str) -> pa.Table | DamagedFileError:
         try:
             with naming_damage(storage, name):
-                return read_table(storage, name, columns).cast(schema)
+                return _checked(read_table(storage, name, columns).cast(schema))
         except DamagedFileError as error:
             return error
         except FileNotFoundError:
@@ -54,3 +58,12 @@ def read_rows(
         else:
             skip(table)
     return pa.concat_tables(tables)
+
+
+def _checked(rows: pa.Table) -> pa.Table:
+    """Return the rows; ValueError if a column of JSON holds none, which old files do not notice."""
+    for name in _JSON_COLUMNS:
+        if name in rows.column_names:
+            for text in rows[name].unique().to_pylist():
+                json.loads(text or "null")
+    return rows

@@ -54,7 +54,7 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
         LeaseHeldError: A run works on the output.
     """
     run_id = f"{new_run_id(datetime.now(UTC))}-repair"
-    with acquire(storage, run_id, times=times, note=note) as lease:
+    with acquire(_owner(storage), run_id, times=times, note=note) as lease:
         steps = _Steps(run_id)
         outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
         for output in outputs:
@@ -99,8 +99,23 @@ class _Steps:
     def set_aside(self, storage: Storage, damage: DamagedFileError) -> None:
         """Move a damaged file where nothing reads it."""
         target = f"{DAMAGED_FOLDER}/{self._run_id}/{damage.name}"
-        storage.move(damage.name, target)
-        self.moved.append((damage, target))
+        try:
+            storage.move(damage.name, target)
+        except FileNotFoundError:
+            # A copy that is missing, and is written again.
+            self.restored.append(f"{storage.uri}/{damage.name}")
+        else:
+            self.moved.append((damage, target))
+
+
+def _owner(storage: Storage) -> Storage:
+    """Return the output whose lease guards ``storage``: references in an output have none."""
+    above, _, folder = storage.uri.rpartition("/references/")
+    if above and folder and "/" not in folder:
+        output = open_storage(above)
+        if output.list(LEASES_FOLDER, ".json"):
+            return output
+    return storage
 
 
 def _shut_out_all(storage: Storage, lease: HeldLease, run_id: str, note: Note) -> None:

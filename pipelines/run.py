@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from pipelines.accounting import Account
 from pipelines.cluster_session import Cluster, cluster_session
-from pipelines.committed_image import damaged_images, image_name, restore_images
+from pipelines.committed_image import damaged_images, restore_lost_images
 from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import HeldLease, LeaseLostError, acquire
@@ -48,23 +48,17 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
     seen = latest_lease(storage)
     before = read_ledger(storage)
     damaged = damaged_images(storage, before)
-    plan = plan_rows(request, before)
+    plan = plan_rows(request, before, note=observer.note)
     run_id = request.run_id or new_run_id(datetime.now(UTC))
     if not plan.num_rows and not damaged:
-        return _nothing_to_make(request, plan, before, run_id)
+        return _nothing_to_make(request, observer, plan, before, run_id)
     with acquire(storage, run_id, times=request.lease_times, note=observer.note) as lease:
-        if damaged:
-            restored = restore_images(storage, damaged)
-            observer.note(
-                f"{len(restored):,} image file(s) of {storage.uri} were missing or of another "
-                f"size, and were written again from their rows: {image_name(damaged[0])}"
-                + (", ..." if len(damaged) > 1 else "")
-            )
+        restore_lost_images(storage, damaged, note=observer.note)
         before, plan, is_sealed = sealed_plan(
             request, lease, run_id, before, plan, seen, observer.note
         )
         if not plan.num_rows:
-            return _nothing_to_make(request, plan, before, run_id)
+            return _nothing_to_make(request, observer, plan, before, run_id)
         run = Run(request, observer, before, plan, run_id)
         with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
             shares = _shares(request.resources, cluster)
@@ -75,10 +69,12 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
                 raise StorageError(str(error)) from error
 
 
-def _nothing_to_make(request: RunRequest, plan: Plan, ledger: Ledger, run_id: str) -> Account:
+def _nothing_to_make(
+    request: RunRequest, observer: Observer, plan: Plan, ledger: Ledger, run_id: str
+) -> Account:
     restore_errors(request.storage, ledger)
     account = manifest_account(request, plan, ledger, ledger)
-    record_nothing_to_make(request, account, run_id)
+    record_nothing_to_make(request, account, run_id, note=observer.note)
     return account
 
 

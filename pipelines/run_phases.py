@@ -1,7 +1,7 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -10,11 +10,12 @@ from manifests.resolved import ResolvedRow
 from pipelines.accounting import Account, take_account
 from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
+from pipelines.committed_image import damaged_images, restore_lost_images
 from pipelines.damages import Damages
 from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import Fence, HeldLease
-from pipelines.ledger import Ledger, restore_errors, survey
+from pipelines.ledger import Ledger, read_ledger, restore_errors, survey
 from pipelines.metrics import RunMetrics
 from pipelines.output_files import encode_parquet
 from pipelines.plan import Plan
@@ -95,6 +96,8 @@ class Run:
         if plan is None:
             return none
         storage = request.references_storage
+        lost = damaged_images(storage, read_ledger(storage))
+        restore_lost_images(storage, lost, note=self._observer.note)
         if plan.num_rows:
             name = plan_name(self._record.run_id, "references")
             _write_plan(request.storage, name, plan)
@@ -205,12 +208,14 @@ def new_record(request: RunRequest, run_id: str) -> RunRecord:
     )
 
 
-def record_nothing_to_make(request: RunRequest, account: Account, run_id: str) -> None:
+def record_nothing_to_make(
+    request: RunRequest, account: Account, run_id: str, *, note: Callable[[str], None]
+) -> None:
     """Record that a manifest was asked for of which nothing is to be made, if it is another one.
 
     What an output is asked for is what its latest run was asked for.
     """
-    records = read_run_records(request.storage, skip=lambda _: None)
+    records = read_run_records(request.storage, skip=Damages(note=note).skip)
     name = write_asked(request.storage, request.rows)
     if records and records[-1]["manifest"] == name:
         return

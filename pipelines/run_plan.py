@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from manifests.resolved import ResolvedRow
 from pipelines.asked_rows import read_asked
+from pipelines.damages import Damages
 from pipelines.lease import HeldLease
 from pipelines.lease_record import LeaseRecord, earlier_leases
 from pipelines.ledger import Ledger, read_ledger
@@ -20,15 +21,22 @@ from pipelines.storage import Storage
 __all__ = ["plan_references", "plan_rows", "sealed_plan", "wanted_references"]
 
 
-def plan_rows(request: RunRequest, ledger: Ledger) -> Plan:
+def plan_rows(
+    request: RunRequest, ledger: Ledger, *, note: Callable[[str], None] = lambda _: None
+) -> Plan:
     """Return the plan of the manifest's rows, given what is made and what failed.
 
     With ``only_failed`` these are the rows that failed, and those that are new since the last run
     of the whole manifest: a row that was corrected is another row.
+
+    Args:
+        request: What is asked for.
+        ledger: Of the output.
+        note: Gets a sentence for each record of a run that is damaged.
     """
     if not request.only_failed:
         return _plan(request.rows, ledger, request.resources)
-    asked = _asked_before(request.storage)
+    asked = _asked_before(request.storage, note)
     again = [
         row
         for row in request.rows
@@ -37,19 +45,24 @@ def plan_rows(request: RunRequest, ledger: Ledger) -> Plan:
     return _plan(again, ledger, replace(request.resources, max_attempts=None))
 
 
-def _asked_before(storage: Storage) -> set[str] | None:
+def _asked_before(storage: Storage, note: Callable[[str], None]) -> set[str] | None:
     """Return the keys that the last run of a whole manifest was asked for; None if unknown.
 
     A row that failed and was corrected has another key, which is not among them.
     """
-    records = read_run_records(storage, skip=lambda _: None)
+    damages = Damages(note=note)
+    records = read_run_records(storage, skip=damages.skip)
     names = [record["manifest"] for record in records if not record["only_failed"]]
-    if not names or names[-1] is None:
+    # A damaged record may be that of the last run.
+    if damages.left_out or not names or names[-1] is None:
         return None
     try:
         return set(read_asked(storage, names[-1])["key"].to_pylist())
-    except (FileNotFoundError, DamagedFileError):
-        return None
+    except DamagedFileError as error:
+        damages.skip(error)
+    except FileNotFoundError:
+        damages.skip(DamagedFileError(storage.uri, names[-1], "is missing"))
+    return None
 
 
 def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
@@ -90,7 +103,7 @@ def sealed_plan(
     while True:
         if not is_current:
             before = read_ledger(storage)
-            plan = plan_rows(request, before)
+            plan = plan_rows(request, before, note=note)
         rivals = find_rivals(
             earlier,
             settled=before.unit_ids.union(plan.unit_ids),

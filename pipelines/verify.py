@@ -21,7 +21,7 @@ from pipelines.committed_unit import ERRORS_FOLDER, ROWS_FOLDER, read_footer
 from pipelines.edition import read_edition
 from pipelines.editions import EDITIONS_FOLDER, LATEST, edition_name
 from pipelines.lease_record import all_leases, lease_name
-from pipelines.output_files import DamagedFileError, open_parquet, read_json
+from pipelines.output_files import DAMAGED_FOLDER, DamagedFileError, open_parquet, read_json
 from pipelines.run_record import read_run_records
 from pipelines.seal import PLANS_FOLDER
 from pipelines.storage import Storage
@@ -99,13 +99,18 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
     except DamagedFileError as error:
         yield error
     except FileNotFoundError:
-        return
+        if storage.list(EDITIONS_FOLDER, ".parquet"):
+            yield DamagedFileError(storage.uri, LATEST, "is missing")
 
 
 def nested_outputs(storage: Storage) -> list[str]:
     """Return the folders below ``references`` that are outputs of their own."""
     marker = f"/{ROWS_FOLDER}/unit-"
-    names = (name for name in storage.walk("references") if marker in name)
+    names = (
+        name
+        for name in storage.walk("references")
+        if marker in name and f"/{DAMAGED_FOLDER}/" not in name
+    )
     return sorted({name.partition(marker)[0] for name in names})
 
 

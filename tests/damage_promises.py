@@ -35,9 +35,10 @@ _CHECKED = {
     **_UNITS, **_RECORDS,
     **dict.fromkeys(
         ("errors", "plan of images", "plan of references", "centroids", "manifest", "lease",
-         "earlier lease", "edition", "earlier edition", "latest.json"),
+         "earlier lease", "edition", "earlier edition"),
         _present,
     ),
+    "latest.json": _always,
     "image": _always,
     "reference image": _always,
 }  # fmt: skip

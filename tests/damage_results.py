@@ -101,7 +101,9 @@ def _not_made(outcome: Outcome) -> Iterator[str]:
     num_made, num_asked = len(ledger.made), NUM_ASKED[case.world]
     if num_made != num_asked or ledger.num_doubled:
         yield f"ends with 0, {num_made} of {num_asked} made, {ledger.num_doubled} doubled"
-    is_unseen = case.kind == "image" and outcome.keeps_size
+    is_unseen = case.kind in ("image", "reference image") and outcome.keeps_size
+    # Where nothing is to be made no reference is needed, and none is looked at.
+    is_unseen |= case.world == "whole" and case.kind.startswith("reference")
     for folder in ("", *nested_outputs(storage)):
         for check in verify_units(LocalStorage(outcome.run.world.out / folder)):
             for problem in check.problems:

@@ -34,8 +34,9 @@ Which damage each command promises to see:
   units again.
 - `compose`, `retry` and `catalog` see every damaged unit and are refused until it is repaired. They
   restore images that are missing or of another size, errors and manifests. When they make rows,
-  they see the lease and the plan of a run before them, and damaged units of the references.
-  `catalog` sees a damaged newest edition, and publishes another after it.
+  they see the lease and the plan of a run before them, and damaged units of the references, whose
+  lost images they restore; where nothing is to be made they do not look at references. `catalog`
+  sees a damaged newest edition, and publishes another after it.
 - `plan` sees every damaged unit, also of the references, and is refused.
 - `status` sees damaged units, run records and manifests, and images that are missing or of another
   size.
