@@ -11,16 +11,47 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+from crash_world import Notes, World, publish
 from engine_kit import FakeEngine, FakeEngineSource, Watcher, request
 from faults.killing_storage import KillingStorage, Trap
-from faults.kit import Settings, manifest
+from faults.kit import Settings, manifest, references
 from faults.nodes import several_nodes, weighed_down
+from faults.unsynced_storage import UnsyncedStorage
+from inline_engine import run_inline
+from output_checks import Fact
 
 from pipelines.engine import LoadEngine
 from pipelines.lease import LeaseHeldError, LeaseLostError, LeaseTimes
+from pipelines.receipts import Receipt
+from pipelines.repair import repair_output
 from pipelines.request import Resources
 from pipelines.run import compose_rows
 from pipelines.storage import Storage, open_storage
+
+
+class Told:
+    """Writes down what the driver was told, at once and on another disk."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def note(self, value: Fact) -> None:
+        with self._place.open("a") as file:
+            file.write(json.dumps(value) + "\n")
+
+
+class Teller(Watcher):
+    """Notes every unit whose receipt comes."""
+
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self._notes = notes
+
+    def stored(self, receipt: Receipt) -> None:
+        super().stored(receipt)
+        output = "references" if self.phases[-1][0] == "references" else ""
+        self._notes.note(("unit", output, receipt.unit_id))
 
 
 class BrokenStart(FakeEngineSource):
@@ -43,34 +74,47 @@ def main(path: Path) -> None:
     if settings.point is not None:
         trap = Trap(settings.point, settings.victim, Path(settings.sprung))
         storage = KillingStorage(settings.out, trap, os.getpid())
-    changes: dict[str, Any] = {}
+    if not settings.syncs:
+        storage = UnsyncedStorage(Path(settings.out))
+    times = LeaseTimes(beat_s=settings.beat_s, silence_s=settings.silence_s)
+    if settings.repairs:
+        repair_output(storage, times=times, note=print)
+        print(json.dumps({"outcome": "finished"}))
+        return
+    if settings.is_inline:
+        run_inline(pytest.MonkeyPatch())
+    changes: dict[str, Any] = {"references": references(settings), "references_storage": storage}
     if settings.broken_start:
         source = BrokenStart(Path(settings.sprung), Path(settings.log), settings.seconds_a_row)
         changes["make_engine"] = lambda _shares: _as_loader(source)
+    if settings.num_references:
+        changes["references_storage"] = open_storage(f"{settings.out}/references")
+    notes = Told(Path(settings.told)) if settings.told else None
     asked = request(
         Path("/unused"),
         manifest(settings),
         log=Path(settings.log),
         storage=storage,
-        references_storage=storage,
-        references={},
         seconds_a_row=settings.seconds_a_row,
         resources=Resources(
             rows_per_unit=settings.rows_per_unit,
             actors=settings.actors,
             cpus_per_actor=settings.cpus_per_actor,
         ),
-        lease_times=LeaseTimes(beat_s=settings.beat_s, silence_s=settings.silence_s),
+        lease_times=times,
         **changes,
     )
     own_cluster = settings.num_nodes or settings.spill_folder
     cluster = several_nodes(settings) if own_cluster else nullcontext()
     try:
         with cluster as address, weighed_down(address, settings):
-            account = compose_rows(asked, Watcher(), address=address)
+            watcher = Watcher() if notes is None else Teller(notes)
+            account = compose_rows(asked, watcher, address=address)
     except (LeaseHeldError, LeaseLostError) as error:
         print(json.dumps({"outcome": type(error).__name__, "said": str(error)}))
         sys.exit(2)
+    if settings.publishes:
+        publish(manifest(settings))(World(Path(settings.out).parent, notes))
     print(json.dumps({"outcome": "finished", **asdict(account)}))
 
 

@@ -6,7 +6,7 @@ It wraps the real one and travels to workers like it, so the product needs no ho
 import errno
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipelines.storage import Storage, open_storage
 POINTS = {
     "after-claim": ("put_if_absent", "leases/", "after"),
     "after-plan": ("put", "plans/", "after"),
-    "after-mark": ("put", "attempts/", "after"),
+    "after-mark": ("mark", "attempts/", "after"),
     "after-image": ("put", "images/", "after"),
     "before-commit": ("put_if_absent", "rows/", "before"),
     "after-commit": ("put_if_absent", "rows/", "after"),
@@ -60,11 +60,23 @@ class KillingStorage:
         self._real.put(name, content)
         self._at("put", name, "after")
 
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        # One by one, so that there is a moment between two of them.
+        for name, content in files.items():
+            self.put(name, content)
+
     def put_if_absent(self, name: str, content: bytes) -> bool:
         self._at("put_if_absent", name, "before")
         is_ours = self._real.put_if_absent(name, content)
         self._at("put_if_absent", name, "after")
         return is_ours
+
+    def mark(self, name: str) -> None:
+        self._real.mark(name)
+        self._at("mark", name, "after")
+
+    def move(self, name: str, target: str) -> None:
+        self._real.move(name, target)
 
     def read(self, name: str) -> bytes:
         return self._real.read(name)
@@ -81,8 +93,17 @@ class KillingStorage:
     def walk(self, folder: str) -> Iterator[str]:
         return self._real.walk(folder)
 
+    def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
+        return self._real.sizes(folder)
+
     def delete(self, name: str) -> None:
         self._real.delete(name)
+
+    def settle(self, folder: str) -> None:
+        self._real.settle(folder)
+
+    def check_writable(self) -> None:
+        self._real.check_writable()
 
     def _at(self, call: str, name: str, when: str) -> None:
         wanted = POINTS[self._trap.point]

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine_kit import SIDE_PX, lora, row
+from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, lora, row
 
 from manifests.resolved import ResolvedRow
 from pipelines.lease_record import latest_lease
 from pipelines.ledger import read_ledger
+from pipelines.references import ReferenceSettings
 from pipelines.storage import Storage, open_storage
 from pipelines.verify import verify_units
 
@@ -26,7 +27,12 @@ DEADLINE_S = 240.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What a driver does; travels as JSON."""
+    """What a driver does; travels as JSON.
+
+    The last ones are for power cuts: whether it works without Ray, which takes most of a run's
+    time; references of each LoRA; whether it publishes an edition, or repairs instead of making
+    rows; whether its writes are synced; and the file, on another disk, of what the driver was told.
+    """
 
     out: str
     log: str
@@ -50,6 +56,12 @@ class Settings:
     side_px: int = SIDE_PX
     ballast_mib: int = 0
     spill_folder: str | None = None
+    is_inline: bool = False
+    num_references: int = 0
+    publishes: bool = False
+    repairs: bool = False
+    syncs: bool = True
+    told: str | None = None
 
 
 def manifest(settings: Settings) -> list[ResolvedRow]:
@@ -70,6 +82,16 @@ def _row(settings: Settings, index: int) -> ResolvedRow:
     elif kind is not None:
         changes["loras"] = (lora("fox", digest=kind),)
     return row(index, **changes)
+
+
+def references(settings: Settings) -> dict[str, ReferenceSettings]:
+    """Return how a driver with ``settings`` makes references."""
+    if not settings.num_references:
+        return {}
+    how = ReferenceSettings(
+        num_references=settings.num_references, sampler_json=SAMPLER, side_px=SIDE_PX
+    )
+    return {BASE_MODEL: how}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from faults.kit import Sum
 HEAD = """\
 # Faults
 
-What became of rows when something died or broke, written by `make faults`.
+What happened to rows when something died or broke, and what each command does about damaged files.
+Written by `make faults`.
 Every line is a test.
 *Lost* (rows that are neither made nor failed with a reason) and *doubled* (images beyond the first
 of a row) must be 0, *waste* (rows computed beyond once each) at most the bound, and `clora verify`
@@ -22,6 +23,10 @@ Rows are made by a fake sampler in milliseconds; processes, signals, Ray, files 
 (SeaweedFS) are real.
 *Disk full* is an error that the storage is made to give, a *small disk* is a real one; expired
 credentials are a refusal of the proxy before the server. Nodes are Ray nodes on one machine.
+A *power cut* stops a real ext4 or XFS file system on a loop device (`FS_IOC_SHUTDOWN`, nothing is
+flushed) at random moments; the driver is killed, what is left is mounted, and the same command runs
+again. Rows that were reported as committed before the cut must still be there, and are not made
+again.
 
 """
 
