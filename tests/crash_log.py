@@ -122,7 +122,7 @@ class Recorder:
         disk = Disk(self.start)
         for entry in self.log:
             disk.apply(entry)
-        assert disk.files("now", "now") == files_below(self._root), "the log does not tell all"
+        assert disk.files("now", "now") == files_below(self._root), "the log is not all"
 
     def _name(self, place: Any) -> str | None:
         """Return the name below the folder; None if it lies elsewhere."""

@@ -6,6 +6,7 @@ For tests that ask what is in an output after each write, or that run it hundred
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pyarrow as pa
 import pytest
 
 from pipelines import graph, run
@@ -18,8 +19,6 @@ from pipelines.schemas import PLANNED_ROW
 from pipelines.score import ScoreImages
 from pipelines.shares import Shares
 from pipelines.unit_message import UnitFacts, UnitMessage
-
-import pyarrow as pa
 
 __all__ = ["run_inline"]
 

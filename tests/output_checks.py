@@ -59,15 +59,15 @@ def _broken_rows(storage: Storage, facts: Set[tuple[str, str | int]]) -> Iterato
     }
     for what, name in facts:
         if name not in holds.get(what, {name}):
-            yield f"{name} was {what} and is not any more"
+            yield f"{what} {name}: it holds no more"
 
 
-def _broken_editions(storage: Storage, told: int) -> Iterator[str]:
+def _broken_editions(storage: Storage, learned: int) -> Iterator[str]:
     newest = newest_edition(storage, note=lambda _text: None)
     number = 0 if newest is None else newest[1].number
     named = named_edition(storage)
-    if min(number, named) < told:
-        yield f"edition {told} was the latest and is not any more"
+    if min(number, named) < learned:
+        yield f"edition {learned}: it is the latest no more"
     if named and not storage.exists(edition_name(named)):
         yield f"{LATEST} names edition {named}, which is gone"
     for line in [] if newest is None else newest[0].to_pylist():

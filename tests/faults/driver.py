@@ -30,8 +30,8 @@ from pipelines.run import compose_rows
 from pipelines.storage import Storage, open_storage
 
 
-class Told:
-    """Writes down what the driver was told, at once and on another disk."""
+class FactFile:
+    """Takes facts down at once, on another disk than the output's."""
 
     def __init__(self, place: Path) -> None:
         self._place = place
@@ -41,7 +41,7 @@ class Told:
             file.write(json.dumps(value) + "\n")
 
 
-class Teller(Watcher):
+class FactWatcher(Watcher):
     """Notes every unit whose receipt comes."""
 
     def __init__(self, notes: Notes) -> None:
@@ -89,7 +89,7 @@ def main(path: Path) -> None:
         changes["make_engine"] = lambda _shares: _as_loader(source)
     if settings.num_references:
         changes["references_storage"] = open_storage(f"{settings.out}/references")
-    notes = Told(Path(settings.told)) if settings.told else None
+    notes = FactFile(Path(settings.facts)) if settings.facts else None
     asked = request(
         Path("/unused"),
         manifest(settings),
@@ -108,7 +108,7 @@ def main(path: Path) -> None:
     cluster = several_nodes(settings) if own_cluster else nullcontext()
     try:
         with cluster as address, weighed_down(address, settings):
-            watcher = Watcher() if notes is None else Teller(notes)
+            watcher = Watcher() if notes is None else FactWatcher(notes)
             account = compose_rows(asked, watcher, address=address)
     except (LeaseHeldError, LeaseLostError) as error:
         print(json.dumps({"outcome": type(error).__name__, "said": str(error)}))

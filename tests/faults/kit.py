@@ -31,7 +31,7 @@ class Settings:
 
     The last ones are for power cuts: whether it works without Ray, which takes most of a run's
     time; references of each LoRA; whether it publishes an edition, or repairs instead of making
-    rows; whether its writes are synced; and the file, on another disk, of what the driver was told.
+    rows; whether its writes are synced; and a file on another disk for what its user learns.
     """
 
     out: str
@@ -61,7 +61,7 @@ class Settings:
     publishes: bool = False
     repairs: bool = False
     syncs: bool = True
-    told: str | None = None
+    facts: str | None = None
 
 
 def manifest(settings: Settings) -> list[ResolvedRow]:

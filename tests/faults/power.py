@@ -96,23 +96,24 @@ def unavailable(kind: str, folder: Path) -> str | None:
 
 
 def end_all(driver: subprocess.Popen[str]) -> None:
-    """Kill a driver and all that it started, as a power cut does, and wait for their end."""
-    try:
-        started = psutil.Process(driver.pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        started = []
-    # The driver first, so that it starts nothing more; then those that start others.
-    driver.kill()
-    while started:
-        for process in started:
+    """End a driver and all that it started, as a power cut does."""
+    family: set[psutil.Process] = set()
+    with _may_be_gone():
+        family.add(psutil.Process(driver.pid))
+    # Stopped before they are killed, so that none starts another meanwhile.
+    stopped: set[psutil.Process] = set()
+    while family - stopped:
+        for process in family - stopped:
             with _may_be_gone():
-                process.kill()
-        more: list[psutil.Process] = []
-        for process in started:
+                process.suspend()
+        stopped |= family
+        for process in stopped:
             with _may_be_gone():
-                more += process.children(recursive=True)
-        psutil.wait_procs(started, timeout=10.0)
-        started = more
+                family.update(process.children())
+    for process in family:
+        with _may_be_gone():
+            process.kill()
+    psutil.wait_procs(family, timeout=10.0)
     driver.communicate()
 
 

@@ -1,4 +1,4 @@
-"""One power cut under a driver, and what its user was told before."""
+"""One power cut while a driver works, and what its user had learned before."""
 
 import json
 import time
@@ -48,18 +48,20 @@ class Trial:
         number = 1 + sum(path.name.startswith("epoch-") for path in _entries(leases))
         claimed = leases / f"epoch-{number:09}.json"
         driver = self.ran.start(**changes)
-        _wait(driver, claimed.exists)
-        _wait(driver, lambda: sum(what == "unit" for what, _, _ in self.facts()) >= num_units)
-        time.sleep(delay_s)
-        self.disk.cut()
-        end_all(driver)
+        try:
+            _wait(driver, claimed.exists)
+            _wait(driver, lambda: sum(what == "unit" for what, _, _ in self.facts()) >= num_units)
+            time.sleep(delay_s)
+            self.disk.cut()
+        finally:
+            end_all(driver)
         self.disk.unmount()
         self.disk.mount()
 
     def facts(self) -> set[Fact]:
-        """Return what the drivers' users know: what was there, and what they were told."""
-        told = Path(str(self.ran.settings.told))
-        lines = told.read_text().splitlines() if told.exists() else []
+        """Return what the user knows: rows that were there before, and what drivers wrote down."""
+        place = Path(str(self.ran.settings.facts))
+        lines = place.read_text().splitlines() if place.exists() else []
         before = {("made", at, key) for at, keys in self.made.items() for key in keys}
         return before | {tuple(json.loads(line)) for line in lines}
 
@@ -77,17 +79,17 @@ class Trial:
         return replace(total, waste=len(self.sampled()) - num_made - total.failed)
 
     def pending(self) -> Counter[str]:
-        """Return how many rows of each seed nobody was told are made."""
-        told: set[str | int] = set()
+        """Return how many rows there are of each seed that are not known to be made."""
+        known: set[str | int] = set()
         for what, at, name in self.facts():
             if what == "made":
-                told.add(name)
+                known.add(name)
             elif what == "unit":
-                told.update(read_unit(LocalStorage(self.out / at), rows_name(str(name)))[0])
+                known.update(read_unit(LocalStorage(self.out / at), rows_name(str(name)))[0])
         rows = manifest(self.ran.settings)
         how = references(self.ran.settings)
         wanted = [*rows, *(reference_rows(rows, how) if how else ())]
-        return Counter(str(one.seed) for one in wanted if one.key not in told)
+        return Counter(str(one.seed) for one in wanted if one.key not in known)
 
 
 def rows_made(out: Path) -> dict[str, frozenset[str]]:
