@@ -78,7 +78,7 @@ SCENARIOS = {
         damage=damage,
         cut={"repairs": True},
         after=({},),
-        start_s=0.08,
+        start_s=0.12,
     ),
 }
 """Add a command that writes to an output here."""
