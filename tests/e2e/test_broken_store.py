@@ -1,4 +1,7 @@
-"""The real command when its store breaks: exit code, sentence, and what the next one makes."""
+"""The real command when its store breaks: exit code, sentence, and what the next one makes.
+
+``tests/jobs/test_exit_codes.py`` breaks it at every write, within a process of the tests.
+"""
 
 import os
 import subprocess
@@ -15,7 +18,7 @@ from pipelines.ledger import read_ledger
 from pipelines.storage import open_storage
 from pipelines.verify import verify_units
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(900)]
 
 NUM_ROWS = 8
 
@@ -60,7 +63,6 @@ def test_a_disk_that_breaks_in_a_run_ends_it_with_1_and_the_same_command_complet
     assert clora("status", out).returncode == 0
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_store_that_goes_away_at_a_phase_ends_with_1_and_the_same_command_completes_it(
     tmp_path: Path,
@@ -104,7 +106,6 @@ def assert_whole(output: str) -> None:
     assert [problem for check in verify_units(storage) for problem in check.problems] == []
 
 
-@pytest.mark.faults
 def test_validate_finds_an_output_that_cannot_be_written_and_leaves_nothing(
     tmp_path: Path, clora: Run
 ):

@@ -90,6 +90,7 @@ def last_record(storage: LocalStorage) -> dict[str, Any]:
     return read_run_records(storage)[-1]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("kind", "read"),
     [

@@ -107,6 +107,13 @@ SCENARIOS = {
 }
 """Add a command that writes to an output here."""
 
+SLOW = ("a first run with references",)
+"""Scenarios that ``make faults`` alone runs."""
+
+
+def quick(name: str) -> object:
+    return pytest.param(name, marks=pytest.mark.faults) if name in SLOW else name
+
 
 def is_unfinished(name: str) -> bool:
     return name.startswith(UNFINISHED)
@@ -160,7 +167,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(own)
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [*map(quick, SCENARIOS)])
 def test_a_power_cut_at_any_moment_takes_nothing_and_the_same_command_continues(
     folder: Path, name: str
 ):
