@@ -122,9 +122,11 @@ def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:
     for error in footer.errors:
         if frozenset(error) != _ERROR_NAMES:
             raise ValueError(f"a failure with {', '.join(error)}")
-    # Arrow refuses values of other types than it wrote.
-    _error_table(footer)
-    pa.array(footer.image_sizes, pa.int64())
+    if footer.errors:
+        # Arrow refuses values of other types than it wrote.
+        _error_table(footer)
+    if any(size < 0 for size in footer.image_sizes):  # TypeError for what is no number
+        raise ValueError("sizes of images below 0")
     return footer
 
 

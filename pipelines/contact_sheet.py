@@ -89,7 +89,8 @@ def contact_sheet(
                     caption = f"DINO min {row['dino_min']:.2f}"
                     draw.text((x, y + TILE_PX + 2), caption, fill=_FAINT, font=_font(14))
     sink = io.BytesIO()
-    sheet.save(sink, "PNG")
+    # Quickly: everything else waits for it at the end of a run.
+    sheet.save(sink, "PNG", compress_level=1)
     return sink.getvalue()
 
 
