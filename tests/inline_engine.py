@@ -5,14 +5,14 @@ For tests that ask what is in an output after each write, or that run it hundred
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipelines import graph, run
+from pipelines import run
 from pipelines.cluster_session import Cluster
 from pipelines.generate import generate_unit
-from pipelines.graph import Stages
 from pipelines.plan import Plan
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.schemas import PLANNED_ROW
@@ -25,6 +25,9 @@ __all__ = ["run_inline"]
 
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``compose_rows`` make units in this process from now on, to the end of the test."""
+    # Imported late: Ray reads its environment when it is imported, and a fixture sets it.
+    from pipelines import graph
+
     monkeypatch.setattr(graph, "make_units", _make_units)
     monkeypatch.setattr(run, "cluster_session", _no_cluster)
 
@@ -34,7 +37,7 @@ def _no_cluster(_address: str | None) -> Iterator[Cluster]:
     yield Cluster(cpus=2.0, gpus=0.0, is_private=True)
 
 
-def _make_units(plan: Plan, stages: Stages, _shares: Shares) -> Iterator[Receipt]:
+def _make_units(plan: Plan, stages: Any, _shares: Shares) -> Iterator[Receipt]:
     engine = stages.load_engine()
     score = ScoreImages(stages.load_scorer, stages.load_centroids)
     for batch in plan.batches():
