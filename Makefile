@@ -49,8 +49,9 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# A process a processor, up to four, with one thread each: most tests have no use for two.
 unit: $(VENV)/.dev ## Tests that need no cluster
-	$(BIN)/pytest -q -m "not ray and not e2e and not faults" --jaxtyping-packages=clora_core,beartype.beartype
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --maxprocesses 4 --dist worksteal -m "not ray and not e2e and not faults" --jaxtyping-packages=clora_core,beartype.beartype
 
 ray: $(VENV)/.dev ## Tests on a local Ray cluster and of the whole product
 	$(BIN)/pytest -q -m "(ray or e2e) and not faults"
