@@ -154,23 +154,23 @@ def open_job_server(address: str | None) -> JobServer:
 
     # Its client tells of every upload and of how each connection closed.
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
-    told = address or "Ray's default address"
+    place = address or "Ray's default address"
     try:
         client = JobSubmissionClient(address)
     except ConnectionError as error:
         raise ServerError(
-            f"no job server answers at {told}; start the cluster, name its dashboard "
+            f"no job server answers at {place}; start the cluster, name its dashboard "
             "(http://HOST:8265), or forward the port: ssh -L 8265:127.0.0.1:8265 HEAD"
         ) from error
     except RayError as error:
         raise ServerRefusesError(
-            f"the job server at {told} wants a token ({_first_line(error)}); set "
+            f"the job server at {place} wants a token ({_first_line(error)}); set "
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that the cluster has"
         ) from error
     except ValueError as error:
-        raise ServerRefusesError(f"{told} is not an address: {_first_line(error)}") from error
+        raise ServerRefusesError(f"{place} is not an address: {_first_line(error)}") from error
     except (RuntimeError, OSError) as error:
-        raise ServerError(f"the job server at {told} refuses: {_first_line(error)}") from error
+        raise ServerError(f"the job server at {place} refuses: {_first_line(error)}") from error
     return RayJobServer(client, client.get_address())
 
 

@@ -14,12 +14,11 @@ from jobs.exit_code import EXPECTED_ERRORS
 from jobs.method_table import TABLE_COLUMNS, method_table
 from manifests.locations import absolute
 from pipelines.accounting import Account, take_account
-from pipelines.asked_rows import read_asked
+from pipelines.asked_rows import asked_keys
 from pipelines.committed_image import damaged_images, image_name
 from pipelines.damages import Damages
 from pipelines.failure_budget import commonest_reasons
 from pipelines.ledger import Ledger, survey
-from pipelines.output_files import DamagedFileError
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
 from pipelines.storage import Storage, open_storage
@@ -81,13 +80,8 @@ def _asked(
     """Return what the latest run was asked for; None if its record does not say."""
     if record["manifest"] is None:
         return None
-    try:
-        keys = read_asked(storage, record["manifest"])["key"].to_pylist()
-    except DamagedFileError as error:
-        damages.skip(error)
-        return None
-    except FileNotFoundError:
-        damages.skip(DamagedFileError(storage.uri, record["manifest"], "is missing"))
+    keys = asked_keys(storage, record["manifest"], skip=damages.skip)
+    if keys is None:
         return None
     account = take_account(keys, before=ledger, after=ledger)
     return _Asked(keys=frozenset(keys), account=account)

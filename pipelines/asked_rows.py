@@ -5,7 +5,7 @@ record of a run names the file; runs of an unchanged manifest share one.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from manifests.resolved import ResolvedRow
 from pipelines.output_files import DamagedFileError, encode_parquet, read_table
 from pipelines.storage import Storage
 
-__all__ = ["ASKED", "MANIFESTS_FOLDER", "asked_name", "read_asked", "write_asked"]
+__all__ = ["ASKED", "MANIFESTS_FOLDER", "asked_keys", "asked_name", "write_asked"]
 
 MANIFESTS_FOLDER = "manifests"
 
@@ -36,15 +36,26 @@ def write_asked(storage: Storage, rows: Sequence[ResolvedRow]) -> str:
     """Write the list of ``rows`` unless it is there, whole; return its name."""
     name = asked_name(rows)
     try:
-        read_asked(storage, name)
+        read_table(storage, name, ASKED.names)
     except (FileNotFoundError, DamagedFileError):
         storage.put(name, encode_parquet(name, _tables(rows), ASKED))
     return name
 
 
-def read_asked(storage: Storage, name: str) -> pa.Table:
-    """Return ``ASKED`` of a manifest; FileNotFoundError or DamagedFileError if it is not there."""
-    return read_table(storage, name, ASKED.names)
+def asked_keys(
+    storage: Storage, name: str, *, skip: Callable[[DamagedFileError], None]
+) -> list[str] | None:
+    """Return the keys of a list of rows, in its order.
+
+    A list that is damaged or missing is passed to ``skip``, and the answer is None.
+    """
+    try:
+        return read_table(storage, name, ["key"])["key"].to_pylist()
+    except DamagedFileError as error:
+        skip(error)
+    except FileNotFoundError:
+        skip(DamagedFileError(storage.uri, name, "is missing"))
+    return None
 
 
 def _tables(rows: Sequence[ResolvedRow]) -> Iterator[pa.Table]:

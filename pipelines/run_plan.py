@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from manifests.resolved import ResolvedRow
-from pipelines.asked_rows import read_asked
+from pipelines.asked_rows import asked_keys
 from pipelines.damages import Damages
 from pipelines.lease import HeldLease
 from pipelines.lease_record import LeaseRecord, earlier_leases
 from pipelines.ledger import Ledger, read_ledger
-from pipelines.output_files import DamagedFileError
 from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
 from pipelines.references import reference_rows
@@ -56,13 +55,8 @@ def _asked_before(storage: Storage, note: Callable[[str], None]) -> set[str] | N
     # A damaged record may be that of the last run.
     if damages.left_out or not names or names[-1] is None:
         return None
-    try:
-        return set(read_asked(storage, names[-1])["key"].to_pylist())
-    except DamagedFileError as error:
-        damages.skip(error)
-    except FileNotFoundError:
-        damages.skip(DamagedFileError(storage.uri, names[-1], "is missing"))
-    return None
+    keys = asked_keys(storage, names[-1], skip=damages.skip)
+    return None if keys is None else set(keys)
 
 
 def plan_references(request: RunRequest, rows: Plan) -> Plan | None:

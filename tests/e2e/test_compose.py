@@ -75,9 +75,9 @@ def test_the_cost_formula_counts_what_the_sampler_did(laptop: Path):
 def test_plan_and_status_see_what_is_made(laptop: Path, clora: Run):
     planned = clora("plan", laptop.parent / "job.yaml")
     assert "already made    6" in planned.stdout
-    told = clora("status", laptop)
-    assert told.returncode == 0
-    assert told.stdout.startswith("6 of 6 rows made, 0 failed, 0 not made yet\n")
+    status = clora("status", laptop)
+    assert status.returncode == 0
+    assert status.stdout.startswith("6 of 6 rows made, 0 failed, 0 not made yet\n")
 
 
 def test_a_second_run_makes_nothing_and_says_so(laptop: Path, clora: Run):
