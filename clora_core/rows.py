@@ -36,7 +36,7 @@ class LoraUse:
     Attributes:
         name: The catalog's name, for messages only.
         path: Local safetensors file.
-        digest: SHA-256 (hex) of the file's tensor bytes: the identity the LoRA cache keys on.
+        digest: Identity of the LoRA (hex): its tensors, and a strength that they do not hold.
         kind: ``"concept"`` has a subject in the prompt; ``"style"`` acts on the whole image.
         weight: Factor of the LoRA's delta. 1 is as trained.
         subject: The noun of the prompt that a concept stands for.

@@ -8,7 +8,7 @@ is not refused later for where its layers belong or how they are scaled.
 from pathlib import Path
 
 from clora_core.errors import LoraFileError
-from clora_core.lora.names import LayerNames
+from clora_core.lora.names import LayerNames, written_layer
 from clora_core.lora.placement import placed_tensors
 from clora_core.lora.scales import finite_scale, read_scales
 from manifests.lora_files import FindMisfit
@@ -32,7 +32,8 @@ def lora_fit(layers: ModelLayers) -> FindMisfit:
             for (component, layer), found in placed.items():
                 if "alpha" not in found:
                     rank = shapes[found["down"]][0]
-                    scale = scales.scale(component, layer, rank, None)
+                    named = written_layer(found["down"]) or layer
+                    scale = scales.scale(component, named, rank, None)
                     finite_scale(path, f"{component}.{layer}", scale)
         except LoraFileError as error:
             return str(error)

@@ -1,11 +1,13 @@
 """What a file is, as a hash: the identity that keys and caches rely on.
 
-A LoRA is its tensors: names, dtypes, shapes and bytes, in whatever order the file keeps them and
-whatever its metadata says. A base model is every file of its folder that can change a pixel.
+A LoRA is its tensors: names, dtypes, shapes and bytes, in whatever order the file keeps them; and,
+where its metadata make it stronger or weaker than its tensors say, these strengths. Whatever else
+the metadata say counts for nothing. A base model is every file of its folder that can change a
+pixel.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +37,20 @@ _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
 """Bits that are all ones exactly in infinities and NaNs."""
 
 TensorHashes = tuple[str, str, str]
-"""(identity of the tensors, sha256 of the file, sha256 of its data section), all hex."""
+"""(identity of the LoRA, sha256 of the file, sha256 of its data section), all hex."""
 
 
-def tensor_hashes(path: Path, header: Header) -> TensorHashes:
+def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) -> TensorHashes:
     """Read the file once; return its hashes, and refuse values that are not finite.
 
     The identity is the sha256 over name, dtype, shape and sha256 of the bytes of every tensor,
-    sorted by name. The third hash is the one that A1111 and Civitai (AutoV3) abbreviate.
+    sorted by name, and over ``strengths``. The third hash is the one that A1111 and Civitai
+    (AutoV3) abbreviate.
+
+    Args:
+        path: The file.
+        header: Of that file.
+        strengths: What its metadata make of its strength, from ``metadata_strengths``.
 
     Raises:
         LoraFileProblem: A NaN or infinity, or a file that changed while it was read.
@@ -69,6 +77,9 @@ def tensor_hashes(path: Path, header: Header) -> TensorHashes:
     for name in sorted(each):
         entry = header.tensors[name]
         identity.update(f"{name}\0{entry.dtype}\0{list(entry.shape)}\0{each[name]}\n".encode())
+    for strength in strengths:
+        # One NUL fewer than a tensor's line has, so that neither can be taken for the other.
+        identity.update(f"strength\0{strength}\n".encode())
     return identity.hexdigest(), whole.hexdigest(), data.hexdigest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from manifests.digests import tensor_hashes
 from manifests.lora_family import cross_attention_width, cross_attention_widths, model_family
 from manifests.lora_layers import FileFormat, LoraLayer, file_format, lora_layers
+from manifests.lora_scales import metadata_strengths
 from manifests.safetensors_header import LoraFileProblem, read_header
 
 __all__ = ["LoraFileInfo", "LoraFileProblem", "inspect_lora_file"]
@@ -21,7 +22,8 @@ class LoraFileInfo:
     """What a usable LoRA file holds.
 
     Attributes:
-        digest: Identity: sha256 (hex) of its tensors, whatever its metadata says.
+        digest: Identity: sha256 (hex) of its tensors, and of the strengths that its metadata
+            change; whatever else the metadata say.
         file_sha256: sha256 (hex) of the file; its first 10 digits are Civitai's AutoV2.
         data_sha256: sha256 (hex) of the data section; its first 12 digits are AutoV3 and what
             A1111 writes as "Lora hashes".
@@ -70,7 +72,8 @@ def inspect_lora_file(path: str | Path) -> LoraFileInfo:
             "base model has one; it was put together from LoRAs of two families: save one alone"
         )
     try:
-        identity, whole, data = tensor_hashes(path, header)
+        strengths = metadata_strengths(path, header, layers)
+        identity, whole, data = tensor_hashes(path, header, strengths=strengths)
     except OSError as error:
         raise LoraFileProblem(f"{path} cannot be read: {error.strerror or error}") from error
     return LoraFileInfo(

@@ -44,7 +44,7 @@ class LoraFileState:
     """What the file of one catalog entry is.
 
     Attributes:
-        digest: Identity of the tensors; ``broken:...`` if the file cannot be used.
+        digest: Identity of tensors and strength; ``broken:...`` if the file cannot be used.
         info: What it holds, or None if it cannot be used.
         problem: Why it cannot be used, as a sentence that names it, or None.
     """

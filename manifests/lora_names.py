@@ -7,7 +7,7 @@ one layer are a mistake within a file and a likeness between two.
 
 import re
 
-__all__ = ["component_of", "plain_layer_name"]
+__all__ = ["component_of", "dotted_layer_name", "plain_layer_name"]
 
 _COMPONENTS: tuple[tuple[str, str], ...] = (
     ("lora_unet_", "unet"),
@@ -28,6 +28,17 @@ _OLD_DIFFUSERS = re.compile(r"[._]processor[._](to_(?:q|k|v|out))_lora\Z")
 def component_of(layer: str) -> str:
     """Return the model part that a layer of this name is in; ``unet`` where the name says none."""
     return _split(layer)[0]
+
+
+def dotted_layer_name(layer: str) -> str | None:
+    """Return the layer without its component, as peft would name it; None where dots are lost."""
+    if layer.startswith("lora_"):
+        return None
+    rest = _split(layer)[1]
+    old = _OLD_DIFFUSERS.search(rest)
+    if old is None:
+        return rest
+    return f"{rest[: old.start()]}.{'to_out.0' if old[1] == 'to_out' else old[1]}"
 
 
 def plain_layer_name(layer: str) -> str:

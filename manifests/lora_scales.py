@@ -1,33 +1,30 @@
 """How strong each layer of a LoRA is, read without the weights: alpha over rank.
 
 An alpha stands as a tensor of one number beside its layer, or in the settings that diffusers
-writes as JSON under ``lora_adapter_metadata``; without either the scale is 1.
+writes as JSON under ``lora_adapter_metadata``; without either the scale is 1. The settings may
+also ask for the root of the rank. What of this stands in the metadata alone is part of a LoRA's
+identity, as the number that comes of it and not as the text.
 """
 
+import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from manifests.json_text import load_json
+from manifests.alpha_patterns import AlphaPatterns, as_alpha
 from manifests.lora_layers import LoraLayer
-from manifests.lora_names import component_of, plain_layer_name
+from manifests.lora_names import component_of, dotted_layer_name
 from manifests.safetensors_header import Header, LoraFileProblem, TensorEntry
 
-__all__ = ["lora_scales"]
+__all__ = ["lora_scales", "metadata_strengths"]
 
-_PLAIN = re.compile(r"\^?[\w.\-]+\$?")
 _KINDS: Mapping[str, str] = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
     "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
 }  # fmt: skip
-
-
-_AlphaPatterns = tuple[Mapping[str, tuple[int, Any]], bool]
-"""Place and alpha by layer name (dots as underscores), and whether there are patterns, too."""
 
 
 def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
@@ -42,23 +39,121 @@ def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict
         LoraFileProblem: An alpha is not a finite number, or of a dtype that holds none.
         OSError: The file cannot be read.
     """
-    settings = _peft_settings(header.metadata)
-    scales: dict[str, float] = {}
-    told: dict[str, _AlphaPatterns] = {}
+    settings = _Settings(header.metadata)
+    alphas = _alpha_tensors(path, header, layers)
+    return {
+        layer.name: settings.metadata_scale(layer)
+        if layer.name not in alphas
+        else alphas[layer.name] / settings.divisor(layer)
+        for layer in layers
+    }
+
+
+def metadata_strengths(path: Path, header: Header, layers: Sequence[LoraLayer]) -> tuple[str, ...]:
+    """Return a text for each layer whose scale is another one than its tensors alone say.
+
+    Equal scales give equal texts, however the metadata put them. Where only a model can say what
+    a pattern matches, the patterns count as they are written.
+
+    Args:
+        path: The file.
+        header: Of that file.
+        layers: Of that file, from ``lora_layers``.
+
+    Raises:
+        LoraFileProblem: As ``lora_scales``; only if the metadata change what alphas mean.
+        OSError: The file cannot be read.
+    """
+    settings = _Settings(header.metadata)
+    if settings.say_nothing:
+        return ()
+    stabilised = [layer for layer in layers if settings.divisor(layer) != layer.rank]
+    alphas = _alpha_tensors(path, header, stabilised)
+    strengths: dict[str, None] = {}
+    for layer in layers:
+        scale = plain = 1.0
+        if layer.name in alphas:
+            scale = alphas[layer.name] / settings.divisor(layer)
+            plain = alphas[layer.name] / layer.rank
+        elif _alpha_entry(header, layer) is None:
+            scale = settings.metadata_scale(layer)
+        if math.isnan(scale):
+            strengths[settings.rules(component_of(layer.name))] = None
+        elif scale != plain:
+            # Adding 0 makes -0.0 the 0.0 that it equals.
+            strengths[f"{layer.name}\0{scale + 0.0!r}"] = None
+    return tuple(strengths)
+
+
+class _Settings:
+    """What peft's settings in the metadata say; nothing, where they cannot be read.
+
+    Read as they are when the weights are loaded: of a key given twice the last counts.
+    """
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        try:
+            values: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        except (ValueError, RecursionError):
+            values = {}
+        self._values = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+        self._patterns: dict[str, AlphaPatterns] = {}
+
+    @property
+    def say_nothing(self) -> bool:
+        return not self._values
+
+    def divisor(self, layer: LoraLayer) -> float:
+        """Return what an alpha is divided by: rank-stabilised LoRAs take the root of the rank."""
+        stabilised = self._values.get(f"{component_of(layer.name)}.use_rslora") is True
+        return layer.rank**0.5 if stabilised else layer.rank
+
+    def metadata_scale(self, layer: LoraLayer) -> float:
+        """Return the scale of a layer without an alpha tensor; NaN where a pattern decides it."""
+        component = component_of(layer.name)
+        default = as_alpha(self._values.get(f"{component}.lora_alpha"))
+        patterns = self._of(component)
+        name = dotted_layer_name(layer.name)
+        if name is None:
+            alphas, is_sure = tuple(alpha for _, alpha in patterns.rules), False
+        else:
+            alphas, is_sure = patterns.possible(name)
+        scales = {alpha / self.divisor(layer) for alpha in alphas}
+        if not is_sure:
+            scales.add(1.0 if default is None else default / self.divisor(layer))
+        return scales.pop() if len(scales) == 1 else math.nan
+
+    def rules(self, component: str) -> str:
+        """Return all that decides the scales of a component's layers beside their ranks."""
+        rules = (
+            self._of(component).rules,
+            as_alpha(self._values.get(f"{component}.lora_alpha")),
+            self._values.get(f"{component}.use_rslora") is True,
+        )
+        return f"{component}\0{json.dumps(rules)}"
+
+    def _of(self, component: str) -> AlphaPatterns:
+        if component not in self._patterns:
+            patterns = AlphaPatterns(self._values.get(f"{component}.alpha_pattern"))
+            self._patterns[component] = patterns
+        return self._patterns[component]
+
+
+def _alpha_entry(header: Header, layer: LoraLayer) -> TensorEntry | None:
+    return header.tensors.get(f"{layer.name}.alpha")
+
+
+def _alpha_tensors(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
+    """Return the alphas that stand as tensors, by layer name."""
+    alphas: dict[str, float] = {}
     with path.open("rb") as file:
         for layer in layers:
-            entry = header.tensors.get(f"{layer.name}.alpha")
-            if entry is None:
-                component = component_of(layer.name)
-                if component not in told:
-                    told[component] = _alpha_patterns(settings.get(f"{component}.alpha_pattern"))
-                scales[layer.name] = _told_scale(layer, settings, told[component])
-                continue
-            file.seek(header.data_start + entry.start)
-            content = file.read(entry.end - entry.start)
-            alpha = _number(path, layer.name, entry, content)
-            scales[layer.name] = alpha / _divisor(layer, settings)
-    return scales
+            entry = _alpha_entry(header, layer)
+            if entry is not None:
+                file.seek(header.data_start + entry.start)
+                content = file.read(entry.end - entry.start)
+                alphas[layer.name] = _number(path, layer.name, entry, content)
+    return alphas
 
 
 def _number(path: Path, layer: str, entry: TensorEntry, content: bytes) -> float:
@@ -79,48 +174,3 @@ def _number(path: Path, layer: str, entry: TensorEntry, content: bytes) -> float
             "diverged; use an earlier checkpoint"
         )
     return alpha
-
-
-def _peft_settings(metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    try:
-        settings = load_json(metadata.get("lora_adapter_metadata", "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", settings) if isinstance(settings, dict) else {}
-
-
-def _alpha_patterns(patterns: object) -> _AlphaPatterns:
-    """Return the layer names that settings set alphas by, up to the first that is a pattern."""
-    named: dict[str, tuple[int, Any]] = {}
-    if isinstance(patterns, dict):
-        for name, value in cast("dict[str, Any]", patterns).items():
-            if not _PLAIN.fullmatch(name):
-                return named, True
-            named.setdefault(name.strip("^$").replace(".", "_"), (len(named), value))
-    return named, False
-
-
-def _told_scale(layer: LoraLayer, settings: Mapping[str, Any], patterns: _AlphaPatterns) -> float:
-    named, has_pattern = patterns
-    own = plain_layer_name(layer.name).partition(".")[2]
-    parts = own.split("_")
-    endings = ["_".join(parts[start:]) for start in range(len(parts))]
-    found = [ending for ending in endings if ending in named]
-    if not found and has_pattern:
-        return math.nan  # a regular expression; whoever loads the weights tries it
-    alpha: Any = settings.get(f"{component_of(layer.name)}.lora_alpha")
-    if found:
-        # The first in the settings' order, as whoever loads the weights takes it.
-        alpha = min((named[ending] for ending in found), key=lambda item: item[0])[1]
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        return 1.0
-    try:
-        return float(alpha) / _divisor(layer, settings)
-    except OverflowError:  # JSON's integers have no end
-        return math.inf
-
-
-def _divisor(layer: LoraLayer, settings: Mapping[str, Any]) -> float:
-    # Rank-stabilised LoRAs divide by the root of the rank.
-    stabilised = settings.get(f"{component_of(layer.name)}.use_rslora") is True
-    return layer.rank**0.5 if stabilised else layer.rank

@@ -22,8 +22,8 @@ class ResolvedLora:
         name: The catalog name, which is also the column name of its score.
         uri: Absolute local path of the safetensors file, or a URI that ``file_cache.local_copy``
             brings to the machine that needs it.
-        digest: sha256 (hex) of the tensor bytes; of an unusable file ``broken:`` and the sha256
-            of whatever bytes it has, or ``broken:missing``.
+        digest: Identity (hex) of tensors and strength, see ``digests``; of an unusable file
+            ``broken:`` and the sha256 of whatever bytes it has, or ``broken:missing``.
         kind: ``concept`` (stands for ``subject``, gets a mask) or ``style`` (acts everywhere).
         weight: Multiplier of the adapter's effect; 1 is as trained.
         subject: The noun in the prompt that a concept stands for; None for a style.

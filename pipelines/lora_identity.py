@@ -1,8 +1,9 @@
 """Whether a LoRA file is still the one that its rows were planned with.
 
-A row's key holds the digest of its LoRAs' tensors, taken when the manifest was checked, perhaps on
-another machine and hours ago. If the file at that place was replaced since, making the row would
-put the new LoRA's picture under the old one's key, and no one would ever know.
+A row's key holds the digest of its LoRAs, of their tensors and their strengths, taken when the
+manifest was checked, perhaps on another machine and hours ago. If the file at that place was
+replaced since, making the row would put the new LoRA's picture under the old one's key, and no one
+would ever know.
 """
 
 import os
@@ -35,8 +36,8 @@ class LoraIdentity:
         if digest == lora.digest:
             return None
         return (
-            f"{lora.path} was replaced since the run was planned: its tensors have the digest "
-            f"{digest}, LoRA {lora.name!r} was planned with {lora.digest}; run the same command "
+            f"{lora.path} was replaced since the run was planned: it has the digest {digest} now, "
+            f"LoRA {lora.name!r} was planned with {lora.digest}; run the same command "
             "again to make the row with the new file, under a key of its own"
         )
 

@@ -1,7 +1,7 @@
 """The LoRA cache: factors of the files used last, up to a budget of bytes.
 
-Keyed by the digest of a file's tensors, so one LoRA under two names is held once and a changed file
-under an old name is read anew.
+Keyed by the digest of a file's tensors and strengths, so one LoRA under two names is held once and
+a changed file under an old name is read anew.
 """
 
 import time

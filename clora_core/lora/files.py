@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clora_core.errors import LoraFileError
 from clora_core.lora.factors import Factor, LoraFactors
-from clora_core.lora.names import LayerNames
+from clora_core.lora.names import LayerNames, written_layer
 from clora_core.lora.placement import placed_tensors
 from clora_core.lora.scales import finite_scale, read_scales
 
@@ -61,7 +61,9 @@ def read_lora(
                 f"{path} holds values that are not finite in {component}.{layer}; its training "
                 f"diverged, take an earlier checkpoint"
             )
-        scale = scales.scale(component, layer, down.shape[0], alpha)
+        # The file's patterns speak of layers as it names them, and so does its identity.
+        named = written_layer(keys["down"]) or layer
+        scale = scales.scale(component, named, down.shape[0], alpha)
         finite_scale(path, f"{component}.{layer}", scale)
         factor = Factor(down.contiguous(), up.contiguous(), scale)
         by_component.setdefault(component, {})[layer] = factor

@@ -70,15 +70,17 @@ class LayerNames:
         stem, part = split_key(key)
         if part is None:
             return None
-        component, rest = "unet", stem
-        for prefix, owner in _PREFIXES.items():
-            if stem.startswith(prefix):
-                component, rest = owner, stem.removeprefix(prefix)
-                break
+        component, rest = _owner(stem)
         known = self._by_spelling.get(component, {})
         flat = rest.replace(".", "_")
         layer = known.get(flat) or known.get(diffusers_spelling(flat))
         return TensorName(component, layer, part) if layer else None
+
+
+def written_layer(key: str) -> str | None:
+    """Return the dotted name that ``key`` gives its layer; None for kohya's, which has no dots."""
+    stem, _ = split_key(key)
+    return None if stem.startswith("lora_") else _owner(stem)[1]
 
 
 def split_key(key: str) -> tuple[str, Part | None]:
@@ -92,6 +94,14 @@ def split_key(key: str) -> tuple[str, Part | None]:
         if key.endswith(suffix):
             return key.removesuffix(suffix), part
     return key, None
+
+
+def _owner(stem: str) -> tuple[str, str]:
+    """Return the component that a layer as written is in, and the rest of its name."""
+    for prefix, owner in _PREFIXES.items():
+        if stem.startswith(prefix):
+            return owner, stem.removeprefix(prefix)
+    return "unet", stem
 
 
 def _spellings(layers: Iterable[str]) -> dict[str, str]:

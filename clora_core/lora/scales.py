@@ -63,7 +63,7 @@ class MetadataScales:
 
         Args:
             component: ``unet``, ``text_encoder`` …
-            layer: Dotted name of the layer.
+            layer: Dotted name of the layer, as the file has it.
             rank: Of its factors.
             alpha: From the file's own alpha tensor, which comes first; None without one.
         """

@@ -6,6 +6,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from oracles.tiny_loras import read_weights
+from oracles.tiny_models import TEXT_WIDTH
 from safetensors.torch import save_file
 
 from clora_core.diffusion.model import load_base_model
@@ -103,6 +104,23 @@ def test_alpha_may_stand_in_diffusers_metadata(read, changed):
 def test_metadata_of_another_kind_is_no_alpha(read, changed, told):
     path = changed(dict.copy, metadata={"lora_adapter_metadata": told})
     assert {factor.scale for factor in read(path).of("unet").values()} == {1.0}
+
+
+@pytest.mark.parametrize("level", ["text_model.", ""])
+def test_a_pattern_speaks_of_the_layer_as_the_file_names_it(read, changed, level):
+    """Text encoders have had and lost a level; files keep the names that they were made with."""
+    layer = f"{level}encoder.layers.0.self_attn.q_proj"
+
+    def one_layer(weights):
+        weights.clear()
+        for half in ("A", "B"):
+            shape = (4, TEXT_WIDTH) if half == "A" else (TEXT_WIDTH, 4)
+            weights[f"text_encoder.{layer}.lora_{half}.weight"] = torch.ones(shape)
+
+    told = json.dumps({"text_encoder.alpha_pattern": {f"^{layer}$": 12}})
+    path = changed(one_layer, metadata={"lora_adapter_metadata": told})
+    (factor,) = read(path).of("text_encoder").values()
+    assert factor.scale == 3.0
 
 
 def test_bytes_are_those_of_all_factors(read, tiny_loras):

@@ -1,12 +1,13 @@
 """A LoRA file that is replaced under its old name is never taken for the planned one."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from engine_kit import FakeEngine
-from input_kit import write_lora
+from input_kit import kohya_tensors, safetensors_bytes, write_lora
 
 from clora_core.config import SamplerConfig
 from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
@@ -74,4 +75,18 @@ def test_an_unchanged_file_is_read_once(tmp_path: Path, monkeypatch: pytest.Monk
     identity = LoraIdentity()
     assert identity.problem(cat) is None
     monkeypatch.setattr(lora_identity, "inspect_lora_file", pytest.fail)
+    assert identity.problem(cat) is None
+
+
+def test_a_file_whose_metadata_alone_make_it_stronger_now_is_another(tmp_path: Path):
+    tensors = {name: t for name, t in kohya_tensors().items() if not name.endswith(".alpha")}
+    path = tmp_path / "cat.safetensors"
+    path.write_bytes(safetensors_bytes(tensors))
+    cat, identity = use(path), LoraIdentity()
+    assert identity.problem(cat) is None
+    settings = json.dumps({"unet.lora_alpha": 32})
+    stronger = safetensors_bytes(tensors, metadata={"lora_adapter_metadata": settings})
+    path.write_bytes(stronger)
+    assert "was replaced since the run was planned" in str(identity.problem(cat))
+    path.write_bytes(safetensors_bytes(tensors, metadata={"ss_output_name": "cat"}))
     assert identity.problem(cat) is None
