@@ -23,7 +23,8 @@ def table(output: str, *, clip_model: str | None = None) -> int:
         storage.put_all({f"{TABLES_FOLDER}/{name}": content for name, content in files.items()})
         return (
             f"{markdown(evaluation)}\nwritten to {storage.uri}/{TABLES_FOLDER}; scores.csv has the "
-            "row key of every image"
+            "row key of every image (CSV is for spreadsheets: ' stands before what one would "
+            "compute; exact texts are in rows/*.parquet)"
         )
 
     return look(at)

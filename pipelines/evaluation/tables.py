@@ -1,12 +1,10 @@
-"""The evaluation as files: Markdown for people, CSV and JSON for machines.
+"""The evaluation as files: Markdown and CSV for people, JSON for machines.
 
 ``scores.csv`` has a line per image with its row key and every figure; all other numbers are means
 over lines of it, and ``table.json`` names the keys behind each arm. So any number can be followed
 to the images it is made of.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from typing import Any
 from pipelines.evaluation.bootstrap import Interval
 from pipelines.evaluation.comparison import Comparison
 from pipelines.evaluation.evaluate import Evaluation
+from pipelines.evaluation.people_csv import csv_for_people
 from pipelines.evaluation.results import METRICS, Metric
 
 __all__ = ["markdown", "shown_interval", "shown_metrics", "table_files"]
@@ -26,8 +25,8 @@ def table_files(evaluation: Evaluation) -> dict[str, bytes]:
     """Return the files by name."""
     return {
         "table.md": markdown(evaluation).encode(),
-        "table.csv": _csv(_interval_lines(evaluation.comparison)).encode(),
-        "scores.csv": _csv(_score_lines(evaluation)).encode(),
+        "table.csv": csv_for_people(_interval_lines(evaluation.comparison)).encode(),
+        "scores.csv": csv_for_people(_score_lines(evaluation)).encode(),
         "table.json": json.dumps(_as_json(evaluation), indent=1).encode(),
     }
 
@@ -165,12 +164,6 @@ def _score_lines(evaluation: Evaluation) -> Iterable[Sequence[object]]:
             *values,
             scores,
         ]
-
-
-def _csv(lines: Iterable[Sequence[object]]) -> str:
-    sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows(lines)
-    return sink.getvalue()
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,4 +1,7 @@
+import csv
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +47,42 @@ def test_the_table_is_printed_and_written_beside_the_output(
     told = json.loads(output.read("tables/table.json"))
     assert {arm["name"] for arm in told["arms"]} == {"clora", "merge"}
     assert output.read("tables/scores.csv").count(b"\n") == 5
+
+
+def test_a_spreadsheet_computes_nothing_of_a_prompt_or_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    storage = LocalStorage(tmp_path / "out")
+    prompt = '=HYPERLINK("http://example.com","a cat")'
+    bad = row(0, prompt=prompt, row_id="@SUM(A1)", loras=(lora("-2+3"), lora("+1")))
+    commit(storage, "u1", [bad, row(1)])
+    record = RunRecord(
+        run_id=new_run_id(NOW), started_at=NOW.isoformat(), num_rows=2, job={}, digests={}
+    )
+    write_run_record(storage, record)
+    assert table(storage.uri) == 0
+    assert "' stands before what one would compute" in capsys.readouterr().out
+    for name in ("scores.csv", "table.csv"):
+        text = storage.read(f"tables/{name}").decode()
+        for line in csv.reader(io.StringIO(text, newline="")):
+            assert not any(cell.startswith(("=", "+", "@", "\t", "\r")) for cell in line)
+            assert not any(cell.startswith("-") and not is_number(cell) for cell in line)
+    (told,) = [
+        line
+        for line in csv.DictReader(io.StringIO(storage.read("tables/scores.csv").decode()))
+        if line["key"] == bad.key
+    ]
+    assert (told["prompt"], told["row_id"]) == (f"'{prompt}", "'@SUM(A1)")
+    exact = read_rows(storage, ["key", "prompt"]).to_pylist()
+    assert prompt in {line["prompt"] for line in exact}
+
+
+def is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def test_the_judge_is_asked_about_instances_of_the_embedded_world_alone(
@@ -109,3 +148,14 @@ def test_a_folder_without_a_clip_model_is_told(
 ):
     assert command(output.uri, clip_model=str(tmp_path / "none")) == 2
     assert "none is no CLIP model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["clip", "clip/config.json"])
+def test_a_pipe_for_a_clip_model_is_no_model(
+    output: LocalStorage, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    assert table(output.uri, clip_model=str(tmp_path / "clip")) == 2
+    assert "clip is no CLIP model" in capsys.readouterr().err
