@@ -6,31 +6,26 @@ picture, so this is also how to ask whether another machine or version still mak
 """
 
 import sys
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clora_core.config import ENGINE_VERSION
 from clora_core.methods import METHODS
 from clora_core.rows import AttentionRecord, RowFailure
-from jobs.base_models import model_facts
 from jobs.exit_code import BAD_INPUT, code_of_error
-from jobs.inputs import job_catalog
 from jobs.job_file import JobFile, load_job, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.picture import Picture, PictureError, read_picture, with_texts
-from manifests.allowed_roots import AllowedRoots
-from manifests.base_model import BaseModelFacts, BaseModelProblem
-from manifests.file_cache import local_copy
-from manifests.keys import canonical_json
+from jobs.recipe import Recipe, unknown_fields
+from jobs.recipe_files import base_of, recipe_of, row_of
+from manifests.base_model import BaseModelFacts
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles, LoraFit
 from manifests.problems import InputError
+from manifests.text_rules import printable
 from pipelines.damages import Damages
-from pipelines.planned_rows import compose_row
 from pipelines.report.attention import attention_sheet, maps_name
 from pipelines.run_record import read_run_records
 from pipelines.storage import StorageError, open_storage
@@ -82,36 +77,34 @@ def render(
     """
     try:
         picture = read_picture(path)
+        recipe = recipe_of(picture, path)
         if maps:
-            _check_maps(picture, path)
+            _check_maps(recipe, path)
         job = _job_of(path) if job_path is None else load_job(job_path)
         allowed = service_roots()
         used = {name: where for name, where in job_places(job).items() if _is_used(name)}
         refuse_outside(used, allowed, place=str(job_path or path))
-        base = _base_of(picture, job, path)
-        uris = _lora_uris(picture, job, base, allowed)
-        row = compose_row(
-            _planned(picture.recipe, uris),
-            local_path=lambda uri: _local_path(uri, uris.values(), allowed),
-        )
-    except (PictureError, InputError, LocationError) as error:
+        base = base_of(recipe, job, path)
+        row = row_of(recipe, job, base, allowed, path)
+    except (PictureError, LocationError) as error:
+        print(printable(str(error)), file=sys.stderr)
+        return BAD_INPUT
+    except InputError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    made_by = picture.recipe["versions"].get("engine")
-    if made_by != str(ENGINE_VERSION):
-        text = f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture"
-        print(text, file=sys.stderr)
+    for text in _doubts(picture, recipe):
+        print(printable(text), file=sys.stderr)
     (made,) = _composer(job, base).compose([row], keep_maps=maps)
     if isinstance(made, RowFailure):
-        print(f"not made: {made.error}: {made.message}", file=sys.stderr)
+        print(printable(f"not made: {made.error}: {made.message}"), file=sys.stderr)
         return DIFFERENT
-    target = out or Path(f"again-{picture.recipe['key'][:12]}.png")
-    recipe = {**picture.recipe, "batch_size": 1, "batch_slot": 0}
+    target = out or Path(f"again-{recipe.key[:12]}.png")
+    said = {**picture.recipe, "batch_size": 1, "batch_slot": 0}
     try:
         folder = open_storage(str(target.absolute().parent))
-        folder.put(target.name, with_texts(made.image, picture.parameters, recipe))
+        folder.put(target.name, with_texts(made.image, picture.parameters, said))
         if maps and made.attention is not None:
-            _write_maps(path, picture, made.image, made.attention)
+            _write_maps(path, recipe, made.image, made.attention)
     except StorageError as error:
         print(error, file=sys.stderr)
         return code_of_error(error)
@@ -122,6 +115,20 @@ def render(
         f"{found.largest} at most"
     )
     return SAME if found.is_same else DIFFERENT
+
+
+def _doubts(picture: Picture, recipe: Recipe) -> list[str]:
+    """Return why the picture may come out as another one."""
+    doubts: list[str] = []
+    made_by = recipe.versions.get("engine")
+    if made_by != str(ENGINE_VERSION):
+        doubts.append(f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture")
+    unknown = unknown_fields(picture.recipe)
+    if unknown:
+        names = ", ".join(repr(name[:80]) for name in unknown[:5])
+        more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
+        doubts.append(f"its recipe has fields that this version does not use: {names}{more}")
+    return doubts
 
 
 def _output_of(path: Path) -> Path | None:
@@ -148,89 +155,25 @@ def _job_of(path: Path) -> JobFile:
     return parse_job(records[-1]["job"], place=str(folder / "runs"))
 
 
-def _check_maps(picture: Picture, path: Path) -> None:
-    method = picture.recipe["method"]
-    if not METHODS[method].masked:
+def _check_maps(recipe: Recipe, path: Path) -> None:
+    if not METHODS[recipe.method].masked:
         masked = ", ".join(name for name, value in METHODS.items() if value.masked)
-        raise PictureError(f"method {method!r} makes no masks; --maps is for {masked}")
+        raise PictureError(f"method {recipe.method!r} makes no masks; --maps is for {masked}")
     if _output_of(path) is None:
         raise PictureError(f"{path} lies in no output, and --maps goes into it; leave --maps out")
 
 
-def _write_maps(
-    path: Path, picture: Picture, image: np.ndarray, attention: AttentionRecord
-) -> None:
-    names = [lora["name"] for lora in picture.recipe["loras"] if lora["kind"] == "concept"]
-    name = maps_name(picture.recipe["key"])
+def _write_maps(path: Path, recipe: Recipe, image: np.ndarray, attention: AttentionRecord) -> None:
+    names = [lora.name for lora in recipe.loras if lora.kind == "concept"]
+    name = maps_name(recipe.key)
     storage = open_storage(str(_output_of(path)))
     storage.put(name, attention_sheet(image, attention.maps, attention.masks, names))
     print(f"{storage.uri}/{name}: attention maps and masks, for the next `clora report`")
 
 
-def _base_of(picture: Picture, job: JobFile, path: Path) -> BaseModelFacts:
-    """Return the job's base model that made the picture."""
-    wanted = picture.recipe["base_model_digest"]
-    others: list[str] = []
-    for named in dict.fromkeys(job.models.values()):
-        try:
-            base = model_facts(named)
-        except (BaseModelProblem, LocationError) as error:
-            others.append(str(error))
-            continue
-        if base.digest == wanted:
-            return base
-        others.append(f"{base.folder} has {base.digest[:12]}")
-    raise PictureError(
-        f"{path} was made with the base model of digest {wanted[:12]}, and {', '.join(others)}; "
-        "name a job with the right one with --job"
-    )
-
-
 def _is_used(setting: str) -> bool:
     """Return whether a place of the job has a part in making a picture."""
     return setting == "loras" or setting.partition(".")[0] in ("base_model", "base_models")
-
-
-def _local_path(uri: str, loras: Collection[str], allowed: AllowedRoots) -> str:
-    """Return a local copy of a LoRA, whose catalog was judged, or of a mask, which is not yet."""
-    if uri not in loras:
-        allowed.check(uri)
-    return str(local_copy(uri))
-
-
-def _lora_uris(
-    picture: Picture, job: JobFile, base: BaseModelFacts, allowed: AllowedRoots
-) -> dict[str, str]:
-    """Return where the LoRAs of the recipe are, by digest."""
-    files, fit = LoraFiles(), LoraFit(model_width=base.cross_attention_width)
-    catalog = job_catalog(job, allowed)
-    named = {lora["name"] for lora in picture.recipe["loras"]}
-    # Those of the same name first: a catalog may be long and its files far away.
-    entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)
-    missing = {lora["digest"]: lora["name"] for lora in picture.recipe["loras"]}
-    uris: dict[str, str] = {}
-    for entry in entries:
-        if not missing:
-            break
-        digest = files.state(entry, fit).digest
-        if missing.pop(digest, None) is not None:
-            uris[digest] = entry.uri
-    if missing:
-        digest, name = next(iter(missing.items()))
-        raise PictureError(
-            f"no LoRA in {catalog.place} has the tensors of {name!r} (digest {digest[:12]}); add "
-            "the file to a catalog and name its job with --job"
-        )
-    return uris
-
-
-def _planned(recipe: Mapping[str, Any], uris: Mapping[str, str]) -> dict[str, Any]:
-    """Return the recipe as a planned row."""
-    return {
-        **recipe,
-        "loras": [{**lora, "uri": uris[lora["digest"]]} for lora in recipe["loras"]],
-        "sampler_json": canonical_json(recipe["sampler"]),
-    }
 
 
 def _composer(job: JobFile, base: BaseModelFacts) -> "Composer":

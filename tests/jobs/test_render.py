@@ -185,11 +185,22 @@ def test_a_picture_that_cannot_be_made_here_says_why(
     assert "does not exist" in capsys.readouterr().err
 
 
+STRANGER = {
+    "name": "x",
+    "digest": "1" * 64,
+    "kind": "style",
+    "weight": 1,
+    "subject": None,
+    "trigger": None,
+    "region_json": None,
+}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
         ({"base_model_digest": "0" * 64}, "was made with the base model of digest 000000000000"),
-        ({"loras": [{"name": "x", "digest": "1" * 64}]}, "has the tensors of 'x'"),
+        ({"method": "merge", "loras": [STRANGER]}, "has the tensors of 'x'"),
     ],
 )
 def test_other_files_than_the_picture_s_are_refused_by_digest(

@@ -19,11 +19,14 @@ def write(path: Path, *, side_px: int = 8, **recipe: str) -> Path:
 def test_what_a_terminal_would_obey_is_shown_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert show(write(tmp_path / "a.png", prompt="a naïve cat \x1b[2J \x9b \u202e")) == 0
-    told = capsys.readouterr().out
+    # It is shown, though it is no recipe: the prompt holds what no row may, the rest is missing.
+    assert show(write(tmp_path / "a.png", prompt="a naïve cat \x1b[2J \x9b \u202e")) == 2
+    told, problems = capsys.readouterr()
     assert told.splitlines()[:2] == ["a cat\\x1b[2J", "Steps: 3\\x9b"]
     assert '"prompt": "a naïve cat \\u001b[2J \\x9b \\u202e"' in told
-    assert told.replace("\n", "").isprintable()
+    assert (told + problems).replace("\n", "").isprintable()
+    assert "prompt: should hold no control characters" in problems
+    assert "seed: is required" in problems
 
 
 def test_a_picture_that_unpacks_to_more_than_memory_is_a_sentence(
