@@ -3,6 +3,9 @@
 A sample is ``KEY.png``, ``KEY.txt`` (the prompt) and ``KEY.json`` (the rest of its row). Samples
 are sorted by key and files carry no times, so the same rows always give the same bytes. A shard is
 closed when it is large enough, and only one is in memory.
+
+A folder that was exported into before holds the new shards alone when the export has ended: those
+that an earlier one listed and this one did not write are removed. What others put there stays.
 """
 
 import io
@@ -15,9 +18,10 @@ from typing import Any
 from pipelines.damages import Damages
 from pipelines.output_table import read_rows
 from pipelines.schemas import ROWS
+from pipelines.shard_list import ShardList, own_shards, shard_name, write_shard_list
 from pipelines.storage import Storage
 
-__all__ = ["SHARD_BYTES", "shard_name", "webdataset_shards", "write_webdataset"]
+__all__ = ["SHARD_BYTES", "webdataset_shards", "write_webdataset"]
 
 SHARD_BYTES = 256 * 1024**2
 _ROWS_AT_ONCE = 256
@@ -26,11 +30,6 @@ _COLUMNS = [name for name in ROWS.names if name != "image"]
 
 Sample = tuple[str, Mapping[str, bytes]]
 """Key, and content by ending."""
-
-
-def shard_name(number: int) -> str:
-    """Return the name of a shard; viewers and loaders read ``images-*.tar`` in order."""
-    return f"images-{number:06d}.tar"
 
 
 def write_webdataset(
@@ -44,17 +43,34 @@ def write_webdataset(
 
     Args:
         storage: The output.
-        target: Where the shards go.
+        target: Where the shards go; those of earlier exports that are not written again go away.
         shard_bytes: A shard is closed when it holds as much.
         damages: Gets what is damaged; rows whose image is lost are left out.
+
+    Raises:
+        PlaceError: The target holds shards that no export has listed as its own.
+        StorageError: A place cannot be read or written now.
     """
-    num_images = num_shards = 0
+    known, written = own_shards(target), list[str]()
+    num_images = 0
+    if known:
+        write_shard_list(target, ShardList(finished=False, shards=tuple(sorted(known))))
     samples = _samples(storage, damages)
     for content, num_samples in webdataset_shards(samples, shard_bytes=shard_bytes):
-        target.put(shard_name(num_shards), content)
+        name = shard_name(len(written))
+        if name not in known:
+            # Listed before it is there: one that a killed export left must be known as its own.
+            known.add(name)
+            write_shard_list(target, ShardList(finished=False, shards=tuple(sorted(known))))
+        target.put(name, content)
+        written.append(name)
         num_images += num_samples
-        num_shards += 1
-    return num_images, num_shards
+    for name in sorted(known.difference(written)):
+        target.delete(name)
+    # The list must not survive what it denies.
+    target.settle("")
+    write_shard_list(target, ShardList(finished=True, shards=tuple(written), num_images=num_images))
+    return num_images, len(written)
 
 
 def webdataset_shards(
