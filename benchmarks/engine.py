@@ -15,10 +15,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-
-import ray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -28,6 +27,7 @@ from benchmarks.first_row import first_row_lines
 from benchmarks.lora_loads import lora_load_lines
 from benchmarks.sleeping import SleepingSource, calls
 from pipelines.planned_rows import compose_row, row_table
+from pipelines.private_cluster import private_cluster
 from pipelines.request import Resources
 from pipelines.run import compose_rows
 
@@ -146,19 +146,16 @@ def main() -> None:
         "# The engine beside the sampling",
         "",
         "Made by `python -m benchmarks.engine`.",
-        f"{os.cpu_count()} cores ({platform.machine()}), Ray {ray.__version__}, "
+        f"{os.cpu_count()} cores ({platform.machine()}), Ray {version('ray')}, "
         f"{arguments.repeats} repeat(s); medians, with their spread where there are several.",
     ]
     print(*lines, sep="\n")
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    try:
+    with private_cluster(num_cpus=2):
         for name in arguments.parts:
             title, table = PARTS[name]
             for line in ("", title, "", *table(arguments.repeats)):
                 print(line, flush=True)
                 lines.append(line)
-    finally:
-        ray.shutdown()
     if arguments.out is not None:
         arguments.out.write_text("\n".join(lines) + "\n")
 

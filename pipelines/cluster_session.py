@@ -1,27 +1,25 @@
 """The connection to Ray: a cluster that is named, or a private one on this machine.
 
-A private cluster belongs to this process: loopback only, no dashboard, no usage reports, and a
-token of its own, because Ray's servers accept anyone who reaches them otherwise. What the user has
-set in the environment is left as it is.
+What the user has set in the environment is left as it is, but that a private cluster is reached
+from this machine alone, see ``private_cluster``.
 """
 
 import logging
 import os
-import secrets
 import signal
+import socket
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-__all__ = ["Cluster", "ClusterError", "cluster_session"]
+from pipelines.cluster_error import ClusterError, not_reached
+from pipelines.private_cluster import private_cluster
 
-OBJECT_STORE_BYTES = 1024**3
-"""Enough for dozens of units on their way; pages are taken when they are used."""
+__all__ = ["Cluster", "ClusterError", "cluster_session"]
 
 _QUIET = {
     # Workers would wait for ever if the driver was started by `uv run` (ray-project/ray#50961).
@@ -31,10 +29,14 @@ _QUIET = {
     # Ray warns of this future default on every start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_PRIVATE = (None, "", "local")
+KNOCK_S = 20.0
+"""How long nobody may answer; a head that is being started again does by then."""
 
-
-class ClusterError(Exception):
-    """There is no cluster at the address; the message names it and the way out."""
+KNOCK_EVERY_S = 0.5
+MAX_PORT = 65535
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "[::1]")
+"""Names that Ray replaces."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,34 +53,73 @@ def cluster_session(address: str | None) -> Generator[Cluster]:
     """Connect to the cluster at ``address``, at ``RAY_ADDRESS``, or to a private one.
 
     Raises:
-        ClusterError: Nobody answers there.
+        ClusterError: Nobody answers there, or it wants something else; no private one can be
+            started.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS")
-    with tempfile.TemporaryDirectory(prefix="clora-") as folder:
-        if address is None:
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            _set_own_token(Path(folder) / "token")
-        import ray
+    is_private = address in _PRIVATE
+    running = _running_ray()
+    if running is not None:
+        # Tests keep one cluster for the whole session; it is theirs to end.
+        yield _describe(running, is_private=True)
+        return
+    connected = private_cluster() if is_private else _connection(str(address))
+    with connected as ray, _termination_as_interrupt():
+        yield _describe(ray, is_private=is_private)
 
-        if ray.is_initialized():
-            # Tests keep one cluster for the whole session; it is theirs to end.
-            yield _describe(ray, is_private=True)
+
+def _running_ray() -> Any | None:
+    """Return Ray if it is connected already; importing it here would be too early."""
+    ray = sys.modules.get("ray")
+    return ray if ray is not None and ray.is_initialized() else None
+
+
+@contextmanager
+def _connection(address: str) -> Generator[Any]:
+    import ray
+
+    try:
+        _knock(address, ray.util.get_node_ip_address())
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            configure_logging=True,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        raise not_reached(address, error) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str, own_host: str) -> None:
+    """Try whether somebody answers at ``HOST:PORT``; Ray itself tries for a quarter of an hour.
+
+    Args:
+        address: Of a cluster; other forms than this one are left to Ray.
+        own_host: What Ray takes this machine's own name for.
+
+    Raises:
+        OSError: Nobody answered for a while.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or int(port) > MAX_PORT:
+        return
+    host = own_host if host in _THIS_MACHINE else host.strip("[]")
+    until_s = time.monotonic() + KNOCK_S
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        except OSError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(KNOCK_EVERY_S)
+        else:
             return
-        try:
-            with _hidden_chatter() if address is None else nullcontext():
-                ray.init(**_options(address))
-        except ConnectionError as error:
-            raise ClusterError(
-                f"no Ray cluster answers at {address!r} ({error}); start one with "
-                "`ray start --head`, or leave the address out to use this machine alone"
-            ) from error
-        try:
-            with _termination_as_interrupt():
-                yield _describe(ray, is_private=address is None)
-        finally:
-            ray.shutdown()
 
 
 @contextmanager
@@ -95,50 +136,6 @@ def _termination_as_interrupt() -> Generator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, former)
-
-
-@contextmanager
-def _hidden_chatter() -> Generator[None]:
-    """Keep what Ray's C++ half says while starting off the terminal; shown if starting fails."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(kept, 2)
-            said.seek(0)
-            sys.stderr.write(said.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _options(address: str | None) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "configure_logging": True,
-        "logging_level": logging.ERROR,
-    }
-    if address is not None:
-        return {**options, "address": address}
-    return {
-        **options,
-        "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
-        "object_store_memory": OBJECT_STORE_BYTES,
-    }
-
-
-def _set_own_token(path: Path) -> None:
-    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
-        return
-    path.touch(mode=0o600)
-    path.write_text(secrets.token_hex(32))
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
 
 
 def _describe(ray: Any, *, is_private: bool) -> Cluster:

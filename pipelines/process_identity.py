@@ -8,7 +8,7 @@ the same words mean the same process.
 import os
 from pathlib import Path
 
-__all__ = ["is_gone", "this_process"]
+__all__ = ["is_gone", "is_running", "this_process"]
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SPACE = Path("/proc/self/ns/pid")
@@ -23,11 +23,21 @@ def this_process() -> str:
 
 def is_gone(identity: str) -> bool:
     """Return True only if the process of ``identity`` ran here and runs no more."""
+    return _runs(identity) is False
+
+
+def is_running(identity: str) -> bool:
+    """Return True only if the process of ``identity`` runs here."""
+    return _runs(identity) is True
+
+
+def _runs(identity: str) -> bool | None:
+    """Return whether a process runs; None if it is not of this place, or these are no words."""
     place, _, rest = identity.partition(" ")
     pid, _, started = rest.partition(" ")
     if not started or not pid.isdecimal() or place != _place():
-        return False
-    return _started(int(pid)) != started
+        return None
+    return _started(int(pid)) == started
 
 
 def _place() -> str | None:

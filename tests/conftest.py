@@ -31,19 +31,11 @@ def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster(ray_token: Path) -> Iterator[None]:  # noqa: ARG001 - set before Ray starts
-    """One local Ray for all tests marked ``ray``; loopback only."""
-    import ray
+    """One local Ray for all tests marked ``ray``, as a private one of the product is."""
+    from pipelines.private_cluster import private_cluster
 
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-        configure_logging=True,
-        logging_level="warning",
-    )
-    yield
-    ray.shutdown()
+    with private_cluster(num_cpus=2):
+        yield
 
 
 @pytest.fixture(scope="session")

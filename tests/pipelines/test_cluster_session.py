@@ -1,0 +1,257 @@
+"""What becomes of a cluster that cannot be had: a sentence, whatever Ray raises."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from jobs.exit_code import SOME_FAILED, code_of_error
+from pipelines import cluster_session as sessions
+from pipelines.cluster_session import ClusterError, cluster_session
+from pipelines.private_folder import folder_prefix
+
+
+class AuthenticationError(RuntimeError):
+    """Named as Ray's own is."""
+
+
+class FakeRay(ModuleType):
+    """Stands for Ray: raises what it is told to when it is to start, and notes what it finds."""
+
+    def __init__(self, fault: Exception | None, host: str) -> None:
+        super().__init__("ray")
+        self.fault = fault
+        self.options: dict[str, Any] = {}
+        self.environment: dict[str, str] = {}
+        self.util = ModuleType("ray.util")
+        self.util.__dict__["get_node_ip_address"] = lambda: host
+        self.is_shut_down = False
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **options: Any) -> None:
+        self.options = options
+        self.environment = dict(os.environ)
+        if "_temp_dir" in options:
+            Path(options["_temp_dir"]).mkdir()
+        if self.fault is not None:
+            os.write(2, b"C++ said \x1b[31mthis\n")
+            raise self.fault
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 3.0}
+
+    def shutdown(self) -> None:
+        self.is_shut_down = True
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder for private clusters, and an environment that names no cluster."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    with tempfile.TemporaryDirectory(prefix="c", dir="/tmp") as name:
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def put(fault: Exception | None = None, host: str = "127.0.0.1") -> FakeRay:
+        ray = FakeRay(fault, host)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setitem(sys.modules, "ray.util", ray.util)
+        return ray
+
+    return put
+
+
+def chained(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+REFUSED_WORDS = """Failed. Last error: Traceback (most recent call last):
+  File "node.py", line 996
+ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken
+"""
+SILENT_WORDS = """Failed. Last error: Traceback (most recent call last):
+  File "node.py", line 996
+ray.RpcError: refused
+"""
+FAULTS = [
+    RuntimeError("Failed to start GCS.\nLast 0 lines"),
+    TimeoutError("Timed out waiting for file"),
+    ConnectionError("refused"),
+    ValueError("The requested object store memory size is greater"),
+    AssertionError(),
+    AuthenticationError("no token"),
+    OSError(28, "No space left on device"),
+    Exception("The current node timed out during startup."),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_private_start_that_fails_in_any_way_is_a_sentence_and_leaves_its_logs(
+    base: Path, fake: Any, fault: Exception, capfd: pytest.CaptureFixture[str]
+):
+    fake(fault)
+    with pytest.raises(ClusterError) as refused, cluster_session(None):
+        pass
+    text = str(refused.value)
+    (folder,) = base.iterdir()
+    words = str(fault).splitlines()[0] if str(fault) else "AssertionError"
+    assert f"could not be started on this machine; after 0 s: {words}" in text
+    assert f"{folder}/ray/session_latest/logs" in text
+    assert "Ray said: C++ said" in text
+    assert "\x1b" not in text
+    assert "ulimit -u" in text
+    assert code_of_error(refused.value) == SOME_FAILED
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (chained(ConnectionError("Failed"), AuthenticationError("bad")), "RAY_AUTH_TOKEN_PATH"),
+        (AuthenticationError("none"), "RAY_AUTH_TOKEN_PATH"),
+        (RuntimeError(REFUSED_WORDS), "RAY_AUTH_TOKEN_PATH"),
+        (RuntimeError(SILENT_WORDS), r"Last error: ray\.RpcError: refused\)"),
+        (RuntimeError("Version mismatch: The cluster was"), "same versions"),
+        (ValueError("Invalid address format"), "write HOST:PORT"),
+        (chained(ConnectionError("Failed"), TimeoutError("slow")), "Failed: slow"),
+        (Exception("odd"), "no Ray cluster answers at 'head'"),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_a_sentence_with_the_way_out(
+    base: Path, fake: Any, fault: Exception, words: str
+):
+    fake(fault)
+    with pytest.raises(ClusterError, match=words) as refused, cluster_session("head"):
+        pass
+    assert "'head'" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert code_of_error(refused.value) == SOME_FAILED
+    assert list(base.iterdir()) == []
+
+
+@pytest.mark.usefixtures("base")
+def test_a_port_where_nobody_listens_is_said_before_ray_waits_for_it(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sessions, "KNOCK_S", 0.2)
+    monkeypatch.setattr(sessions, "KNOCK_EVERY_S", 0.05)
+    ray = fake()
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"localhost:{bound.getsockname()[1]}"
+        with (
+            pytest.raises(ClusterError, match=f"no Ray cluster answers at '{address}' .*refused"),
+            cluster_session(address),
+        ):
+            pass
+        assert ray.options == {}
+        bound.listen()
+        with cluster_session(address) as cluster:
+            assert not cluster.is_private
+    assert ray.options["address"] == address
+    assert ray.is_shut_down
+
+
+@pytest.mark.parametrize("address", [None, "", "local"])
+def test_a_private_cluster_has_a_folder_a_token_and_loopback_for_as_long_as_it_lasts(
+    base: Path, fake: Any, address: str | None
+):
+    ray = fake()
+    before = dict(os.environ)
+    with cluster_session(address) as cluster:
+        assert cluster.is_private
+        (folder,) = base.iterdir()
+        token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+        assert token.parent == folder
+        assert len(token.read_text()) == 64
+        assert ray.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+        assert ray.environment["RAY_AUTH_MODE"] == "token"
+        assert ray.options["address"] == "local"
+        assert ray.options["_temp_dir"].startswith(f"{folder}/")
+    assert ray.is_shut_down
+    assert list(base.iterdir()) == []
+    assert {name: os.environ.get(name) for name in before} == before
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in os.environ
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
+def test_what_the_user_set_is_left_except_for_loopback(
+    base: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+):
+    own = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(base / "mine"),
+        "RAY_gcs_server_port_wait_time_s": "7",
+    }
+    for name, value in {**own, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}.items():
+        monkeypatch.setenv(name, value)
+    ray = fake()
+    with cluster_session(None):
+        assert own.items() <= ray.environment.items()
+        assert ray.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
+    assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
+
+
+@pytest.mark.usefixtures("base")
+def test_a_cluster_at_an_address_is_not_held_to_loopback(fake: Any):
+    ray = fake(host="192.0.2.7")
+    with cluster_session("head"):
+        pass
+    assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in ray.environment
+    assert "RAY_AUTH_MODE" not in ray.environment
+    assert "_temp_dir" not in ray.options
+
+
+def test_ray_that_would_listen_on_the_network_is_not_started(base: Path, fake: Any):
+    ray = fake(host="192.0.2.7")
+    with pytest.raises(ClusterError, match="imported before"), cluster_session(None):
+        pass
+    assert ray.options == {}
+    assert list(base.iterdir()) == []
+
+
+def test_an_interrupted_start_leaves_nothing(base: Path, fake: Any):
+    ray = fake()
+    ray.fault = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt), cluster_session(None):
+        pass
+    assert list(base.iterdir()) == []
+
+
+def test_ray_that_runs_already_is_used_and_left_running(
+    base: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+):
+    ray = fake()
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with cluster_session(None) as cluster:
+        assert cluster.cpus == 3.0
+    assert not ray.is_shut_down
+    assert list(base.iterdir()) == []
+
+
+def test_nothing_imports_ray_before_the_session_sets_its_environment():
+    script = """
+import sys
+import jobs.cli, jobs.compose, jobs.catalog, jobs.submit, jobs.demo, pipelines.run
+sys.exit("ray" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_names_of_private_folders_hold_the_user():
+    assert folder_prefix() == f"clora-{os.getuid()}-"
