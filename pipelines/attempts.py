@@ -7,11 +7,17 @@ Marks that are there at the beginning are of tries that ended in a death.
 
 Two deaths may be an accident: the machine was taken away, the driver was killed. From the third try
 on the unit's rows are made one by one, each under a mark of its own, and a row that has died alone
-is not made again in this attempt: it failed, with that as its reason. A process that is told to end
-takes its marks back, see ``leaving``.
+is not made again in this attempt: it failed, with that as its reason. A process that is asked to
+end takes its marks back, see ``leaving``.
+
+Processes die with their driver, so a death counts against a row only if the run went on after it:
+every mark of the run that asks is of such a death, and of an earlier run every one but the last.
+So a row is never blamed for a run that was killed, however often. The price is that a row which
+takes the driver along, say because the machine runs out of memory, is not found.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,9 +30,6 @@ _LOST_DEVICES = f"{ATTEMPTS_FOLDER}/lost-devices"
 TRIES_TOGETHER = 2
 """Deaths of a whole unit that are taken for accidents."""
 
-DEATHS_OVER_RUNS = 2
-"""Deaths of a row alone that are blamed on it when each took, or went with, its whole run."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class UnitTries:
@@ -34,13 +37,12 @@ class UnitTries:
 
     Attributes:
         number: This try, counting from 1.
-        deaths_alone: By key, how often a row's process died while making it alone.
-        to_blame: Keys of rows that are not to be tried again.
+        deaths_alone: By key, how often a row's process died while making it alone and the run
+            went on.
     """
 
     number: int
     deaths_alone: Mapping[str, int]
-    to_blame: frozenset[str]
 
     @property
     def one_by_one(self) -> bool:
@@ -54,7 +56,7 @@ class AttemptLog:
 
     Attributes:
         storage: The output.
-        run_id: The run; a death that its driver outlived is told from one that it did not.
+        run_id: The run that asks.
         open: Marks of what this process is at.
     """
 
@@ -109,18 +111,14 @@ class AttemptLog:
 def tries_of(marks: Sequence[str], run_id: str) -> UnitTries:
     """Return what a unit's marks say to a try in the run ``run_id``."""
     num_begun = 0
-    alone: dict[str, list[str]] = {}
+    alone: Counter[tuple[str, str]] = Counter()
     for mark in marks:
         what, _, rest = mark.rpartition("/")[2].partition(".")
         if what == "unit":
             num_begun += 1
         else:
-            alone.setdefault(what.removeprefix("row-"), []).append(rest.partition(".")[0])
-    to_blame = {
-        key for key, runs in alone.items() if run_id in runs or len(runs) >= DEATHS_OVER_RUNS
-    }
-    return UnitTries(
-        number=num_begun + 1,
-        deaths_alone={key: len(runs) for key, runs in alone.items()},
-        to_blame=frozenset(to_blame),
-    )
+            alone[what.removeprefix("row-"), rest.partition(".")[0]] += 1
+    deaths: Counter[str] = Counter()
+    for (key, its_run), num_marks in alone.items():
+        deaths[key] += num_marks if its_run == run_id else num_marks - 1
+    return UnitTries(number=num_begun + 1, deaths_alone=+deaths)

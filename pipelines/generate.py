@@ -131,8 +131,8 @@ def _generate_alone(
     row: PlannedRow, compose: Compose, attempts: AttemptLog, tries: UnitTries, unit_id: str
 ) -> dict[str, Any]:
     """Return the row made under a mark of its own, or failed if it died under one before."""
-    if row["key"] in tries.to_blame:
-        deaths = tries.deaths_alone[row["key"]]
+    deaths = tries.deaths_alone.get(row["key"], 0)
+    if deaths:
         message = (
             f"the process that made it died {tries.number - 1} times, {deaths} of them with "
             "nothing but this row to do; it may need more memory than there is, or crash the "

@@ -89,6 +89,36 @@ def test_a_driver_killed_at_twenty_random_moments_ends_with_every_row(
     record(f"driver killed at {num_kills} random moments", ran, ran.add_up(), bound)
 
 
+@pytest.mark.faults
+def test_no_row_is_blamed_for_twenty_kills_of_the_driver_at_one_unit(drivers: Make, record: Record):
+    ran = drivers(num_rows=UNIT, seconds_a_row=0.5)
+    for _ in range(20):
+        driver = ran.start()
+        assert ran.wait_for_calls(driver, 1)
+        driver.send_signal(signal.SIGKILL)
+        assert said(driver)["outcome"] == "died"
+    account = ran.run()
+    assert (account["outcome"], account["num_made"]) == ("finished", UNIT)
+    record("driver killed 20 times at one unit", ran, ran.add_up(), 20 * UNIT)
+
+
+@pytest.mark.faults
+def test_a_row_that_kills_its_process_is_blamed_though_the_driver_was_killed_at_it(
+    drivers: Make, record: Record
+):
+    ran = drivers(num_rows=UNIT, seconds_a_row=0.5, prompts={"1": EXIT})
+    for _ in range(3):
+        driver = ran.start()
+        assert ran.wait_for_calls(driver, 1)
+        driver.send_signal(signal.SIGKILL)
+        assert said(driver)["outcome"] == "died"
+    account = ran.run()
+    assert (account["num_made"], account["num_failed"]) == (UNIT - 1, 1)
+    (error,) = read_ledger(ran.storage).last_errors.values()
+    assert (error["error"], error["seed"]) == ("ProcessDied", 1)
+    record("a row that ends its process, driver killed at it", ran, ran.add_up(), 10 * UNIT)
+
+
 def test_a_second_driver_is_refused_while_the_first_lives(drivers: Make, record: Record):
     ran = drivers(num_rows=24, seconds_a_row=0.2)
     first = ran.start()

@@ -1,6 +1,7 @@
 """A row that ends its process is found by what the process left behind, and by nothing else."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,13 @@ class DyingEngine(FakeEngine):
         if any(row.prompt == EXIT for row in rows):
             raise Death
         return super().compose(rows)
+
+
+class KilledEngine(FakeEngine):
+    """Dies of whatever it is asked for, as a process whose driver is killed."""
+
+    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:  # noqa: ARG002
+        raise Death
 
 
 @pytest.fixture
@@ -97,9 +105,29 @@ def test_two_deaths_of_machines_change_nothing_for_a_unit(log: AttemptLog):
     assert engine.calls == [[0, 1, 2]]
 
 
-def test_a_row_is_not_blamed_for_one_death_that_its_driver_shared():
+def test_a_death_counts_if_its_run_went_on_after_it():
     marks = ["attempts/u/unit.run-1.aa", "attempts/u/row-k.run-1.bb"]
-    assert tries_of(marks, "run-1").to_blame == {"k"}
-    assert tries_of(marks, "run-2").to_blame == set()
-    assert tries_of([*marks, "attempts/u/row-k.run-2.cc"], "run-3").to_blame == {"k"}
+    assert tries_of(marks, "run-1").deaths_alone == {"k": 1}
+    assert tries_of(marks, "run-2").deaths_alone == {}
+    assert tries_of([*marks, "attempts/u/row-k.run-1.cc"], "run-2").deaths_alone == {"k": 1}
     assert tries_of(marks, "run-2").number == 2
+
+
+def test_twenty_runs_that_were_killed_at_one_row_blame_nobody(log: AttemptLog):
+    unit = [row(0), row(1)]
+    for number in range(20):
+        killed = replace(log, run_id=f"killed-{number}")
+        with pytest.raises(Death):
+            generate_unit(message(unit), KilledEngine(), killed)
+    rows_left = generate_unit(message(unit), DyingEngine(), log).rows.to_pylist()
+    assert [one["failure"] for one in rows_left] == [None, None]
+
+
+def test_a_row_that_kills_is_found_also_after_runs_that_were_killed(log: AttemptLog):
+    unit = [row(0), row(1, prompt=EXIT)]
+    for number in range(5):
+        with pytest.raises(Death):
+            generate_unit(message(unit), DyingEngine(), replace(log, run_id=f"killed-{number}"))
+    made, deaths = until_it_lives(unit, DyingEngine(), log)
+    assert deaths == 1
+    assert [one["failure"] is None for one in made] == [True, False]
