@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from jobs.exit_code import EXPECTED_ERRORS
 from manifests.locations import absolute
 from pipelines.garbage import Garbage, find_garbage, remove_garbage
-from pipelines.lease import LeaseTimes
+from pipelines.heartbeat import LeaseTimes
 from pipelines.lease_record import latest_lease
+from pipelines.makers import live_makers
 from pipelines.storage import open_storage
 
 __all__ = ["gc"]
@@ -39,8 +40,9 @@ def gc(output: str, *, delete: bool = False, times: LeaseTimes | None = None) ->
         else:
             garbage = find_garbage(storage)
             lease = latest_lease(storage)
-            if lease is not None and lease.state == "live":
-                print(f"{lease.described()} may be about to use some of these", file=sys.stderr)
+            runs = [lease] if lease is not None and lease.state == "live" else []
+            for run in (*runs, *live_makers(storage)):
+                print(f"{run.described()} may be about to use some of these", file=sys.stderr)
     except EXPECTED_ERRORS as error:
         print(error, file=sys.stderr)
         return REFUSED
@@ -52,7 +54,7 @@ def _described(garbage: Garbage, *, delete: bool) -> str:
     lines = [
         *_listed("images without a row", garbage.images),
         *_listed("writes that broke off", garbage.unfinished),
-        *_listed("marks of committed units", garbage.marks),
+        *_listed("marks and claims of committed units", garbage.marks),
     ]
     verb = "removed" if delete else "to remove"
     hint = "" if delete or not garbage.names else " (clora gc OUT --delete removes them)"

@@ -5,7 +5,7 @@ from collections import Counter
 
 from jobs.exit_code import EXPECTED_ERRORS
 from manifests.locations import absolute
-from pipelines.lease import LeaseTimes
+from pipelines.heartbeat import LeaseTimes
 from pipelines.repair import Repair, repair_output
 from pipelines.storage import Storage, open_storage
 from pipelines.verify import damaged_files, nested_outputs, verify_units

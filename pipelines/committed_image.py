@@ -123,8 +123,20 @@ def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     )
 
 
-def restore_lost_images(storage: Storage, keys: Collection[str], *, note: Note) -> None:
+def restore_lost_images(
+    storage: Storage,
+    keys: Collection[str],
+    *,
+    note: Note,
+    live_runs: Collection[str] = frozenset(),
+) -> None:
     """Write the image files of ``keys`` again from their units, and say so in a sentence.
+
+    Args:
+        storage: The output.
+        keys: Of committed rows.
+        note: Gets the sentence.
+        live_runs: Runs that write the images of their units themselves.
 
     Raises:
         DamagedFileError: A unit that holds one is damaged.
@@ -134,9 +146,11 @@ def restore_lost_images(storage: Storage, keys: Collection[str], *, note: Note) 
     for name in storage.list(ROWS_FOLDER, ".parquet"):
         if not wanted:
             break
-        here = wanted.intersection(read_unit(storage, name)[0])
-        restored += restore_images_of(storage, name, here)
+        found, footer = read_unit(storage, name)
+        here = wanted.intersection(found)
         wanted -= here
+        if footer.run_id not in live_runs:
+            restored += restore_images_of(storage, name, here)
     if restored:
         note(
             f"{len(restored):,} image file(s) of {storage.uri} were missing or of another size, "

@@ -9,15 +9,18 @@ still commit are abandoned first, see ``seal``.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipelines.attempts import ATTEMPTS_FOLDER
+from pipelines.claims import CLAIMS_FOLDER
 from pipelines.durable_files import UNFINISHED
-from pipelines.lease import HeldLease, LeaseTimes, acquire
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import HeldLease, acquire
 from pipelines.lease_record import earlier_leases
 from pipelines.ledger import Ledger, read_ledger
+from pipelines.makers import refuse_while_made
 from pipelines.output_files import DAMAGED_FOLDER
 from pipelines.run_record import new_run_id
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
@@ -29,6 +32,8 @@ _IMAGE = re.compile(r"images/[0-9a-f]{2}/([0-9a-f]{64})\.png")
 _ELSEWHERE = ("references/", f"{DAMAGED_FOLDER}/")
 """References are outputs of their own; what was set aside is never removed."""
 
+_MARKS = (f"{ATTEMPTS_FOLDER}/", f"{CLAIMS_FOLDER}/")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
@@ -37,7 +42,7 @@ class Garbage:
     Attributes:
         images: Without a committed row.
         unfinished: Hidden writes that broke off.
-        marks: Of tries of units that are committed.
+        marks: Tries and claims of units that are committed.
     """
 
     images: tuple[str, ...]
@@ -52,17 +57,18 @@ class Garbage:
 
 def find_garbage(storage: Storage) -> Garbage:
     """Return what nothing refers to; of a live run that includes what it has not committed yet."""
-    return _find(storage, read_ledger(storage))
+    return _find(tuple(storage.walk("")), read_ledger(storage))
 
 
 def remove_garbage(storage: Storage, *, times: LeaseTimes, note: Callable[[str], None]) -> Garbage:
     """Remove what nothing refers to, and return it.
 
     Raises:
-        LeaseHeldError: A run works on the output.
+        LeaseHeldError: A run works on the output, or makes references there.
     """
     run_id = f"{new_run_id(datetime.now(UTC))}-gc"
     with acquire(storage, run_id, times=times, note=note) as lease:
+        refuse_while_made(storage, times=times, note=note)
         garbage = _shut_out(storage, lease, run_id, note)
         for name in garbage.names:
             storage.delete(name)
@@ -76,8 +82,10 @@ def _shut_out(
     leases = earlier_leases(storage, lease.fence.epoch)
     earlier = plans_of_earlier_runs(storage, leases, note=note)
     while True:
+        # In this order: what is committed in between must not be taken for garbage.
+        names = tuple(storage.walk(""))
         ledger = read_ledger(storage)
-        garbage = _find(storage, ledger)
+        garbage = _find(names, ledger)
         rivals = find_rivals(
             earlier,
             settled=ledger.unit_ids,
@@ -87,10 +95,11 @@ def _shut_out(
             return garbage
 
 
-def _find(storage: Storage, ledger: Ledger) -> Garbage:
+def _find(names: Iterable[str], ledger: Ledger) -> Garbage:
     images: list[str] = []
     unfinished: list[str] = []
-    for name in storage.walk(""):
+    marks: list[str] = []
+    for name in names:
         image = _IMAGE.fullmatch(name)
         if name.startswith(_ELSEWHERE):
             continue
@@ -98,9 +107,8 @@ def _find(storage: Storage, ledger: Ledger) -> Garbage:
             unfinished.append(name)
         elif image is not None and image[1] not in ledger.made:
             images.append(name)
-    marks = [
-        name for name in storage.walk(ATTEMPTS_FOLDER) if name.split("/")[1] in ledger.unit_ids
-    ]
+        elif name.startswith(_MARKS) and name.split("/")[1] in ledger.unit_ids:
+            marks.append(name)
     return Garbage(
         images=tuple(sorted(images)),
         unfinished=tuple(sorted(unfinished)),

@@ -24,6 +24,7 @@ from pipelines.lease import Fence
 from pipelines.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
+from pipelines.unit_claims import UnitClaims
 from pipelines.unit_message import UnitMessage
 
 __all__ = ["GenerateImages", "generate_rows"]
@@ -42,8 +43,10 @@ class GenerateImages:
         load_engine: LoadEngine,
         attempts: AttemptLog | None = None,
         fence: Fence | None = None,
+        claims: UnitClaims | None = None,
     ) -> None:
         self._take_unit = take_unit
+        self._claims = claims
         self._attempts = attempts
         if attempts is not None:
             give_up_when_terminated(attempts)
@@ -65,6 +68,10 @@ class GenerateImages:
 
     def _generate(self, ticket: int) -> UnitMessage:
         message = self._take_unit(ticket)
+        if self._claims is not None:
+            message = self._claims.claim(message)
+            if message.facts.is_idle:
+                return message
         try:
             made = generate_unit(message, self._engine, self._attempts)
         except Exception as error:  # torch has no one class for a lost device; raised again below

@@ -75,6 +75,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
             "load_engine": stages.load_engine,
             "attempts": stages.store.attempts,
             "fence": stages.store.fence,
+            "claims": stages.store.claims,
         },
         compute=ActorPoolStrategy(min_size=shares.num_generators, max_size=shares.max_generators),
         num_cpus=shares.generator_cpus,

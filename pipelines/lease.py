@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
+from pipelines.heartbeat import Beat, Heartbeat, LeaseTimes, SilenceWatch
 from pipelines.lease_record import (
     LeaseRecord,
     LeaseState,
@@ -36,7 +37,6 @@ __all__ = [
     "HeldLease",
     "LeaseHeldError",
     "LeaseLostError",
-    "LeaseTimes",
     "acquire",
 ]
 
@@ -47,14 +47,6 @@ class LeaseHeldError(Exception):
 
 class LeaseLostError(Exception):
     """A later run has taken the output over; the message says which."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeaseTimes:
-    """How often a run shows that it lives, and after how long a silence it is taken for dead."""
-
-    beat_s: float = 5.0
-    silence_s: float = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +80,13 @@ class HeldLease:
         self.fence = Fence(storage=storage, epoch=record.epoch)
         self._storage = storage
         self._record = record
-        self._times = times
         self._writing = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._heartbeat = Heartbeat(self._beat, every_s=times.beat_s, name="lease")
         self._end_state: LeaseState = "stopped"
 
     def __enter__(self) -> "HeldLease":
         """Begin to beat."""
-        self._thread.start()
+        self._heartbeat.start()
         return self
 
     def __exit__(
@@ -106,8 +96,7 @@ class HeldLease:
         trace: TracebackType | None,
     ) -> None:
         """Stop beating, and say that the run is over."""
-        self._over.set()
-        self._thread.join()
+        self._heartbeat.stop()
         try:
             self._write(state=self._end_state)
         except (StorageError, OSError):
@@ -122,15 +111,11 @@ class HeldLease:
         """Tell later runs that they need not look behind this one's plan."""
         self._write(is_sealed=True)
 
-    def _beat(self) -> None:
-        while not self._over.wait(self._times.beat_s):
-            try:
-                if self._storage.exists(lease_name(self._record.epoch + 1)):
-                    return
-                self._write()
-            except (StorageError, OSError):
-                # A store that is down now may be up at the next beat.
-                continue
+    def _beat(self) -> bool:
+        if self._storage.exists(lease_name(self._record.epoch + 1)):
+            return False
+        self._write()
+        return True
 
     def _write(self, **changes: bool | LeaseState) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -185,21 +170,25 @@ def _watch(
     storage: Storage, holder: LeaseRecord, times: LeaseTimes, sleep: Callable[[float], None]
 ) -> None:
     """Return when the holder has ended or was silent for long enough."""
-    watched_s = 0.0
-    while watched_s < times.silence_s:
-        step_s = min(times.beat_s / 2, times.silence_s - watched_s)
-        sleep(step_s)
-        watched_s += step_s
+    silence = SilenceWatch(times, _sign(holder))
+    waited_s = 0.0
+    while True:
+        start = time.monotonic()
         seen = latest_lease(storage)
+        looked_s = time.monotonic() - start
         if seen is None or (seen.epoch == holder.epoch and seen.state != "live"):
             return
-        if seen.epoch != holder.epoch or _beat(seen) != _beat(holder):
+        if seen.epoch != holder.epoch or _sign(seen) != _sign(holder):
             raise LeaseHeldError(
                 f"{storage.uri} is being written by {seen.described()} and lives; wait for it, "
                 "stop it, or name another output"
             )
+        if silence.is_dead(_sign(seen), waited_s=waited_s, looked_s=looked_s):
+            return
+        waited_s = min(times.beat_s / 2, times.silence_s)
+        sleep(waited_s)
 
 
-def _beat(record: LeaseRecord) -> tuple[int, str]:
+def _sign(record: LeaseRecord) -> Beat:
     """Return what changes while the run of a lease lives."""
     return record.beat, record.beat_at

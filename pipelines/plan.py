@@ -5,8 +5,8 @@ because a million rows written out take more memory than all the rest.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +87,20 @@ class Plan:
             loras = {lora.digest for row in members for lora in row.loras}
             files = frozenset(loras | {members[0].base_model_digest})
             yield UnitNeeds(attempt=int(self.attempts[start]), files=files)
+
+    def only(self, unit_ids: Collection[str]) -> "Plan":
+        """Return the plan of some of the units, in the same order."""
+        chosen = [place for place, unit_id in enumerate(self.unit_ids) if unit_id in unit_ids]
+        spans = [slice(*self.starts[place : place + 2].tolist()) for place in chosen]
+        lengths = [span.stop - span.start for span in spans]
+        empty = slice(0, 0)
+        return replace(
+            self,
+            order=np.concatenate([self.order[span] for span in [empty, *spans]]),
+            attempts=np.concatenate([self.attempts[span] for span in [empty, *spans]]),
+            starts=np.cumsum([0, *lengths], dtype=np.int64),
+            unit_ids=tuple(self.unit_ids[place] for place in chosen),
+        )
 
     def keys(self) -> set[str]:
         """Return the keys of the rows in the units."""

@@ -19,7 +19,7 @@ Pure; the order of the manifest's rows changes nothing but which of several equa
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +38,7 @@ class _Group(NamedTuple):
 
     failed_with: str
     attempt: int
+    block: str
     base_model_digest: str
     num_concepts: int
     width: int
@@ -75,6 +76,7 @@ def plan_units(
     rows_per_unit: int,
     max_attempts: int | None,
     abandoned: Collection[str] = frozenset(),
+    block_of: Callable[[ResolvedRow], str] | None = None,
 ) -> Plan:
     """Return the units that make every row which is not made and has not failed too often.
 
@@ -85,10 +87,14 @@ def plan_units(
         rows_per_unit: Most rows in a unit. More fills batches better and loses more on a kill.
         max_attempts: A row that failed as often is left alone; None tries all again.
         abandoned: Unit ids that must not be used again, see ``seal``.
+        block_of: Names the block of a row: one unit's rows are all of one block. With
+            ``rows_per_unit`` as large as a block, units do not depend on what else is planned.
     """
     first = _first_of_each_key(rows)
     quarantined: list[str] = []
-    pending, num_already_made = _pending(rows, first, made, failed, max_attempts, quarantined)
+    pending, num_already_made = _pending(
+        rows, first, made, failed, max_attempts, quarantined, block_of
+    )
     order = np.lexsort((pending.keys, pending.digests, pending.groups))
     groups = pending.groups[order]
     borders = np.append(_unit_starts(groups, rows_per_unit), len(order))
@@ -157,6 +163,7 @@ def _pending(
     failed: Mapping[str, FailedRow],
     max_attempts: int | None,
     quarantined: list[str],
+    block_of: Callable[[ResolvedRow], str] | None,
 ) -> tuple[_Pending, int]:
     """Return what is to be made and how much is made already; adds to ``quarantined``."""
     is_first = np.zeros(len(rows), bool)
@@ -188,6 +195,7 @@ def _pending(
         group = _Group(
             failure.unit_id if failure else "",
             attempt,
+            block_of(row) if block_of else "",
             row.base_model_digest,
             loras.num_concepts,
             row.width,

@@ -5,6 +5,10 @@ method ``single``, prompt "a <subject>", seeds 0, 1, 2, ..., on the row's base m
 settings that its rows start from. They have keys, so they are rendered once and shared by all runs
 that look in the same folder. A LoRA's weight is 1 here and it has the whole image, whatever a row
 says: rows of all weights and regions are compared with one thing.
+
+They are made in blocks of five seeds, whole ones, each a unit. So a unit's name follows from what
+it shows alone, and runs with other settings that share a folder know it by the same name; see
+``claims``. A centroid takes the seeds that were asked for and no others.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,12 +28,17 @@ from pipelines.score import reference_id
 from pipelines.storage import Storage
 
 __all__ = [
+    "SEEDS_PER_BLOCK",
     "CentroidSource",
     "ReferenceSettings",
+    "block_of",
     "read_centroids",
     "reference_rows",
+    "whole_blocks",
     "write_centroids",
 ]
+
+SEEDS_PER_BLOCK = 5
 
 _NUM_READERS = 16
 _CENTROIDS = pa.schema([("reference_id", pa.string()), ("centroid", pa.list_(pa.float32()))])
@@ -71,6 +80,23 @@ def reference_rows(
                 alone = replace(lora, weight=1.0, region_json=None)
                 for seed in range(settings[model].num_references):
                     yield _reference_row(alone, seed, model, settings[model])
+
+
+def whole_blocks(settings: Mapping[str, ReferenceSettings]) -> dict[str, ReferenceSettings]:
+    """Return the settings of what is made: as asked, rounded up to whole blocks of seeds."""
+    return {
+        model: replace(
+            asked,
+            num_references=-(-asked.num_references // SEEDS_PER_BLOCK) * SEEDS_PER_BLOCK,
+        )
+        for model, asked in settings.items()
+    }
+
+
+def block_of(row: ResolvedRow) -> str:
+    """Return the name of the block that a reference row is made in."""
+    identity = reference_id(row.base_model_digest, asdict(row.loras[0]))
+    return f"{identity} {row.seed // SEEDS_PER_BLOCK}"
 
 
 def _reference_row(

@@ -13,9 +13,11 @@ from datetime import UTC, datetime
 from pipelines.committed_image import restore_images_of
 from pipelines.committed_unit import ERRORS_FOLDER, unit_id_of
 from pipelines.editions import point_at_newest
-from pipelines.lease import HeldLease, LeaseTimes, acquire
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import HeldLease, acquire
 from pipelines.lease_record import LEASES_FOLDER, all_leases
 from pipelines.ledger import restore_errors, survey
+from pipelines.makers import refuse_while_made
 from pipelines.output_files import DAMAGED_FOLDER, DamagedFileError
 from pipelines.run_record import new_run_id
 from pipelines.seal import PLANS_FOLDER, plans_of_earlier_runs, seal_units
@@ -51,13 +53,14 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
         note: Gets sentences that the user should see meanwhile.
 
     Raises:
-        LeaseHeldError: A run works on the output.
+        LeaseHeldError: A run works on the output, or makes references there.
     """
     run_id = f"{new_run_id(datetime.now(UTC))}-repair"
     with acquire(_owner(storage), run_id, times=times, note=note) as lease:
         steps = _Steps(run_id)
         outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
         for output in outputs:
+            refuse_while_made(output, times=times, note=note)
             for check in verify_units(output):
                 steps.repair_unit(output, check)
             files = list(damaged_files(output))

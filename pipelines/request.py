@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from manifests.resolved import ResolvedRow
 from pipelines.engine import LoadEngine
 from pipelines.failure_budget import FailureBudget
-from pipelines.lease import LeaseTimes
+from pipelines.heartbeat import LeaseTimes
 from pipelines.metrics_server import MetricsAddress
 from pipelines.receipts import Receipt
 from pipelines.references import ReferenceSettings

@@ -21,8 +21,9 @@ from pipelines.ledger import Ledger, read_ledger, restore_errors
 from pipelines.metrics_server import served
 from pipelines.plan import Plan
 from pipelines.request import Observer, Resources, RunRequest
-from pipelines.run_phases import Run, manifest_account, record_nothing_to_make
-from pipelines.run_plan import plan_rows, sealed_plan
+from pipelines.run_account import manifest_account, record_nothing_to_make
+from pipelines.run_phases import Run
+from pipelines.run_plan import plan_references, plan_rows, sealed_plan
 from pipelines.run_record import RunState, new_run_id
 from pipelines.shares import Shares, share_cluster
 from pipelines.storage import PlaceError, StorageError
@@ -59,7 +60,10 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         )
         if not plan.num_rows:
             return _nothing_to_make(request, observer, plan, before, run_id)
-        run = Run(request, observer, before, plan, run_id)
+        references = plan_references(request, plan)
+        if references is not None and references.num_rows:
+            observer.note(_announced(request, plan, references))
+        run = Run(request, observer, before, plan, references, run_id)
         with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
             shares = _shares(request.resources, cluster)
             try:
@@ -76,6 +80,15 @@ def _nothing_to_make(
     account = manifest_account(request, plan, ledger, ledger)
     record_nothing_to_make(request, account, run_id, note=observer.note)
     return account
+
+
+def _announced(request: RunRequest, plan: Plan, references: Plan) -> str:
+    """Return a sentence on pictures that nobody has asked for by name, before they take time."""
+    return (
+        f"{references.num_rows:,} reference image(s) are made first, which the {plan.num_rows:,} "
+        f"row(s) are scored against, and kept in {request.references_storage.uri}; "
+        "scoring.references says how many of each LoRA, 0 for none and no scores"
+    )
 
 
 def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Account:

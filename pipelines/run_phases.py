@@ -1,13 +1,13 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from manifests.resolved import ResolvedRow
-from pipelines.accounting import Account, take_account
+from pipelines.accounting import Account
 from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
 from pipelines.committed_image import damaged_images, restore_lost_images
@@ -16,18 +16,19 @@ from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import Fence, HeldLease
 from pipelines.ledger import Ledger, read_ledger, restore_errors, survey
+from pipelines.makers import live_makers, present
 from pipelines.metrics import RunMetrics
 from pipelines.output_files import encode_parquet
 from pipelines.plan import Plan
 from pipelines.publish import publish
+from pipelines.receipts import Receipt
 from pipelines.references import CentroidSource, read_centroids, write_centroids
 from pipelines.request import Observer, RunRequest
-from pipelines.run_plan import plan_references, wanted_references
+from pipelines.run_account import manifest_account, new_record
+from pipelines.run_plan import wanted_references
 from pipelines.run_record import (
     PhaseTotals,
-    RunRecord,
     RunState,
-    read_run_records,
     write_run_record,
 )
 from pipelines.schemas import PLAN
@@ -36,8 +37,9 @@ from pipelines.seal import plan_name
 from pipelines.shares import Shares
 from pipelines.storage import Storage
 from pipelines.store import StoreUnits
+from pipelines.unit_claims import make_shared_units
 
-__all__ = ["Run", "manifest_account", "record_nothing_to_make"]
+__all__ = ["Run"]
 
 
 class Run:
@@ -48,6 +50,7 @@ class Run:
         observer: Who is told of it.
         before: The ledger that the plan was made from.
         plan: What is to be made.
+        references: What is to be made before; None if images are not scored.
         run_id: Names the run.
     """
 
@@ -57,12 +60,14 @@ class Run:
         observer: Observer,
         before: Ledger,
         plan: Plan,
+        references: Plan | None,
         run_id: str,
     ) -> None:
         self._request = request
         self._observer = observer
         self._before = before
         self._plan = plan
+        self._references = references
         self._metrics = RunMetrics(plan.num_rows)
         self.registry = self._metrics.registry
         self._record = new_record(request, run_id)
@@ -92,16 +97,18 @@ class Run:
         """Make the references that pending rows need and nobody has made; return centroids."""
         request = self._request
         none = CentroidSource()
-        plan = plan_references(request, self._plan)
+        plan = self._references
         if plan is None:
             return none
-        storage = request.references_storage
-        lost = damaged_images(storage, read_ledger(storage))
-        restore_lost_images(storage, lost, note=self._observer.note)
+        storage, run_id = request.references_storage, self._record.run_id
         if plan.num_rows:
-            name = plan_name(self._record.run_id, "references")
-            _write_plan(request.storage, name, plan)
-            self._make_units("references", plan, storage, load_engine, none, shares, fence)
+            _write_plan(request.storage, plan_name(run_id, "references"), plan)
+            with present(storage, run_id, request.lease_times):
+                self._make_units("references", plan, storage, load_engine, none, shares, fence)
+        # Last, because a run that died may have committed a unit and not come to its images.
+        live = {maker.run_id for maker in live_makers(storage)}
+        lost = damaged_images(storage, read_ledger(storage))
+        restore_lost_images(storage, lost, note=self._observer.note, live_runs=live)
         wanted = wanted_references(request, self._plan)
         found = read_centroids(storage, wanted)
         num_missing = len(
@@ -141,11 +148,22 @@ class Run:
                 run_id=record.run_id,
                 dino_digest=request.dino_digest,
                 fence=fence,
+                is_shared=phase == "references",
             ),
         )
+
+        def make(plan: Plan) -> Iterator[Receipt]:
+            return make_units(plan, stages, shares)
+
+        if stages.store.is_shared:
+            receipts = make_shared_units(
+                plan, make, storage, times=request.lease_times, note=self._observer.note
+            )
+        else:
+            receipts = make(plan)
         max_failed = self._max_failed(plan)
         start = time.perf_counter()
-        for receipt in make_units(plan, stages, shares):
+        for receipt in receipts:
             totals.add(receipt)
             totals.wall_seconds = time.perf_counter() - start
             if phase == "images":
@@ -193,43 +211,6 @@ class Run:
         record.error = None if error is None else f"{type(error).__name__}: {error}"[:2000]
         record.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         write_run_record(self._request.storage, record)
-
-
-def new_record(request: RunRequest, run_id: str) -> RunRecord:
-    """Return the record of a run that begins now."""
-    return RunRecord(
-        run_id=run_id,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        num_rows=len(request.rows),
-        only_failed=request.only_failed,
-        job=request.job,
-        digests={"base_model": request.base_model_digest, "dino": request.dino_digest},
-        base_models=request.base_models,
-    )
-
-
-def record_nothing_to_make(
-    request: RunRequest, account: Account, run_id: str, *, note: Callable[[str], None]
-) -> None:
-    """Record that a manifest was asked for of which nothing is to be made, if it is another one.
-
-    What an output is asked for is what its latest run was asked for.
-    """
-    records = read_run_records(request.storage, skip=Damages(note=note).skip)
-    name = write_asked(request.storage, request.rows)
-    if records and records[-1]["manifest"] == name:
-        return
-    record = new_record(request, run_id)
-    record.manifest, record.account, record.state = name, account, "finished"
-    record.finished_at = record.started_at
-    write_run_record(request.storage, record)
-
-
-def manifest_account(request: RunRequest, plan: Plan, before: Ledger, after: Ledger) -> Account:
-    """Return where the manifest's rows are."""
-    return take_account(
-        (row.key for row in request.rows), before=before, after=after, given_up=plan.quarantined
-    )
 
 
 def _write_plan(storage: Storage, name: str, plan: Plan) -> None:

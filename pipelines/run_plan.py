@@ -1,6 +1,6 @@
 """What a run is going to make: its plan, and the same after earlier runs are shut out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from manifests.resolved import ResolvedRow
@@ -11,7 +11,13 @@ from pipelines.lease_record import LeaseRecord, earlier_leases
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
-from pipelines.references import reference_rows
+from pipelines.references import (
+    SEEDS_PER_BLOCK,
+    ReferenceSettings,
+    block_of,
+    reference_rows,
+    whole_blocks,
+)
 from pipelines.request import Resources, RunRequest
 from pipelines.run_record import read_run_records
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
@@ -63,8 +69,16 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
     """Return the plan of the references that the planned ``rows`` need; None if none are used."""
     if not request.references or request.load_scorer is None:
         return None
-    wanted = wanted_references(request, rows)
-    return _plan(wanted, read_ledger(request.references_storage), request.resources)
+    ledger = read_ledger(request.references_storage)
+    return plan_units(
+        _references(request, rows, whole_blocks(request.references)),
+        made=ledger.made,
+        failed=ledger.failed,
+        abandoned=ledger.abandoned,
+        rows_per_unit=SEEDS_PER_BLOCK,
+        max_attempts=request.resources.max_attempts,
+        block_of=block_of,
+    )
 
 
 def sealed_plan(
@@ -110,11 +124,17 @@ def sealed_plan(
 
 def wanted_references(request: RunRequest, plan: Plan) -> list[ResolvedRow]:
     """Return the references that the planned rows are compared with, made or not."""
-    if not request.references:
+    return _references(request, plan, request.references)
+
+
+def _references(
+    request: RunRequest, plan: Plan, settings: Mapping[str, ReferenceSettings]
+) -> list[ResolvedRow]:
+    if not settings:
         return []
     pending = plan.keys()
     rows = (row for row in request.rows if row.key in pending)
-    return list(reference_rows(rows, request.references))
+    return list(reference_rows(rows, settings))
 
 
 def _plan(rows: Sequence[ResolvedRow], ledger: Ledger, resources: Resources) -> Plan:

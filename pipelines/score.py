@@ -71,6 +71,8 @@ class ScoreImages:
         return map_messages(batch, self._score)
 
     def _score(self, message: UnitMessage) -> UnitMessage:
+        if message.facts.is_idle:
+            return message
         start = time.perf_counter()
         rows = score_rows(message.rows, self._scorer, self._centroids)
         return message.with_facts(rows, score_seconds=time.perf_counter() - start)

@@ -4,11 +4,15 @@ Images are encoded here and not where they are sampled: sampling holds the deare
 pixels cross between processes of one machine in a few milliseconds an image, and the score stage
 wants pixels. Images go first, so a committed row always has its file; a kill in between leaves
 files that the next try writes again with the same names.
+
+In a store that several runs share they go last: only the run whose unit is committed may write
+them, or the file would show what another run made. A kill in between leaves a row whose file is
+missing; the image is in the unit, and the next run that uses the store writes the file from there.
 """
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.attempts import AttemptLog
+from pipelines.claims import Claimant
 from pipelines.committed_image import image_name
 from pipelines.committed_unit import (
     UnitFooter,
@@ -29,6 +34,7 @@ from pipelines.lease import Fence
 from pipelines.png import encode_png
 from pipelines.schemas import ERRORS, RECEIPTS, ROWS
 from pipelines.storage import Storage
+from pipelines.unit_claims import UnitClaims
 from pipelines.unit_message import UnitMessage, read_messages
 
 __all__ = ["StoreUnits", "store_unit"]
@@ -43,12 +49,20 @@ class StoreUnits:
         run_id: Names the run in every row.
         dino_digest: Identity of the scorer's model, or None.
         fence: Asked before a unit is written; None for an output without a lease.
+        is_shared: Other runs may commit the same units at the same time.
     """
 
     storage: Storage
     run_id: str
     dino_digest: str | None
     fence: Fence | None = None
+    is_shared: bool = False
+
+    @property
+    def claims(self) -> UnitClaims | None:
+        """Where units are claimed before they are made; None where one run has them all."""
+        claimant = Claimant(storage=self.storage, run_id=self.run_id)
+        return UnitClaims(claimant=claimant) if self.is_shared else None
 
     @property
     def attempts(self) -> AttemptLog:
@@ -62,12 +76,14 @@ class StoreUnits:
 
 
 def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.Table:
-    """Write the images of a unit, commit it, and return its receipt.
+    """Commit a unit with its images, and return its receipt.
 
     A unit that another writer has committed stays as that one made it, and the receipt tells of
     what is committed: the promise is one row a key, not one try.
     """
     values = message.rows.to_pylist()
+    if message.facts.held_by:
+        return _receipt(message, values, committed=False, made=set(), errors=[])
     storage = into.storage
     name = rows_name(message.unit_id)
     facts: dict[str, Any] = {}
@@ -79,7 +95,9 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
         start = time.perf_counter()
         rows = _output_rows(message, into, now)
         facts["encode_seconds"] = time.perf_counter() - start
-        storage.put_all({row["image"]["path"]: row["image"]["bytes"] for row in rows})
+        images = {row["image"]["path"]: row["image"]["bytes"] for row in rows}
+        if not into.is_shared:
+            storage.put_all(images)
         footer = UnitFooter(
             unit_id=message.unit_id,
             run_id=into.run_id,
@@ -93,15 +111,16 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
         )
         content = encode_unit(pa.Table.from_pylist(rows, schema=ROWS), footer)
         committed = storage.put_if_absent(name, content)
-        num_image_bytes = sum(len(row["image"]["bytes"]) for row in rows)
-        facts["output_bytes"] = len(content) + num_image_bytes
+        if into.is_shared and committed:
+            storage.put_all(images)
+        facts["output_bytes"] = len(content) + sum(map(len, images.values()))
         facts["write_seconds"] = time.perf_counter() - start - facts["encode_seconds"]
     keys, footer = read_unit(storage, name)
     if footer.errors:
         storage.put(errors_name(message.unit_id), encode_errors(footer))
     into.attempts.end(message.unit_id)
     done = message.with_facts(message.rows, **facts)
-    return _receipt(done, values, committed=committed, made=set(keys), footer=footer)
+    return _receipt(done, values, committed=committed, made=set(keys), errors=footer.errors)
 
 
 def _output_rows(message: UnitMessage, into: StoreUnits, now: datetime) -> list[dict[str, Any]]:
@@ -140,9 +159,9 @@ def _receipt(
     *,
     committed: bool,
     made: set[str],
-    footer: UnitFooter,
+    errors: Sequence[Mapping[str, Any]],
 ) -> pa.Table:
-    stages = {error["key"]: error["stage"] for error in footer.errors}
+    stages = {error["key"]: error["stage"] for error in errors}
     receipt = {
         "unit_id": message.unit_id,
         "committed": committed,

@@ -35,6 +35,8 @@ class UnitFacts:
         output_bytes: Written for this unit.
         device: What generated it.
         versions_json: Of the software that generated it.
+        held_by: Another run that makes it, so that nothing was done here.
+        is_done: It was committed before it was begun, so that nothing was done here.
     """
 
     model_load_seconds: float = 0.0
@@ -54,6 +56,13 @@ class UnitFacts:
     output_bytes: int = 0
     device: str = ""
     versions_json: str = "{}"
+    held_by: str = ""
+    is_done: bool = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing was done here: its rows are as they were planned."""
+        return self.is_done or bool(self.held_by)
 
     def to_json(self) -> str:
         """Return the facts as JSON; ``UnitFacts(**json.loads(text))`` reads them back."""

@@ -19,7 +19,7 @@ from manifests.resolved import ResolvedRow
 from pipelines.edition import edition_table
 from pipelines.editions import publish_edition
 from pipelines.garbage import remove_garbage
-from pipelines.lease import LeaseTimes
+from pipelines.heartbeat import LeaseTimes
 from pipelines.ledger import survey
 from pipelines.output_table import read_rows
 from pipelines.receipts import Receipt

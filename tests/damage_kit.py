@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from damage_world import World
 
 from pipelines.committed_image import image_name
@@ -122,8 +123,23 @@ def _cut(path: Path, _donor: Path) -> None:
 def _flipped(path: Path, _donor: Path) -> None:
     content = bytearray(path.read_bytes())
     if content:
-        content[len(content) // 2] ^= 1
+        content[_among_keys(path) if path.parent.name == "rows" else len(content) // 2] ^= 1
         path.write_bytes(content)
+
+
+def _among_keys(path: Path) -> int:
+    """Return a place in a unit that every command reads; most read no images, which are the rest.
+
+    Flips anywhere in a unit are ``test_flipped_units``.
+    """
+    group = pq.read_metadata(path).row_group(0)
+    (keys,) = [
+        column
+        for column in map(group.column, range(group.num_columns))
+        if column.path_in_schema == "key"
+    ]
+    # The values are in the dictionary, which ends where the data page begins.
+    return keys.data_page_offset - 4
 
 
 def _swapped(path: Path, donor: Path) -> None:

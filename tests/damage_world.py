@@ -30,7 +30,7 @@ from jobs.progress import LineProgress
 from jobs.report import report
 from jobs.run_request import references_folder, run_request
 from jobs.table import table
-from pipelines.lease import LeaseTimes
+from pipelines.heartbeat import LeaseTimes
 from pipelines.references import ReferenceSettings
 from pipelines.report.thumbnails import make_thumbnail
 from pipelines.request import RunRequest

@@ -47,9 +47,9 @@ def _make_units(plan: Plan, stages: Any, _shares: Shares) -> Iterator[Receipt]:
             unit_id = unit["unit_id"][0].as_py()
             if stages.store.fence is not None:
                 stages.store.fence.check()
-            made = generate_unit(
-                UnitMessage(unit_id=unit_id, rows=rows, facts=UnitFacts()),
-                engine,
-                stages.store.attempts,
-            )
+            made = UnitMessage(unit_id=unit_id, rows=rows, facts=UnitFacts())
+            if stages.store.claims is not None:
+                made = stages.store.claims.claim(made)
+            if not made.facts.is_idle:
+                made = generate_unit(made, engine, stages.store.attempts)
             yield from read_receipts(stages.store(score(made.to_batch())))

@@ -41,7 +41,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory, clora: Run) -> Path:
     done = clora("compose", job)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "6 made, 0 failed, 0 skipped"
-    assert "references 4/4" in done.stderr
+    assert "references 10/10" in done.stderr
     assert "images 6/6" in done.stderr
     return folder / "out"
 

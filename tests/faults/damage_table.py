@@ -10,8 +10,8 @@ HEAD = """
 ## Damaged files
 
 What every command does about a file of an output that is not what was written: missing, empty, cut
-in half, with one bit flipped in the middle, or with the content of another file, of the same kind
-where there is one.
+in half, with one bit flipped (in the middle, of a unit in the keys of its rows), or with the
+content of another file, of the same kind where there is one.
 Every cell is a test on a small output, made and read by the real commands with a fake sampler.
 The number is the exit code, and *named* means that the file's name is printed.
 

@@ -22,7 +22,8 @@ from inline_engine import run_inline
 from output_checks import Fact
 
 from pipelines.engine import LoadEngine
-from pipelines.lease import LeaseHeldError, LeaseLostError, LeaseTimes
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import LeaseHeldError, LeaseLostError
 from pipelines.receipts import Receipt
 from pipelines.repair import repair_output
 from pipelines.request import Resources
@@ -88,7 +89,8 @@ def main(path: Path) -> None:
         source = BrokenStart(Path(settings.sprung), Path(settings.log), settings.seconds_a_row)
         changes["make_engine"] = lambda _shares: _as_loader(source)
     if settings.num_references:
-        changes["references_storage"] = open_storage(f"{settings.out}/references")
+        place = settings.references_at or f"{settings.out}/references"
+        changes["references_storage"] = open_storage(place)
     notes = FactFile(Path(settings.facts)) if settings.facts else None
     asked = request(
         Path("/unused"),

@@ -29,9 +29,10 @@ DEADLINE_S = 240.0
 class Settings:
     """What a driver does; travels as JSON.
 
-    The last ones are for power cuts: whether it works without Ray, which takes most of a run's
-    time; references of each LoRA; whether it publishes an edition, or repairs instead of making
-    rows; whether its writes are synced; and a file on another disk for what its user learns.
+    The last ones are for power cuts and for runs that share references: whether it works without
+    Ray, which takes most of a run's time; references of each LoRA, and where; whether it publishes
+    an edition, or repairs instead of making rows; whether its writes are synced; and a file on
+    another disk for what its user learns.
     """
 
     out: str
@@ -58,6 +59,7 @@ class Settings:
     spill_folder: str | None = None
     is_inline: bool = False
     num_references: int = 0
+    references_at: str | None = None
     publishes: bool = False
     repairs: bool = False
     syncs: bool = True

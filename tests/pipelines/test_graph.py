@@ -46,8 +46,8 @@ def test_bad_rows_keep_their_neighbours_and_the_account_adds_up(tmp_path: Path):
         "lora",
         "generate",
     }
-    assert watcher.phases == [("references", 6), ("images", 13)]
-    assert sum(len(receipt.rows) for receipt in watcher.receipts) == 6 + 13
+    assert watcher.phases == [("references", 10), ("images", 13)]
+    assert sum(len(receipt.rows) for receipt in watcher.receipts) == 10 + 13
     (record,) = read_run_records(LocalStorage(tmp_path / "out"))
     assert record["state"] == "finished"
     assert record["phases"]["images"]["num_failed"] == 3

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.heartbeat import LeaseTimes
 from pipelines.lease import (
     HeldLease,
     LeaseHeldError,
     LeaseLostError,
-    LeaseTimes,
     acquire,
 )
 from pipelines.lease_record import earlier_leases, latest_lease
@@ -80,8 +80,9 @@ def test_a_run_that_is_silent_for_long_enough_is_taken_over_and_finds_out(storag
 def test_a_run_that_lost_its_lease_beats_no_more(storage: Storage):
     with claim(storage, "first", times=QUICK) as first:
         assert storage.put_if_absent("leases/epoch-000000002.json", storage.read(_first()))
-        first._thread.join(10)
-        assert not first._thread.is_alive()
+        thread = first._heartbeat._thread
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_of_eight_that_claim_a_free_output_at_once_one_gets_it(storage: Storage):
@@ -108,7 +109,8 @@ def test_a_run_whose_process_is_gone_from_this_machine_is_taken_over_at_once(tmp
         pytest.skip("this system does not tell when a process started")
     code = f"""
 import os
-from pipelines.lease import LeaseTimes, acquire
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import acquire
 from pipelines.storage import open_storage
 acquire(open_storage({str(tmp_path)!r}), "dead", times=LeaseTimes(), note=print).__enter__()
 os._exit(9)

@@ -10,7 +10,8 @@ from jobs.verify import verify
 from pipelines.accounting import Account
 from pipelines.committed_image import image_name
 from pipelines.editions import LATEST, edition_name
-from pipelines.lease import LeaseTimes, acquire
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import acquire
 from pipelines.lease_record import LeaseRecord, encode_lease, latest_lease, lease_name
 from pipelines.ledger import read_ledger
 from pipelines.run import compose_rows

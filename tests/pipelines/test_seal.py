@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests.resolved import ResolvedRow
-from pipelines.lease import LeaseTimes, acquire
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import acquire
 from pipelines.lease_record import latest_lease
 from pipelines.ledger import read_ledger
 from pipelines.plan import Plan

@@ -10,11 +10,15 @@ from engine_kit import BAD_ROW, commit, request, row, rows
 from jobs.gc import gc
 from jobs.verify import verify
 from pipelines.attempts import AttemptLog
+from pipelines.claims import Claimant
 from pipelines.committed_image import image_name
 from pipelines.committed_unit import encode_unit, read_footer, rows_name
 from pipelines.garbage import find_garbage
-from pipelines.lease import LeaseTimes, acquire
+from pipelines.heartbeat import LeaseTimes
+from pipelines.lease import LeaseHeldError, acquire
 from pipelines.ledger import read_ledger
+from pipelines.makers import present
+from pipelines.repair import repair_output
 from pipelines.run_plan import plan_rows
 from pipelines.seal import plan_name
 from pipelines.storage import LocalStorage, Storage, open_storage
@@ -112,7 +116,10 @@ def litter(storage: Storage) -> set[str]:
     marks.begin("u1")
     marks.begin("not committed yet")
     storage.put("images/notes.txt", b"the user's own")
-    return names | set(storage.list("attempts/u1", ""))
+    claimant = Claimant(storage=storage, run_id="run-1")
+    claimant.claim("u1", lambda: False)
+    claimant.claim("not committed yet", lambda: False)
+    return names | set(storage.list("attempts/u1", "")) | set(storage.list("claims/u1", ""))
 
 
 def test_gc_shows_what_nothing_refers_to_and_removes_it_only_when_asked(
@@ -129,7 +136,7 @@ def test_gc_shows_what_nothing_refers_to_and_removes_it_only_when_asked(
     left = set(storage.walk("images")) | set(storage.walk("rows"))
     assert left == before - garbage
     assert storage.exists("images/notes.txt")
-    assert len(list(storage.walk("attempts"))) == 1
+    assert len(list(storage.walk("attempts"))) == len(list(storage.walk("claims"))) == 1
     assert verify(storage.uri) == 0
 
 
@@ -140,6 +147,21 @@ def test_gc_takes_nothing_while_a_run_lives(storage: Storage, capfd: pytest.Capt
         assert "is being written by run run-2" in capfd.readouterr().err
         assert gc(storage.uri) == 0
         assert "run run-2 on" in capfd.readouterr().err
+    assert set(find_garbage(storage).names) == garbage
+
+
+def test_gc_and_repair_leave_a_store_alone_while_a_run_makes_references_there(
+    storage: Storage, capfd: pytest.CaptureFixture[str]
+):
+    garbage = litter(storage)
+    quick = LeaseTimes(beat_s=0.2, silence_s=20)
+    with present(storage, "run-2", LeaseTimes(beat_s=0.05, silence_s=20)):
+        assert gc(storage.uri, delete=True, times=quick) == 1
+        assert "is being written by run run-2" in capfd.readouterr().err
+        assert gc(storage.uri) == 0
+        assert "run run-2 on" in capfd.readouterr().err
+        with pytest.raises(LeaseHeldError, match="is being written by run run-2"):
+            repair_output(storage, times=quick, note=print)
     assert set(find_garbage(storage).names) == garbage
 
 
