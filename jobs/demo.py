@@ -29,7 +29,7 @@ manifest: manifest.parquet
 output: .
 base_model: emoji-world
 loras: emoji-world
-scoring: {references: 3}
+scoring: {references: 5}
 resources: {rows_per_unit: 8}
 """
 

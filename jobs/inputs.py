@@ -6,7 +6,7 @@ planned and end as errors, and all others are made. Loads neither torch nor Ray.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clora_core.config import ENGINE_VERSION
 from clora_core.methods import METHODS
@@ -17,6 +17,7 @@ from jobs.job_file import JobFile
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.lora_fit import lora_fit
 from jobs.model_names import EMOJI_WORLD, is_hub_name
+from jobs.reference_count import count_references
 from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelProblem
@@ -41,10 +42,23 @@ class Scoring:
     Attributes:
         model_dir: Folder of the DINO model, a path or a URI, or None for no scores.
         statement: One sentence for the log: what scores, or why nothing does.
+        num_references: Reference images of each LoRA.
+        num_loras: LoRAs that are scored.
     """
 
     model_dir: str | None
     statement: str
+    num_references: int = 0
+    num_loras: int = 0
+
+    def described(self) -> str:
+        """Return the statement, and what the scores take."""
+        if self.model_dir is None or not self.num_loras:
+            return self.statement
+        return (
+            f"{self.statement}, against {self.num_references:,} reference image(s) of each of "
+            f"{self.num_loras:,} LoRA(s), made once and kept"
+        )
 
 
 _NO_SCORES = Scoring(
@@ -138,6 +152,9 @@ def prepare(
     problems.extend(checked.problems)
     if problems:
         raise InputError(problems)
+    if scoring.model_dir is not None:
+        num_references, num_loras = count_references(checked.rows, job.scoring.references)
+        scoring = replace(scoring, num_references=num_references, num_loras=num_loras)
     return PreparedJob(
         rows=checked.rows,
         catalog=catalog,

@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.base_models import JobModel
 from jobs.estimate import COST_COLUMNS, Estimate, estimate
 from jobs.exit_code import EXPECTED_ERRORS, code_of_error
-from jobs.inputs import prepare
+from jobs.inputs import Scoring, prepare
 from jobs.job_file import load_job
 from jobs.output_places import output_problems
 from jobs.progress import duration
@@ -42,7 +42,7 @@ def plan(path: str | Path) -> int:
         print(error, file=sys.stderr)
         return code_of_error(error)
     cost = estimate(rows.batches(), made)
-    print(_described(rows, references, rows_per_unit=job.resources.rows_per_unit))
+    print(_described(rows, references, prepared.scoring, job.resources.rows_per_unit))
     if len(prepared.models_by_digest) > 1:
         print(_by_model(rows, prepared.models_by_digest))
     print(_costs("UNet evaluations", cost, job.resources.actors))
@@ -54,7 +54,7 @@ def plan(path: str | Path) -> int:
     return 0
 
 
-def _described(rows: Plan, references: Plan | None, *, rows_per_unit: int) -> str:
+def _described(rows: Plan, references: Plan | None, scoring: Scoring, rows_per_unit: int) -> str:
     lines = [
         f"rows              {rows.num_manifest_rows:,}",
         f"  already made    {rows.num_already_made:,}",
@@ -69,7 +69,8 @@ def _described(rows: Plan, references: Plan | None, *, rows_per_unit: int) -> st
     if references is not None:
         lines.append(
             f"references        {references.num_rows:,} to make, "
-            f"{references.num_already_made:,} there"
+            f"{references.num_already_made:,} there; images are scored against "
+            f"{scoring.num_references:,} of each LoRA (scoring.references)"
         )
     return "\n".join(lines)
 

@@ -74,7 +74,7 @@ def summary(prepared: PreparedJob) -> str:
             "  models:    "
             + _counted(Counter(models[row.base_model_digest].label for row in rows)),
             f"  LoRAs:     {_layers_checked(prepared)}",
-            f"  scoring:   {prepared.scoring.statement}",
+            f"  scoring:   {prepared.scoring.described()}",
         )
     )
 

@@ -30,7 +30,7 @@ def test_a_minimal_job_runs_on_the_embedded_world():
     assert job().uses_emoji_world
     assert job().catalog == "emoji-world"
     assert job().sampler_config() == sampler_preset("emoji")
-    assert job().scoring.references == 50
+    assert job().scoring.references is None
 
 
 def test_another_base_model_gets_the_papers_sampler_and_no_catalog():

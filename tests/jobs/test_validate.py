@@ -25,6 +25,15 @@ def test_a_good_job_is_summed_up(tmp_path, capsys):
     assert "model_index.json names no unet" in out
 
 
+def test_what_scores_take_is_said_before_it_takes_it(tmp_path, capsys):
+    (tmp_path / "dino").mkdir()
+    rows = [row(seed=seed) for seed in range(21)]
+    job = write_job(tmp_path, rows, scoring={"model": "dino"})
+    assert validate(job) == 0
+    said = "against 10 reference image(s) of each of 2 LoRA(s), made once and kept"
+    assert said in capsys.readouterr().out
+
+
 def test_several_base_models_are_summed_up_by_their_rows(tmp_path, capsys):
     write_base_model(tmp_path / "other", sample_size=32)
     rows = [row(), row(base_model="big"), row(seed=8, base_model="big")]

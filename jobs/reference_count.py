@@ -1,0 +1,45 @@
+"""How many references each LoRA gets where the job does not say: no more than there are rows.
+
+The paper scores against 50 images a LoRA (arXiv 2403.19776, section 4.2). That is right for a
+benchmark and absurd for six rows, which would wait for 300 pictures. So a small job gets fewer, and
+whoever compares scores of several jobs names the number.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from manifests.resolved import ResolvedLora, ResolvedRow
+from pipelines.references import SEEDS_PER_BLOCK
+from pipelines.score import reference_id
+
+__all__ = ["MAX_DEFAULT", "count_references"]
+
+MAX_DEFAULT = 50
+
+
+def count_references(rows: Iterable[ResolvedRow], asked: int | None) -> tuple[int, int]:
+    """Return the number of references of each LoRA, and the number of LoRAs that have some.
+
+    Args:
+        rows: Of the whole manifest.
+        asked: What the job says; None for as many as let references be no more than rows, in whole
+            blocks, at least one block and at most ``MAX_DEFAULT``.
+    """
+    num_rows = 0
+    identities: set[str] = set()
+    # Rows share the tuples of their LoRAs; keeping these keeps their ids from being used again.
+    seen: dict[tuple[str, int], tuple[ResolvedLora, ...]] = {}
+    for row in rows:
+        num_rows += 1
+        place = (row.base_model_digest, id(row.loras))
+        if place not in seen:
+            seen[place] = row.loras
+            identities |= {
+                reference_id(row.base_model_digest, asdict(lora))
+                for lora in row.loras
+                if lora.kind == "concept" and lora.problem is None
+            }
+    if asked is not None:
+        return asked, len(identities)
+    num_blocks = num_rows // max(len(identities), 1) // SEEDS_PER_BLOCK
+    return min(max(num_blocks, 1) * SEEDS_PER_BLOCK, MAX_DEFAULT), len(identities)

@@ -1,0 +1,39 @@
+"""How many references a job gets that names no number."""
+
+import pytest
+from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, lora, row, rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs.reference_count import count_references
+from pipelines.references import ReferenceSettings, reference_rows
+
+
+def test_a_number_that_is_named_is_kept():
+    assert count_references(rows(3), 7) == (7, 2)
+    assert count_references(rows(3), 50) == (50, 2)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "expected"), [(1, 5), (6, 5), (19, 5), (20, 10), (99, 45), (100, 50), (5000, 50)]
+)
+def test_more_rows_get_more_references(num_rows: int, expected: int):
+    assert count_references(rows(num_rows), None) == (expected, 2)
+
+
+@given(num_rows=st.integers(1, 300), names=st.lists(st.sampled_from("abcdefgh"), min_size=1))
+def test_there_are_no_more_references_than_rows_unless_5_are_more(num_rows: int, names: list[str]):
+    sets = [(lora(name),) for name in names]
+    manifest = [row(index, loras=sets[index % len(sets)]) for index in range(num_rows)]
+    number, num_loras = count_references(manifest, None)
+    settings = ReferenceSettings(num_references=number, sampler_json=SAMPLER, side_px=SIDE_PX)
+    made = list(reference_rows(manifest, {BASE_MODEL: settings}))
+    assert len(made) == number * num_loras
+    assert 5 <= number <= 50
+    assert len(made) <= num_rows or number == 5
+    assert len(made) + 5 * num_loras > num_rows or number == 50
+
+
+def test_styles_and_broken_loras_have_no_references():
+    loras = (lora("ink", kind="style", subject=None), lora("fox", problem="fox is empty"))
+    assert count_references([row(0, loras=loras)], None) == (5, 0)
