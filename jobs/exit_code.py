@@ -9,6 +9,7 @@ process itself, so a submission can say what ``compose`` would have said on the 
 
 from dataclasses import dataclass
 
+from manifests.locations import StoreAwayError
 from manifests.problems import InputError
 from pipelines.cluster_session import ClusterError
 from pipelines.lease import LeaseHeldError, LeaseLostError
@@ -51,6 +52,7 @@ _REFUSED = (
 EXPECTED_ERRORS = (
     *_REFUSED,
     StorageError,
+    StoreAwayError,
     ClusterError,
     LeaseHeldError,
     LeaseLostError,

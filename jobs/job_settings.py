@@ -4,10 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from manifests.patience import RETRY_S
+
 __all__ = ["FROZEN", "FailureBudgetSettings", "ResourceSettings", "ScoringSettings"]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
 """Settings don't change, and one that isn't known is a mistake."""
+
+_DAY_S = 86_400.0
 
 
 class ScoringSettings(BaseModel):
@@ -15,7 +19,9 @@ class ScoringSettings(BaseModel):
 
     Attributes:
         references: Reference images per LoRA. More is steadier and costs as many images once;
-            they are kept and shared between runs. 0 switches scoring off.
+            they are made in blocks of 5, kept, and shared between runs. Not given: 5 to 50, as
+            long as there are no more references than rows; scores of two jobs are compared with
+            the same number only if you name it. 0 switches scoring off.
         model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
             ``owner/name@revision``; the embedded world's own if not given, and none for other base
             models.
@@ -24,7 +30,7 @@ class ScoringSettings(BaseModel):
 
     model_config = FROZEN
 
-    references: Annotated[int, Field(ge=0, le=10_000)] = 50
+    references: Annotated[int | None, Field(ge=0, le=10_000)] = None
     model: str | None = None
     references_at: str | None = None
 
@@ -52,6 +58,9 @@ class ResourceSettings(BaseModel):
         max_lanes: Samples in one UNet call at most; fewer need less memory. Not given: what fits.
         attempts: How often a row that fails is tried, over all runs, before it is left alone until
             ``clora retry``.
+        store_retry_s: For how long, in seconds, a request to the store of the output or the
+            references is repeated while the store is away, from its first failure. Longer
+            outlasts longer outages; 0 repeats nothing. A disk has no use for it.
     """
 
     model_config = FROZEN
@@ -67,6 +76,7 @@ class ResourceSettings(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_lanes: Annotated[int | None, Field(ge=1)] = None
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    store_retry_s: Annotated[float, Field(ge=0.0, le=_DAY_S, allow_inf_nan=False)] = RETRY_S
 
     @field_validator("max_actors")
     @classmethod

@@ -18,12 +18,12 @@ def output_problems(job: JobFile, *, place: str) -> list[Problem]:
         StorageError: A place cannot be used now; it may be possible later.
     """
     places = {"output": job.output}
-    if job.scoring.references and job.scoring.references_at is not None:
+    if job.scoring.references != 0 and job.scoring.references_at is not None:
         places["scoring.references_at"] = job.scoring.references_at
     problems: list[Problem] = []
     for field, uri in places.items():
         try:
-            open_storage(uri).check_writable()
+            open_storage(uri, retry_s=job.resources.store_retry_s).check_writable()
         except PlaceError as error:
             problems.append(Problem(place=place, field=field, problem=str(error)))
     return problems

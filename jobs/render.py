@@ -22,7 +22,7 @@ from jobs.picture import Picture, PictureError, read_picture, with_texts
 from jobs.recipe import Recipe, unknown_fields
 from jobs.recipe_files import base_of, recipe_of, row_of
 from manifests.base_model import BaseModelFacts
-from manifests.locations import LocationError
+from manifests.locations import LocationError, StoreAwayError
 from manifests.problems import InputError
 from manifests.text_rules import printable
 from pipelines.damages import Damages
@@ -89,9 +89,9 @@ def render(
     except (PictureError, LocationError) as error:
         print(printable(str(error)), file=sys.stderr)
         return BAD_INPUT
-    except InputError as error:
+    except (InputError, StoreAwayError) as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT
+        return code_of_error(error)
     for text in _doubts(picture, recipe):
         print(printable(text), file=sys.stderr)
     (made,) = _composer(job, base).compose([row], keep_maps=maps)

@@ -74,14 +74,18 @@ def run_request(
     folder = references_folder(dino_digest)
     return RunRequest(
         rows=prepared.rows[:limit],
-        storage=open_storage(job.output),
-        references_storage=open_storage(f"{references_at or f'{job.output}/references'}/{folder}"),
+        storage=open_storage(job.output, retry_s=resources.store_retry_s),
+        references_storage=open_storage(
+            f"{references_at or f'{job.output}/references'}/{folder}",
+            retry_s=resources.store_retry_s,
+            within=None if references_at else job.output,
+        ),
         references_folder=None if references_at else f"references/{folder}",
         references={}
         if dino_dir is None
         else {
             digest: ReferenceSettings(
-                num_references=job.scoring.references,
+                num_references=prepared.scoring.num_references,
                 sampler_json=canonical_json(model.sampler.model_dump(mode="json")),
                 side_px=model.facts.default_size_px,
                 dtype=resources.dtype,
@@ -112,5 +116,13 @@ def run_request(
             share=job.failure_budget.share, min_rows=job.failure_budget.min_rows
         ),
         only_failed=only_failed,
-        job=job.model_dump(mode="json"),
+        job=_resolved(job, prepared).model_dump(mode="json"),
     )
+
+
+def _resolved(job: JobFile, prepared: PreparedJob) -> JobFile:
+    """Return the job with the number of references that its rows came to."""
+    if job.scoring.references is not None or prepared.scoring.model_dir is None:
+        return job
+    scoring = job.scoring.model_copy(update={"references": prepared.scoring.num_references})
+    return job.model_copy(update={"scoring": scoring})

@@ -16,6 +16,7 @@ from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED, exit_c
 from jobs.job_server import JobServer, ServerError, ServerRefusesError, open_job_server
 from jobs.preflight import check_before_sending
 from jobs.submission import Submission, attempt_name, content_name, entrypoint, last_attempt
+from manifests.locations import StoreAwayError
 from manifests.problems import InputError
 
 __all__ = ["submit"]
@@ -76,7 +77,7 @@ def submit(
     except (InputError, ServerRefusesError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    except ServerError as error:
+    except (ServerError, StoreAwayError) as error:
         print(error, file=sys.stderr)
         return SOME_FAILED
     return _follow(server, running)

@@ -63,7 +63,7 @@ def sweep(path: str | Path) -> int:
     try:
         spec, place = load_sweep(path)
         job, expansion = _checked(spec, place)
-        storage = open_storage(job.output)
+        storage = open_storage(job.output, retry_s=job.resources.store_retry_s)
         _check_free(storage)
         storage.put(MANIFEST_NAME, _manifest(expansion))
         storage.put(JOB_NAME, _job_text(job, place))

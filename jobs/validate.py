@@ -13,6 +13,7 @@ from jobs.exit_code import BAD_INPUT, SOME_FAILED
 from jobs.inputs import PreparedJob, prepare
 from jobs.job_file import load_job
 from jobs.output_places import output_problems
+from manifests.locations import StoreAwayError
 from manifests.problems import InputError, Problem, render
 from pipelines.storage import StorageError
 
@@ -24,7 +25,7 @@ MAX_LISTED = 8
 def validate(path: str | Path) -> int:
     """Check the job at ``path`` and everything it names; return the exit code.
 
-    0, 1 if its output cannot be used now, 2 if something is bad.
+    0, 1 if its output or an input cannot be used now, 2 if something is bad.
     """
     problems: list[Problem] = []
     prepared = None
@@ -37,7 +38,7 @@ def validate(path: str | Path) -> int:
         problems += output_problems(job, place=str(path))
     except InputError as error:
         problems += error.problems
-    except StorageError as error:
+    except (StorageError, StoreAwayError) as error:
         if problems:
             _complain(tuple(problems))
         print(error, file=sys.stderr)

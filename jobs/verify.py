@@ -58,12 +58,19 @@ def _verify(storage: Storage) -> tuple[int, int, int]:
     for check in verify_units(storage):
         counts["units"] += 1
         counts["rows"] += check.num_rows
+        counts["unwritten"] += check.num_unwritten
         for problem in check.problems:
             complain(problem)
     for damage in damaged_files(storage):
         complain(str(damage))
     if counts["problems"] > MAX_LISTED:
         print(f"... and {counts['problems'] - MAX_LISTED:,} more", file=sys.stderr)
+    if counts["unwritten"]:
+        print(
+            f"{counts['unwritten']:,} image(s) of {storage.uri} are in their units and not yet "
+            "files: the run that made them writes them, or else the next one that uses them",
+            file=sys.stderr,
+        )
     return counts["units"], counts["rows"], counts["problems"]
 
 

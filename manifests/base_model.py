@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from manifests.digests import folder_digest
+from manifests.regular_file import irregularity
 
 __all__ = ["BaseModelFacts", "BaseModelProblem", "inspect_base_model"]
 
@@ -69,6 +70,9 @@ def inspect_base_model(path: str | Path) -> BaseModelFacts:
 
 
 def _config(folder: Path, name: str) -> Mapping[str, Any]:
+    problem = irregularity(folder / name)
+    if problem is not None:
+        raise BaseModelProblem(f"{folder / name} {problem}")
     try:
         value = json.loads((folder / name).read_text())
     except FileNotFoundError:

@@ -21,7 +21,7 @@ from typing import IO, cast
 
 import pyarrow as pa
 
-from manifests.locations import LocationError
+from manifests.locations import LocationError, StoreAwayError
 from manifests.parquet_child import HANDLED
 
 __all__ = ["ParquetBatches", "open_batches"]
@@ -60,6 +60,7 @@ class ParquetBatches(Iterator[pa.RecordBatch]):
 
         Raises:
             LocationError: The child could not read the file, died or hangs.
+            StoreAwayError: The store that the file is in does not answer.
         """
         try:
             return self._stream.read_next_batch()
@@ -71,7 +72,7 @@ class ParquetBatches(Iterator[pa.RecordBatch]):
         except pa.ArrowException as error:
             raise self._ended() or error from None
 
-    def _ended(self) -> LocationError | None:
+    def _ended(self) -> LocationError | StoreAwayError | None:
         """Wait until the child has ended, and return what was wrong, if anything."""
         try:
             code = self._child.wait(LEAVE_S)
@@ -79,7 +80,7 @@ class ParquetBatches(Iterator[pa.RecordBatch]):
             return LocationError(
                 f"{self._file} cannot be read: the process that reads it does not end; try again"
             )
-        return None if code == 0 else LocationError(_problem(self._file, code, self._stderr))
+        return None if code == 0 else _problem(self._file, code, self._stderr)
 
 
 @contextmanager
@@ -95,6 +96,7 @@ def open_batches(file: str) -> Generator[ParquetBatches]:
     Raises:
         LocationError: The file cannot be read, says that it holds too much, or ends or stops the
             process that reads it; from here or while batches are taken.
+        StoreAwayError: The store that it is in does not answer.
     """
     with tempfile.TemporaryFile() as stderr, _child(file, stderr) as child:
         try:
@@ -153,8 +155,21 @@ class _PatientPipe(io.RawIOBase):
         return os.readv(self._descriptor, [buffer])
 
 
-def _problem(file: str, code: int, stderr: IO[bytes]) -> str:
+def _problem(file: str, code: int, stderr: IO[bytes]) -> LocationError | StoreAwayError:
     """Return what is wrong with a file whose child ended with another code than 0."""
+    if code == HANDLED:
+        said = json.loads(_last_line(stderr))
+        return (StoreAwayError if said["is_away"] else LocationError)(said["problem"])
+    return LocationError(_unexpected(file, code, stderr))
+
+
+def _last_line(stderr: IO[bytes]) -> str:
+    stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, stderr.tell() - MAX_STDERR_BYTES))
+    return (stderr.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+
+
+def _unexpected(file: str, code: int, stderr: IO[bytes]) -> str:
     if code == -signal.SIGKILL:
         return (
             f"{file} cannot be read: the process that reads it was killed, as happens where "
@@ -170,14 +185,9 @@ def _problem(file: str, code: int, stderr: IO[bytes]) -> str:
             f"{file} cannot be read: the process that reads it was ended from outside "
             f"({_signal_name(-code)}); try again"
         )
-    stderr.seek(0, os.SEEK_END)
-    stderr.seek(max(0, stderr.tell() - MAX_STDERR_BYTES))
-    last = (stderr.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-    if code == HANDLED:
-        return json.loads(last)["problem"]
     return (
-        f"{file} cannot be read: the process that reads it ended with code {code} ({last[:200]}); "
-        "write the file again if others can be read"
+        f"{file} cannot be read: the process that reads it ended with code {code} "
+        f"({_last_line(stderr)[:200]}); write the file again if others can be read"
     )
 
 

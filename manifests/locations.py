@@ -15,10 +15,13 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import ArrowException, NativeFile, fs
 
 from manifests.globs import glob_pattern
-from manifests.s3_reader import s3_filesystem
+from manifests.patience import RETRY_S, GaveUpError
+from manifests.regular_file import irregularity
+from manifests.s3_reader import PatientStore, failure_reason, patient_store, s3_store
 
 __all__ = [
     "LocationError",
+    "StoreAwayError",
     "absolute",
     "expand",
     "is_uri",
@@ -32,11 +35,19 @@ __all__ = [
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _GLOB = re.compile(r"[*?\[]")
+_GS_RETRY = f"retry_limit_seconds={RETRY_S:g}"
 _READABLE = "a local path, s3:// or gs://"
 
 
 class LocationError(Exception):
     """A place cannot be read; the message is a sentence that names it and the way out."""
+
+
+class StoreAwayError(Exception):
+    """A store does not answer now; the message names what was asked for and for how long.
+
+    No LocationError: it is not a mistake in the input, and the same command may do better later.
+    """
 
 
 def is_uri(text: str) -> bool:
@@ -111,6 +122,7 @@ def expand(text: str, *, suffixes: tuple[str, ...]) -> list[str]:
                     f"the folder {text} holds no file that ends in {', '.join(suffixes)}"
                 )
         elif info.type != fs.FileType.NotFound:
+            _filesystem_and_file(text)  # no pipe, no device
             found = [path]
         elif _GLOB.search(path):
             fixed = path[: _GLOB.search(path).start()].rpartition("/")[0]  # pyright: ignore[reportOptionalMemberAccess]
@@ -134,7 +146,7 @@ def open_stream(text: str) -> Generator[NativeFile]:
         LocationError: It cannot be opened, or reading breaks off.
     """
     with _sentences(text):
-        filesystem, path = _filesystem_and_path(text)
+        filesystem, path = _filesystem_and_file(text)
         with filesystem.open_input_stream(path, compression="detect") as stream:
             yield stream
 
@@ -143,7 +155,7 @@ def open_stream(text: str) -> Generator[NativeFile]:
 def open_raw(text: str) -> Generator[NativeFile]:
     """Open a file for reading from start to end, byte for byte; errors as in ``open_stream``."""
     with _sentences(text):
-        filesystem, path = _filesystem_and_path(text)
+        filesystem, path = _filesystem_and_file(text)
         with filesystem.open_input_stream(path, compression=None) as stream:
             yield stream
 
@@ -152,7 +164,7 @@ def open_raw(text: str) -> Generator[NativeFile]:
 def open_file(text: str) -> Generator[NativeFile]:
     """Open a file for reading at any position; LocationError as in ``open_stream``."""
     with _sentences(text):
-        filesystem, path = _filesystem_and_path(text)
+        filesystem, path = _filesystem_and_file(text)
         with filesystem.open_input_file(path) as file:
             yield file
 
@@ -177,12 +189,17 @@ def _sentences(text: str) -> Generator[None]:
         raise LocationError(f"{text} is a folder; name a file") from None
     except PermissionError:
         raise LocationError(f"{text} may not be read by this user; check its permissions") from None
+    except GaveUpError as error:
+        raise StoreAwayError(
+            f"{text} cannot be read ({failure_reason(error.failure)}; {error}); check that the "
+            "store is up and can be reached, and try again"
+        ) from error
     except (OSError, ArrowException) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LocationError(f"{text} cannot be read: {reason}") from error
 
 
-def _filesystem_and_path(text: str) -> tuple[fs.FileSystem, str]:
+def _filesystem_and_path(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
     if "\0" in text:
         raise LocationError(f"{text!r} holds a NUL character; no file is called that")
     if not is_uri(text):
@@ -200,19 +217,32 @@ def _filesystem_and_path(text: str) -> tuple[fs.FileSystem, str]:
     return filesystem, f"{parts.netloc}{unquote(parts.path)}".rstrip("/")
 
 
+def _filesystem_and_file(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
+    """Return what opens the file ``text``; LocationError if opening or reading it would wait."""
+    filesystem, path = _filesystem_and_path(text)
+    problem = irregularity(path) if isinstance(filesystem, fs.LocalFileSystem) else None
+    if problem is not None:
+        raise LocationError(f"{text} {problem}")
+    return filesystem, path
+
+
 @lru_cache(maxsize=1)
 def _local() -> fs.FileSystem:
     return fs.LocalFileSystem()
 
 
 @lru_cache(maxsize=32)
-def _remote(root: str) -> fs.FileSystem:
+def _remote(root: str) -> fs.FileSystem | PatientStore:
     """Return the store's client; kept, because making one may ask the network."""
     scheme = root.partition("://")[0]
     try:
         if scheme == "s3" and "?" not in root:
-            return s3_filesystem(root.removeprefix("s3://"))
-        filesystem, _ = fs.FileSystem.from_uri(root)
+            return s3_store(root.removeprefix("s3://"))
+        # Google's client has a time of its own, a quarter of an hour.
+        patient = scheme == "gs" and "?" not in root
+        filesystem, _ = fs.FileSystem.from_uri(f"{root}?{_GS_RETRY}" if patient else root)
+        if scheme == "s3":
+            return patient_store(filesystem)
     except (ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise LocationError(f"{scheme}:// cannot be read ({reason}); use {_READABLE}") from error
@@ -244,7 +274,7 @@ def _as_text(text: str, path: str) -> str:
     return f"{parts.scheme}://{path}{query}"
 
 
-def _files_below(filesystem: fs.FileSystem, folder: str) -> list[str]:
+def _files_below(filesystem: fs.FileSystem | PatientStore, folder: str) -> list[str]:
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
     return [info.path for info in filesystem.get_file_info(selector) if info.is_file]
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from manifests.regular_file import irregularity
 from manifests.safetensors_header import LoraFileProblem, read_header
 
 __all__ = ["ModelLayers", "UnknownLayersError", "model_layers"]
@@ -51,12 +52,16 @@ def model_layers(folder: str | Path) -> ModelLayers:
 
 
 def _components(root: Path) -> set[str]:
+    path = root / "model_index.json"
+    problem = irregularity(path)
+    if problem is not None:
+        raise UnknownLayersError(f"{path} {problem}")
     try:
-        index: Any = json.loads((root / "model_index.json").read_text())
+        index: Any = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UnknownLayersError(f"{root / 'model_index.json'} cannot be read: {error}") from error
+        raise UnknownLayersError(f"{path} cannot be read: {error}") from error
     if not isinstance(index, dict):
-        raise UnknownLayersError(f"{root / 'model_index.json'} holds no JSON object")
+        raise UnknownLayersError(f"{path} holds no JSON object")
     # A part that a pipeline leaves out stands there as [null, null].
     named = cast("dict[str, Any]", index).items()
     return {name for name, value in named if isinstance(value, list) and any(value)}

@@ -21,7 +21,7 @@ if __name__ == "__main__":
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.locations import LocationError, open_file
+from manifests.locations import LocationError, StoreAwayError, open_file
 from manifests.manifest_limits import check_parquet_size
 
 __all__ = ["HANDLED", "stream_file"]
@@ -166,13 +166,14 @@ def _main(file: str) -> int:
     try:
         with os.fdopen(1, "wb", closefd=False) as sink:
             stream_file(file, sink)
-    except LocationError as error:
-        problem = str(error)
+    except (LocationError, StoreAwayError) as error:
+        problem, is_away = str(error), isinstance(error, StoreAwayError)
     except UnicodeDecodeError as error:
-        problem = f"{file} cannot be read: {error}; write the file again"
+        problem, is_away = f"{file} cannot be read: {error}; write the file again", False
     else:
         return 0
-    print(json.dumps({"problem": problem}), file=sys.stderr, flush=True)
+    said = json.dumps({"problem": problem, "is_away": is_away})
+    print(said, file=sys.stderr, flush=True)
     return HANDLED
 
 

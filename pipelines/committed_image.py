@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipelines.committed_unit import ROWS_FOLDER, read_unit, rows_name
 from pipelines.ledger import Ledger
-from pipelines.output_files import DamagedFileError, open_parquet
+from pipelines.output_files import MISSING, DamagedFileError, open_parquet
 from pipelines.storage import Storage
 
 __all__ = [
@@ -73,7 +73,7 @@ def checked_image(storage: Storage, name: str, sha256: str) -> bytes:
     try:
         content = storage.read(name)
     except FileNotFoundError:
-        raise DamagedFileError(storage.uri, name, "is missing") from None
+        raise DamagedFileError(storage.uri, name, MISSING) from None
     if not content:
         raise DamagedFileError(storage.uri, name, "is empty")
     if hashlib.sha256(content).hexdigest() != sha256:
@@ -129,7 +129,7 @@ def restore_lost_images(
     *,
     note: Note,
     live_runs: Collection[str] = frozenset(),
-) -> None:
+) -> int:
     """Write the image files of ``keys`` again from their units, and say so in a sentence.
 
     Args:
@@ -138,18 +138,24 @@ def restore_lost_images(
         note: Gets the sentence.
         live_runs: Runs that write the images of their units themselves.
 
+    Returns:
+        How many were left to those.
+
     Raises:
         DamagedFileError: A unit that holds one is damaged.
     """
     wanted = set(keys)
     restored: list[str] = []
+    num_left = 0
     for name in storage.list(ROWS_FOLDER, ".parquet"):
         if not wanted:
             break
         found, footer = read_unit(storage, name)
         here = wanted.intersection(found)
         wanted -= here
-        if footer.run_id not in live_runs:
+        if footer.run_id in live_runs:
+            num_left += len(here)
+        else:
             restored += restore_images_of(storage, name, here)
     if restored:
         note(
@@ -157,6 +163,7 @@ def restore_lost_images(
             f"and were written again from their rows: {restored[0]}"
             + (", ..." if len(restored) > 1 else "")
         )
+    return num_left
 
 
 def restore_images_of(storage: Storage, unit: str, keys: Collection[str]) -> list[str]:

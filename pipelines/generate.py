@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.file_cache import local_copy
-from manifests.locations import LocationError
+from manifests.locations import LocationError, StoreAwayError
 from pipelines.actor_metrics import ActorMetrics
 from pipelines.attempts import AttemptLog, UnitTries
 from pipelines.engine import Engine, EngineUse, LoadEngine
@@ -159,8 +159,8 @@ def _prepare(row: PlannedRow) -> ComposeRow | RowFailure:
         return RowFailure(stage="lora", error="LoraFileProblem", message=problem)
     try:
         return compose_row(row, local_path=lambda uri: str(local_copy(uri)))
-    except LocationError as error:
-        return RowFailure(stage="lora", error="LocationError", message=str(error))
+    except (LocationError, StoreAwayError) as error:
+        return RowFailure(stage="lora", error=type(error).__name__, message=str(error))
 
 
 def _compose_each(

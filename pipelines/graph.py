@@ -12,7 +12,7 @@ row's error (Ray would, without end) and never drop a block.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from manifests.locations import StoreAwayError
 from pipelines.dealing import Dealer
 from pipelines.engine import LoadEngine
 from pipelines.generate import GenerateImages
@@ -53,11 +54,11 @@ class Stages:
     store: StoreUnits
 
 
-def make_units(plan: Plan, stages: Stages, shares: Shares) -> Iterator[Receipt]:
+def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]:
     """Make the units of ``plan``; yield their receipts when stored.
 
     Raises:
-        StorageError, LeaseLostError, DamagedFileError: A stage met it.
+        StorageError, StoreAwayError, LeaseLostError, DamagedFileError: A stage met it.
         Exception: The machinery failed; rows that are committed stay so.
     """
     _silence_console()
@@ -123,7 +124,7 @@ def _silence_console() -> None:
 def _own_error(error: RayTaskError) -> Exception:
     """Return what a stage raised, if that is a sentence for the user; else Ray's error."""
     cause = error.cause
-    if isinstance(cause, StorageError | LeaseLostError):
+    if isinstance(cause, StorageError | LeaseLostError | StoreAwayError):
         # Ray puts advice on its own settings after the message.
         return type(cause)(str(cause).partition("\nFailed to apply UDF")[0])
     return cause if isinstance(cause, DamagedFileError) else error

@@ -22,6 +22,7 @@ from pipelines.durable_files import (
     sync_folder,
     write_hidden,
 )
+from pipelines.kept_folder import KeptFolder
 
 __all__ = ["LocalStorage"]
 
@@ -31,15 +32,23 @@ class LocalStorage:
 
     A commit is written under a hidden name, synced, and then linked to its own name: linking
     fails if the name is taken, so of two writers one wins and neither can tear the other's file.
+
+    The first write makes the folder. Once it was seen or written, here or in the process that this
+    came from, it is not made again: it was moved away, and what is written now would begin another.
+
+    Args:
+        root: The folder.
+        needed: A folder that must be there for a write, if there is one already.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, needed: Path | None = None) -> None:
         self._root = root
+        self._kept = KeptFolder(root, needed)
         self.uri = str(root)
 
-    def __reduce__(self) -> tuple[type["LocalStorage"], tuple[Path]]:
-        """Travel to workers as the folder's name alone."""
-        return (LocalStorage, (self._root,))
+    def __reduce__(self) -> tuple[type["LocalStorage"], tuple[Path, Path | None]]:
+        """Travel to workers as the folder's name, and whether it is there."""
+        return (LocalStorage, (self._root, self._kept.needed))
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file, replacing what is there; readers see the old file or the new one."""
@@ -53,13 +62,13 @@ class LocalStorage:
         hidden: dict[str, Path] = {}
         try:
             for name, target in targets.items():
-                with disk_sentences(str(target), "written"):
+                with self._kept.writing(target):
                     hidden[name] = write_hidden(target, files[name])
             for name, path in hidden.items():
-                with disk_sentences(str(targets[name]), "written"):
+                with self._kept.writing(targets[name]):
                     sync_file(path)
             for name, target in targets.items():
-                with disk_sentences(str(target), "written"):
+                with self._kept.writing(target):
                     hidden[name].replace(target)
                     del hidden[name]
             self._sync_folders(target.parent for target in targets.values())
@@ -69,7 +78,7 @@ class LocalStorage:
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write a file unless there is one; return whether it was ours."""
         target = self._path(name)
-        with disk_sentences(str(target), "written"):
+        with self._kept.writing(target):
             is_ours = not target.exists() and create_file(target, content)
             self._sync_folders([target.parent])
             return is_ours
@@ -77,7 +86,7 @@ class LocalStorage:
     def mark(self, name: str) -> None:
         """Leave an empty file whose name is its content; a power cut may take it away."""
         target = self._path(name)
-        with disk_sentences(str(target), "written"):
+        with self._kept.writing(target):
             os.close(open_new(target))
 
     def move(self, name: str, target: str) -> None:
@@ -85,7 +94,7 @@ class LocalStorage:
         source, goal = self._path(name), self._path(target)
         with disk_sentences(str(source), "read"):
             source.lstat()
-        with disk_sentences(str(goal), "written"):
+        with self._kept.writing(goal):
             make_folder(goal.parent)
             source.rename(goal)
             self._sync_folders([goal.parent, source.parent])
@@ -113,6 +122,7 @@ class LocalStorage:
                 disk_sentences(str(self._root / folder), "read"),
                 os.scandir(self._root / folder) as entries,
             ):
+                self._kept.seen()
                 names = [entry.name for entry in entries if entry.is_file()]
         except FileNotFoundError:
             return []
@@ -161,13 +171,16 @@ class LocalStorage:
         with disk_sentences(str(path), "written"):
             path.unlink(missing_ok=True)
         # A writer that is about to use the folder makes it again.
-        with suppress(OSError):
-            path.parent.rmdir()
+        if path.parent != self._root:
+            with suppress(OSError):
+                path.parent.rmdir()
 
     def settle(self, folder: str) -> None:
         """Make what is directly in ``folder`` survive a power cut, also what others wrote."""
         path = self._root / folder
         with disk_sentences(str(path), "read"):
+            if self._root.is_dir():
+                self._kept.seen()
             if path.is_dir():
                 self._sync_folders([path])
 

@@ -1,8 +1,11 @@
 """Which runs make things in a store that several share: a file each, ``makers/RUN.json``.
 
 A run writes the file before it claims anything there, changes it every few seconds, and deletes it
-when it is done. No file means that the run is over. Whoever finds one silent for too long deletes
-it, which says the same for all; a run that was only stopped, and goes on, writes it again.
+when it is done. Whoever finds one silent for too long writes into it that the run is over, for all
+to see; a run that was only stopped, and goes on, writes it anew.
+
+The file says one thing more: images of units that its run committed may not be written yet. So what
+a run that is over left undone is done first, and then its file is deleted.
 """
 
 import hashlib
@@ -21,11 +24,24 @@ from pipelines.output_files import DamagedFileError, encode_json, read_json
 from pipelines.process_identity import is_gone, this_process
 from pipelines.storage import Storage, StorageError
 
-__all__ = ["MAKERS_FOLDER", "Maker", "live_maker", "live_makers", "present", "refuse_while_made"]
+__all__ = [
+    "MAKERS_FOLDER",
+    "Maker",
+    "MakerWatch",
+    "forget_maker",
+    "live_maker",
+    "live_makers",
+    "maker_ids",
+    "present",
+    "refuse_while_made",
+]
 
 MAKERS_FOLDER = "makers"
 
-_TYPES = {"run_id": str, "host": str, "process": str, "began_at": str, "beat": int, "beat_at": str}
+_TYPES = {
+    "run_id": str, "host": str, "process": str, "began_at": str, "beat": int, "beat_at": str,
+    "is_over": bool,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +55,7 @@ class Maker:
         began_at: When it came.
         beat: Counts up while it lives.
         beat_at: When it last did.
+        is_over: It was silent for too long.
     """
 
     run_id: str
@@ -47,6 +64,7 @@ class Maker:
     began_at: str
     beat: int = 0
     beat_at: str = ""
+    is_over: bool = False
 
     def described(self) -> str:
         """Return which run it is and since when it works, for a message."""
@@ -101,13 +119,23 @@ def live_maker(storage: Storage, run_id: str) -> Maker | None:
         # What it holds instead of a beat: if that changes, somebody writes it.
         sign = hashlib.sha256(content).hexdigest()
         return Maker(run_id=run_id, host="", process="", began_at="", beat_at=sign)
-    return None if is_gone(maker.process) else maker
+    return None if maker.is_over or is_gone(maker.process) else maker
+
+
+def maker_ids(storage: Storage) -> set[str]:
+    """Return the runs that are at work in a store, or left something undone when they ended."""
+    names = storage.list(MAKERS_FOLDER, ".json")
+    return {name.rpartition("/")[2].removesuffix(".json") for name in names}
+
+
+def forget_maker(storage: Storage, run_id: str) -> None:
+    """Say that nothing of a run that is over is left to be done."""
+    storage.delete(_name(run_id))
 
 
 def live_makers(storage: Storage) -> list[Maker]:
     """Return all runs that may be at work in a store."""
-    names = storage.list(MAKERS_FOLDER, ".json")
-    found = (live_maker(storage, name.rpartition("/")[2].removesuffix(".json")) for name in names)
+    found = (live_maker(storage, run_id) for run_id in sorted(maker_ids(storage)))
     return [maker for maker in found if maker is not None]
 
 
@@ -139,7 +167,7 @@ class MakerWatch:
         watch = self._watches.setdefault(run_id, SilenceWatch(self._times, maker.sign))
         if not watch.is_dead(maker.sign, waited_s=waited_s, looked_s=looked_s):
             return maker
-        self._storage.delete(_name(run_id))
+        self._storage.put(_name(run_id), encode_json(asdict(replace(maker, is_over=True))))
         return None
 
 

@@ -9,16 +9,20 @@ answer is settled by reading what is there.
 import builtins
 import io
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, BinaryIO, cast
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+from manifests.patience import RETRY_S, GaveUpError
+from pipelines.object_file import ObjectFile
 from pipelines.storage_error import PlaceError, StorageError
-from pipelines.store_client import client, repeated
+from pipelines.store_answers import answer_code, failure_reason, is_no_answer, may_pass
+from pipelines.store_client import COPY_S, client, patience, upload_s
 
 __all__ = ["SCHEMES", "ObjectStorage"]
 
@@ -29,24 +33,29 @@ _NUM_WRITERS = 8
 READ_AHEAD_BYTES = 256 * 1024
 """A unit's footer and its keys are small; images are what must not be read along with them."""
 
+Result = TypeVar("Result")
+
 
 class ObjectStorage:
     """A prefix of a bucket.
 
     Args:
         uri: ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+        retry_s: For how long a request is repeated, from its first failure, while the store is
+            away, whatever the failure is; refusals are not repeated.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, retry_s: float = RETRY_S) -> None:
         self.uri = uri
+        self._retry_s = retry_s
         scheme, _, rest = uri.partition("://")
         bucket, _, prefix = rest.partition("/")
         self._root = f"{scheme}://{bucket}"
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
-    def __reduce__(self) -> tuple[type["ObjectStorage"], tuple[str]]:
-        """Travel to workers as the URI alone; they use credentials of their own."""
-        return (ObjectStorage, (self.uri,))
+    def __reduce__(self) -> tuple[type["ObjectStorage"], tuple[str, float]]:
+        """Travel to workers without credentials; they use their own."""
+        return (ObjectStorage, (self.uri, self._retry_s))
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
         """Write several objects as ``put`` does, some at once."""
@@ -60,19 +69,15 @@ class ObjectStorage:
 
     def move(self, name: str, target: str) -> None:
         """Give an object another name; FileNotFoundError if there is none."""
-        with self._sentences(name):
-            repeated(lambda: obstore.copy(self._store, self._path(name), self._path(target)))
+        with self._sentences(name, "read"):
+            store = client(self._root, COPY_S)
+            self._repeated(lambda: obstore.copy(store, self._path(name), self._path(target)))
         self.delete(name)
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object, replacing what is there; readers see the old one or the new one."""
-        with self._sentences(name):
-            # One request: many parts could be left behind, hidden and paid for, by a kill.
-            repeated(
-                lambda: obstore.put(
-                    self._store, self._path(name), content, mode="overwrite", use_multipart=False
-                )
-            )
+        with self._sentences(name, "written"):
+            self._repeated(lambda: self._put(name, content, "overwrite"))
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one; return whether what is there now is ours."""
@@ -81,46 +86,48 @@ class ObjectStorage:
         def create() -> bool:
             nonlocal answer_lost
             try:
-                obstore.put(
-                    self._store, self._path(name), content, mode="create", use_multipart=False
-                )
-            except (AlreadyExistsError, PreconditionError):
-                return answer_lost and self.read(name) == content
-            except BaseError:
-                answer_lost = True
+                self._put(name, content, "create")
+            except (AlreadyExistsError, PreconditionError) as error:
+                if may_pass(error):
+                    raise
+                # It may be deleted by now.
+                with suppress(FileNotFoundError):
+                    return answer_lost and self._get(name) == content
+                return False
+            except BaseError as error:
+                answer_lost = answer_lost or is_no_answer(error)
                 raise
             return True
 
-        with self._sentences(name):
-            return repeated(create)
+        with self._sentences(name, "written"):
+            return self._repeated(create)
 
     def read(self, name: str) -> bytes:
         """Return an object's content; FileNotFoundError if there is none."""
-        with self._sentences(name):
-            return repeated(lambda: bytes(obstore.get(self._store, self._path(name)).bytes()))
+        with self._sentences(name, "read"):
+            return self._repeated(lambda: self._get(name))
 
     @contextmanager
     def open(self, name: str) -> Generator[BinaryIO]:
         """Open an object for reading at any position; FileNotFoundError if there is none."""
-        with self._sentences(name):
-            size = int(repeated(lambda: obstore.head(self._store, self._path(name)))["size"])
-            raw = _Ranges(self._store, self._path(name), size)
+        with self._sentences(name, "read"):
+            raw = ObjectFile(self._num_bytes(name), partial(self._part, name))
             with io.BufferedReader(raw, READ_AHEAD_BYTES) as file:
                 yield cast("BinaryIO", file)
 
     def exists(self, name: str) -> bool:
         """Return whether there is such an object."""
         try:
-            with self._sentences(name):
-                repeated(lambda: obstore.head(self._store, self._path(name)))
+            with self._sentences(name, "read"):
+                self._num_bytes(name)
         except FileNotFoundError:
             return False
         return True
 
     def list(self, folder: str, suffix: str) -> "builtins.list[str]":
         """Return the sorted names of the objects directly in ``folder``; none is fine."""
-        with self._sentences(folder):
-            found = repeated(
+        with self._sentences(folder, "listed"):
+            found = self._repeated(
                 lambda: obstore.list_with_delimiter(self._store, self._path(folder))["objects"]
             )
         names = [self._name(item["path"]) for item in found]
@@ -143,9 +150,9 @@ class ObjectStorage:
 
     def _entries(self, folder: str) -> Iterator[tuple[str, int]]:
         after: str | None = None
-        with self._sentences(folder):
+        with self._sentences(folder, "listed"):
             # One page at a time, so that a page that breaks off is asked for again.
-            while page := repeated(lambda after=after: self._page(folder, after)):
+            while page := self._repeated(lambda after=after: self._page(folder, after)):
                 yield from ((self._name(path), size) for path, size in page)
                 after = page[-1][0]
 
@@ -174,11 +181,30 @@ class ObjectStorage:
 
     def delete(self, name: str) -> None:
         """Remove an object; one that is not there is fine."""
-        with self._sentences(name):
-            try:
-                repeated(lambda: obstore.delete(self._store, self._path(name)))
-            except FileNotFoundError:
-                return
+        with self._sentences(name, "deleted"), suppress(FileNotFoundError):
+            self._repeated(lambda: obstore.delete(self._store, self._path(name)))
+
+    def _num_bytes(self, name: str) -> int:
+        found = self._repeated(lambda: obstore.head(self._store, self._path(name)))
+        return int(found["size"])
+
+    def _part(self, name: str, start: int, length: int) -> memoryview:
+        return self._repeated(
+            lambda: memoryview(
+                obstore.get_range(self._store, self._path(name), start=start, length=length)
+            )
+        )
+
+    def _put(self, name: str, content: bytes, mode: Literal["create", "overwrite"]) -> None:
+        store = client(self._root, upload_s(len(content)))
+        # One request: many parts could be left behind, hidden and paid for, by a kill.
+        obstore.put(store, self._path(name), content, mode=mode, use_multipart=False)
+
+    def _get(self, name: str) -> bytes:
+        return bytes(obstore.get(self._store, self._path(name)).bytes())
+
+    def _repeated(self, request: Callable[[], Result]) -> Result:
+        return patience(self._root).repeated(request, retry_s=self._retry_s)
 
     @property
     def _store(self) -> Any:
@@ -191,55 +217,33 @@ class ObjectStorage:
         return path.removeprefix(self._prefix)
 
     @contextmanager
-    def _sentences(self, name: str) -> Generator[None]:
+    def _sentences(self, name: str, verb: str) -> Generator[None]:
+        """Raise what the store answers within the block as a sentence.
+
+        Args:
+            name: The object or folder.
+            verb: What was tried, as a participle.
+        """
+        start = f"{self.uri}/{name} cannot be {verb}"
         try:
             yield
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{self.uri}/{name} does not exist") from None
-        except BaseError as error:
+        except GaveUpError as error:
             raise StorageError(
-                f"{self.uri}/{name} cannot be used ({_reason(error)}); check the bucket, the "
-                "credentials and the endpoint in the environment, and that the store is up"
+                f"{start} ({failure_reason(error.failure)}; {error}); check that the store is up "
+                "and can be reached, and run the same command again: what is committed stays "
+                "(resources.store_retry_s in the job file sets for how long is tried)"
             ) from None
-
-
-class _Ranges(io.RawIOBase):
-    """An object as a file that asks for what is read of it."""
-
-    def __init__(self, store: Any, path: str, num_bytes: int) -> None:
-        self._store = store
-        self._path = path
-        self._num_bytes = num_bytes
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._num_bytes}[whence]
-        self._at = start + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), self._num_bytes - self._at)
-        if length <= 0:
-            return 0
-        start = self._at
-        content = repeated(
-            lambda: obstore.get_range(self._store, self._path, start=start, length=length)
-        )
-        buffer[:length] = memoryview(content)
-        self._at += length
-        return length
-
-
-def _reason(error: BaseError) -> str:
-    """Return what happened in one line, without the request (it holds headers and addresses)."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text.partition('Debug source')[0].strip()[:300]}"
+        except (FileNotFoundError, BaseError) as error:
+            is_missing = isinstance(error, FileNotFoundError)
+            if answer_code(error) == "NoSuchBucket" or (is_missing and verb == "written"):
+                raise PlaceError(
+                    f"{start}: there is no bucket {self._root}; make it, or name another place"
+                ) from None
+            if is_missing:
+                raise FileNotFoundError(f"{self.uri}/{name} does not exist") from None
+            is_late = answer_code(error) == "RequestTimeTooSkewed"
+            clock = ", and the clock of this machine" if is_late else ""
+            raise StorageError(
+                f"{start} ({failure_reason(error)}); check the bucket, the credentials and the "
+                f"endpoint in the environment{clock}"
+            ) from None

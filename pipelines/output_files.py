@@ -25,6 +25,7 @@ from pipelines.storage import Storage
 
 __all__ = [
     "DAMAGED_FOLDER",
+    "MISSING",
     "DamagedFileError",
     "encode_json",
     "encode_parquet",
@@ -42,6 +43,9 @@ _TAIL_BYTES = 8
 
 DAMAGED_FOLDER = "damaged"
 """Where ``clora verify --repair`` sets files aside."""
+
+MISSING = "is missing"
+"""Why a file is damaged that is not there."""
 
 _JSON_DIGEST = "sha256"
 _NAME = b"clora.file"

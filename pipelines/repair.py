@@ -17,11 +17,12 @@ from pipelines.heartbeat import LeaseTimes
 from pipelines.lease import HeldLease, acquire
 from pipelines.lease_record import LEASES_FOLDER, all_leases
 from pipelines.ledger import restore_errors, survey
-from pipelines.makers import refuse_while_made
+from pipelines.makers import maker_ids, refuse_while_made
 from pipelines.output_files import DAMAGED_FOLDER, DamagedFileError
 from pipelines.run_record import new_run_id
 from pipelines.seal import PLANS_FOLDER, plans_of_earlier_runs, seal_units
 from pipelines.storage import Storage, open_storage
+from pipelines.unit_claims import restore_shared_images
 from pipelines.verify import UnitCheck, damaged_files, nested_outputs, verify_units
 
 __all__ = ["Repair", "repair_output"]
@@ -68,6 +69,8 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
                 _shut_out_all(storage, lease, run_id, note)
             for damage in files:
                 steps.set_aside(output, damage)
+            if maker_ids(output):
+                restore_shared_images(output, times=times, note=note)
             if restore_errors(output, survey(output)):
                 steps.restored.append(f"{output.uri}/{ERRORS_FOLDER}")
             if files:

@@ -1,7 +1,8 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -10,13 +11,12 @@ from manifests.resolved import ResolvedRow
 from pipelines.accounting import Account
 from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
-from pipelines.committed_image import damaged_images, restore_lost_images
 from pipelines.damages import Damages
 from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import Fence, HeldLease
-from pipelines.ledger import Ledger, read_ledger, restore_errors, survey
-from pipelines.makers import live_makers, present
+from pipelines.ledger import Ledger, restore_errors, survey
+from pipelines.makers import present
 from pipelines.metrics import RunMetrics
 from pipelines.output_files import encode_parquet
 from pipelines.plan import Plan
@@ -37,7 +37,7 @@ from pipelines.seal import plan_name
 from pipelines.shares import Shares
 from pipelines.storage import Storage
 from pipelines.store import StoreUnits
-from pipelines.unit_claims import make_shared_units
+from pipelines.unit_claims import make_shared_units, restore_shared_images
 
 __all__ = ["Run"]
 
@@ -106,9 +106,7 @@ class Run:
             with present(storage, run_id, request.lease_times):
                 self._make_units("references", plan, storage, load_engine, none, shares, fence)
         # Last, because a run that died may have committed a unit and not come to its images.
-        live = {maker.run_id for maker in live_makers(storage)}
-        lost = damaged_images(storage, read_ledger(storage))
-        restore_lost_images(storage, lost, note=self._observer.note, live_runs=live)
+        restore_shared_images(storage, times=request.lease_times, note=self._observer.note)
         wanted = wanted_references(request, self._plan)
         found = read_centroids(storage, wanted)
         num_missing = len(
@@ -152,28 +150,31 @@ class Run:
             ),
         )
 
-        def make(plan: Plan) -> Iterator[Receipt]:
+        def make(plan: Plan) -> Generator[Receipt]:
             return make_units(plan, stages, shares)
 
-        if stages.store.is_shared:
-            receipts = make_shared_units(
+        def make_all() -> Generator[Receipt]:
+            if not stages.store.is_shared:
+                return make(plan)
+            return make_shared_units(
                 plan, make, storage, times=request.lease_times, note=self._observer.note
             )
-        else:
-            receipts = make(plan)
+
         max_failed = self._max_failed(plan)
         start = time.perf_counter()
-        for receipt in receipts:
-            totals.add(receipt)
-            totals.wall_seconds = time.perf_counter() - start
-            if phase == "images":
-                self._metrics.observe(receipt)
-            self._observer.stored(receipt)
-            if max_failed is not None and totals.num_failed > max_failed:
-                raise TooManyFailuresError(
-                    f"stopped: {totals.num_failed:,} of {totals.num_planned:,} {phase} failed, "
-                    f"more than the {max_failed:,} that failure_budget allows"
-                )
+        # Closed at once if the run stops: Ray's actors hold processors until then.
+        with closing(make_all()) as receipts:
+            for receipt in receipts:
+                totals.add(receipt)
+                totals.wall_seconds = time.perf_counter() - start
+                if phase == "images":
+                    self._metrics.observe(receipt)
+                self._observer.stored(receipt)
+                if max_failed is not None and totals.num_failed > max_failed:
+                    raise TooManyFailuresError(
+                        f"stopped: {totals.num_failed:,} of {totals.num_planned:,} {phase} failed, "
+                        f"more than the {max_failed:,} that failure_budget allows"
+                    )
 
     def _max_failed(self, plan: Plan) -> int | None:
         """Return how many rows of ``plan`` may fail; None where rows are known to be bad."""

@@ -64,7 +64,8 @@ class ScoreImages:
         self, load_scorer: LoadScorer | None, load_centroids: Callable[[], Centroids]
     ) -> None:
         self._scorer = load_scorer() if load_scorer else None
-        self._centroids = load_centroids()
+        self._load_centroids = load_centroids
+        self._centroids: Centroids | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the units of ``batch`` with rows of ``schemas.SCORED``."""
@@ -74,6 +75,9 @@ class ScoreImages:
         if message.facts.is_idle:
             return message
         start = time.perf_counter()
+        if self._centroids is None:
+            # Not when it is made: Ray would not say which error it was.
+            self._centroids = self._load_centroids()
         rows = score_rows(message.rows, self._scorer, self._centroids)
         return message.with_facts(rows, score_seconds=time.perf_counter() - start)
 

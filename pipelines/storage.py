@@ -8,15 +8,19 @@ something that is gone. ``mark`` is the one exception, and says so.
 Names are relative, with ``/``; names that begin with a dot are unfinished writes and never listed.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from manifests.patience import RETRY_S
 from pipelines.local_storage import LocalStorage
 from pipelines.storage_error import PlaceError, StorageError
 
 __all__ = ["LocalStorage", "PlaceError", "Storage", "StorageError", "open_storage"]
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Storage(Protocol):
@@ -96,20 +100,22 @@ class Storage(Protocol):
         ...
 
 
-def open_storage(uri: str) -> Storage:
+def open_storage(uri: str, *, retry_s: float = RETRY_S, within: str | None = None) -> Storage:
     """Return the storage at ``uri``; nothing is created before the first write.
 
     Args:
         uri: A folder's path, or ``s3://bucket/prefix`` or ``gs://bucket/prefix``. Credentials and
             an endpoint other than the provider's own come from the environment.
+        retry_s: For how long a request is repeated while a store is away, from its first failure;
+            a disk has no use for it.
+        within: Another storage's place that ``uri`` is in and that is written first. On a disk it
+            must be there: if it was moved away meanwhile, it is not made again.
 
     Raises:
         PlaceError: A kind of place that commits cannot be made atomic on.
     """
-    if uri.startswith("file://"):
-        uri = uri.removeprefix("file://")
-    if "://" not in uri:
-        return LocalStorage(Path(uri).expanduser().absolute())
+    if "://" not in uri.removeprefix("file://"):
+        return LocalStorage(_folder(uri), needed=None if within is None else _folder(within))
     # Imported late: a local output needs no client of any store.
     from pipelines.object_storage import SCHEMES, ObjectStorage
 
@@ -119,10 +125,19 @@ def open_storage(uri: str) -> Storage:
             f"output {uri!r} is in a store that is not known; name a folder on a disk that all "
             "machines share, s3://bucket/prefix or gs://bucket/prefix"
         )
-    if "@" in rest.partition("/")[0] or "?" in rest:
+    bucket = rest.partition("/")[0]
+    if "@" in bucket or "?" in rest:
         # Not repeated in the message: it may hold a secret.
         raise PlaceError(
             f"a {scheme}:// output holds credentials or options; leave its bucket and prefix, and "
             "set the rest in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
         )
-    return ObjectStorage(uri.rstrip("/"))
+    if not _BUCKET.fullmatch(bucket):
+        raise PlaceError(
+            f"output {uri!r} names no bucket: a bucket's name has letters, digits, dots and dashes"
+        )
+    return ObjectStorage(uri.rstrip("/"), retry_s)
+
+
+def _folder(uri: str) -> Path:
+    return Path(uri.removeprefix("file://")).expanduser().absolute()

@@ -1,78 +1,110 @@
-"""The client of a bucket, and the patience that stores ask for.
+"""The client of a bucket, and the patience with it.
 
-Credentials and the endpoint come from the environment of whoever opens it (``AWS_ACCESS_KEY_ID``,
+Credentials and the endpoint come from the environment of each process (``AWS_ACCESS_KEY_ID``,
 ``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...), so none travel to another machine
 and none stand in a job file.
 """
 
 import os
-import random
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
-from obstore.exceptions import BaseError
 from obstore.store import GCSStore, S3Store
 
-__all__ = ["client", "repeated"]
+from manifests.patience import Patience
+from pipelines.storage_error import PlaceError
+from pipelines.store_answers import may_pass
 
-NUM_TRIES = 6
-"""Of what the client gave up; with its own tries, about a minute of a store that is down."""
+__all__ = ["COPY_S", "client", "patience", "upload_s"]
 
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 15.0
-Result = TypeVar("Result")
+CONNECT_S = 5.0
+REQUEST_S = 15.0
+"""Of silence, after which a request counts as failed."""
+
+COPY_S = 120.0
+"""The same while a store copies an object, of which it says nothing before it is done."""
+
+SLOWEST_BYTES_PER_S = 64 * 1024
+"""Of one upload: the client waits for an answer from its start on, several share the network."""
+
+_WHOLE = timedelta(days=1)
+"""The client's limit for whole requests; a large object may take its time while bytes come."""
 
 
-def repeated(request: Callable[[], Result]) -> Result:
-    """Return what ``request`` gives, repeating it when the answer may be another next time.
+def upload_s(num_bytes: int) -> float:
+    """Return after how long an upload without an answer counts as failed.
 
-    The client repeats too, but not everything: not a write that may have arrived, and not a body
-    that breaks off.
+    One of few values, because each is a client with connections of its own.
     """
-    for index in range(NUM_TRIES):
-        try:
-            return request()
-        except BaseError as error:
-            if index == NUM_TRIES - 1 or not _may_pass(error):
-                raise
-        limit_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**index)
-        # All workers of a run meet a throttling store at once and must not come back at once.
-        time.sleep(random.uniform(limit_s / 2, limit_s))  # noqa: S311
-    raise AssertionError("unreachable: the last try returns or raises")
+    wait_s = REQUEST_S
+    while wait_s < REQUEST_S + num_bytes / SLOWEST_BYTES_PER_S - 1.0:
+        wait_s *= 2
+    return wait_s
 
 
-def _may_pass(error: BaseError) -> bool:
-    """Return whether a failure is one of the moment; refusals are not."""
-    return type(error).__name__ in ("GenericError", "JoinError")
+@lru_cache(maxsize=32)
+def client(root: str, silence_s: float | None = None) -> Any:
+    """Return the client of a bucket; one for all threads, because it keeps connections.
 
+    It repeats nothing itself: ``patience`` decides about that.
 
-@lru_cache(maxsize=16)
-def client(root: str) -> Any:
-    """Return the client of a bucket; one for all threads, because it keeps connections."""
+    Args:
+        root: ``s3://bucket`` or ``gs://bucket``.
+        silence_s: How long to wait for an answer, and between two parts of one; ``REQUEST_S`` if
+            None.
+
+    Raises:
+        PlaceError: The endpoint in the environment is not a URL.
+    """
     scheme, _, bucket = root.partition("://")
-    retries: Any = {
-        "max_retries": 6,
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": timedelta(seconds=LONGEST_PAUSE_S),
-            "base": 2,
-        },
-        "retry_timeout": timedelta(seconds=90),
-    }
-    if scheme == "gs":
-        return GCSStore(bucket, retry_config=retries)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    endpoint = _endpoint(scheme)
     options: Any = {
         "allow_http": endpoint.startswith("http://"),
-        "timeout": timedelta(seconds=60),
-        "connect_timeout": timedelta(seconds=5),
+        "connect_timeout": timedelta(seconds=CONNECT_S),
+        "read_timeout": timedelta(seconds=REQUEST_S if silence_s is None else silence_s),
+        "timeout": _WHOLE,
     }
+    no_retries: Any = {"max_retries": 0}
+    if scheme == "gs":
+        return GCSStore(bucket, client_options=options, retry_config=no_retries)
     config: Any = {"endpoint": endpoint} if endpoint else {}
     if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
         config["region"] = "us-east-1"
     return S3Store(
-        bucket, config=config, client_options=options, retry_config=retries, conditional_put="etag"
+        bucket,
+        config=config,
+        client_options=options,
+        retry_config=no_retries,
+        conditional_put="etag",
     )
+
+
+def patience(root: str) -> Patience:
+    """Return this process's patience with a bucket: one for all threads."""
+    return _patience(root, _endpoint(root.partition("://")[0]))
+
+
+@lru_cache(maxsize=64)
+def _patience(_root: str, _endpoint: str) -> Patience:
+    return Patience(may_pass)
+
+
+def _endpoint(scheme: str) -> str:
+    """Return the URL of the store that is named in the environment; empty for the provider's."""
+    if scheme != "s3":
+        return ""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+    try:
+        parts = urlsplit(endpoint)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if endpoint and not is_url:
+        # The client would panic.
+        raise PlaceError(
+            f"AWS_ENDPOINT_URL should be http(s)://host:port, got {endpoint!r}; correct it in the "
+            "environment"
+        )
+    return endpoint

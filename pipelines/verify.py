@@ -21,7 +21,14 @@ from pipelines.committed_unit import ERRORS_FOLDER, ROWS_FOLDER, read_footer
 from pipelines.edition import read_edition
 from pipelines.editions import EDITIONS_FOLDER, LATEST, edition_name
 from pipelines.lease_record import all_leases, lease_name
-from pipelines.output_files import DAMAGED_FOLDER, DamagedFileError, open_parquet, read_json
+from pipelines.makers import maker_ids
+from pipelines.output_files import (
+    DAMAGED_FOLDER,
+    MISSING,
+    DamagedFileError,
+    open_parquet,
+    read_json,
+)
 from pipelines.run_record import read_run_records
 from pipelines.seal import PLANS_FOLDER
 from pipelines.storage import Storage
@@ -40,6 +47,8 @@ class UnitCheck:
         num_rows: Its rows, as far as they can be read.
         damage: Why the unit's file cannot be trusted; None if it can.
         lost_images: Keys of its rows whose image file is missing or another one.
+        num_unwritten: Those of them that are no problem: the run that committed the unit is about
+            to write them, or ended before it did, and then the next one does; see ``makers``.
         problems: All that is wrong, as sentences that name the place.
     """
 
@@ -47,6 +56,7 @@ class UnitCheck:
     num_rows: int
     damage: DamagedFileError | None = None
     lost_images: tuple[str, ...] = ()
+    num_unwritten: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -56,7 +66,7 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         for name in storage.list(ROWS_FOLDER, ".parquet"):
             try:
-                rows = _read(storage, name)
+                rows, run_id = _read(storage, name)
             except DamagedFileError as error:
                 yield UnitCheck(name=name, num_rows=0, damage=error, problems=(str(error),))
                 continue
@@ -64,7 +74,13 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
                 # Set aside since the names were listed.
                 continue
             found = list(pool.map(partial(_image_damage, storage), rows))
-            problems = [str(damage) for damage in found if damage is not None]
+            is_at_work = any(found) and run_id in maker_ids(storage)
+            if any(found):
+                # Looked at again: the run may have written them, and gone, before it was asked for.
+                found = list(pool.map(partial(_image_damage, storage), rows))
+            lost = [damage for damage in found if damage is not None]
+            told = [damage for damage in lost if not (is_at_work and damage.reason == MISSING)]
+            problems = [str(damage) for damage in told]
             for row in rows:
                 if row["key"] in seen:
                     problems.append(f"{name}, key {row['key']} is also in {seen[row['key']]}")
@@ -77,6 +93,7 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
                     for row, damage in zip(rows, found, strict=True)
                     if damage is not None
                 ),
+                num_unwritten=len(lost) - len(told),
                 problems=tuple(problems),
             )
 
@@ -114,17 +131,20 @@ def nested_outputs(storage: Storage) -> list[str]:
     return sorted({name.partition(marker)[0] for name in names})
 
 
-def _read(storage: Storage, name: str) -> list[dict[str, Any]]:
-    """Return ``IMAGE_COLUMNS`` of a unit whose every value was read and every image compared."""
+def _read(storage: Storage, name: str) -> tuple[list[dict[str, Any]], str]:
+    """Return ``IMAGE_COLUMNS`` of a unit whose every value was read and every image compared.
+
+    And the run that committed it.
+    """
     rows: list[dict[str, Any]] = []
     with open_parquet(storage, name) as file:
-        read_footer(file.metadata, name)
+        run_id = read_footer(file.metadata, name).run_id
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, use_threads=False)
             for _ in committed_images(table):
                 pass
             rows += table.select(list(IMAGE_COLUMNS)).to_pylist()
-    return rows
+    return rows, run_id
 
 
 def _damaged(

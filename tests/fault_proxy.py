@@ -1,10 +1,11 @@
-"""A loopback proxy in front of an S3 server that makes it fail in a chosen way.
+"""A loopback proxy in front of an S3 server that makes it fail in a chosen way, or be away.
 
 Requests pass unchanged (their signature covers the host they were sent to, which is the proxy), so
 client and server are real and only what is between them is broken.
 """
 
 import http.client
+import math
 import random
 import socket
 import struct
@@ -14,14 +15,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 FAULTS = ("error-500", "slow-down-503", "latency", "reset", "lost-answer", "truncated-body")
 """``reset`` drops a request unseen, ``lost-answer`` after the server has done it."""
 
+OUTAGES = ("away", "hang", "reset", "lost-answer", "truncated-body", "error-500", "bad-gateway-502",
+           "slow-down-503", "gateway-timeout-504", "too-many-429")  # fmt: skip
+"""Faults that a store may have for a while. ``away`` refuses connections, ``hang`` says nothing."""
+
 LATENCY_S = 0.5
 _REPLIES = {
     "error-500": (500, "InternalError"),
+    "bad-gateway-502": (502, ""),
     "slow-down-503": (503, "SlowDown"),
+    "gateway-timeout-504": (504, ""),
+    "too-many-429": (429, "TooManyRequests"),
+    "conflict-409": (409, "ConditionalRequestConflict"),
+    "no-bucket-404": (404, "NoSuchBucket"),
+    "no-conditions-501": (501, "NotImplemented"),
     "expired": (403, "ExpiredToken"),
 }
 
@@ -31,11 +43,12 @@ class FaultPlan:
     """Which requests fail and how.
 
     Attributes:
-        fault: One of ``FAULTS``, or ``expired``; None lets everything pass.
+        fault: One of ``FAULTS``, ``OUTAGES`` or ``_REPLIES``; None lets everything pass.
         share: Of the requests that match, in 0..1, drawn with a seed.
         method: Only requests of this method, if given.
         path_part: Only requests with this in their path.
         most: Fail at most as many requests.
+        outage_s: From the first request that matches, all fail, for as long; then none does.
     """
 
     fault: str | None = None
@@ -43,9 +56,11 @@ class FaultPlan:
     method: str | None = None
     path_part: str = ""
     most: int | None = None
+    outage_s: float | None = None
     num_failed: int = 0
     num_seen: int = 0
     seed: int = 0
+    began_at_s: float | None = field(default=None, init=False)
     _random: random.Random = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
@@ -57,10 +72,27 @@ class FaultPlan:
             self.num_seen += 1
             fits = self.method in (None, method) and self.path_part in path
             is_over = self.most is not None and self.num_failed >= self.most
+            if self.outage_s is not None:
+                if self.began_at_s is None and fits:
+                    self.began_at_s = time.monotonic()
+                fits, is_over = self.began_at_s is not None, not self._lasts(self.outage_s)
             if self.fault is None or not fits or is_over or self._random.random() >= self.share:
                 return None
             self.num_failed += 1
             return self.fault
+
+    def _lasts(self, outage_s: float) -> bool:
+        return self.began_at_s is not None and time.monotonic() - self.began_at_s < outage_s
+
+    @property
+    def is_away(self) -> bool:
+        """Whether connections are refused now."""
+        return self.fault == "away" and self.outage_s is not None and self._lasts(self.outage_s)
+
+
+def outage(fault: str, *, seconds: float = math.inf, **changes: Any) -> FaultPlan:
+    """Return the plan of a store that fails for some time, or for good, from some request on."""
+    return FaultPlan(fault=fault, outage_s=seconds, **changes)
 
 
 class FaultProxy:
@@ -69,6 +101,7 @@ class FaultProxy:
     def __init__(self, port: int) -> None:
         self.port = port
         self.plan = FaultPlan()
+        self.is_closing = False
 
     @property
     def endpoint(self) -> str:
@@ -81,6 +114,8 @@ def fault_proxy(server_port: int) -> Iterator[FaultProxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        # Head and body are two writes, and the second would wait for an acknowledgement.
+        disable_nagle_algorithm = True
 
         def log_message(self, *_: object) -> None:
             pass
@@ -92,7 +127,12 @@ def fault_proxy(server_port: int) -> Iterator[FaultProxy]:
                 status, code = _REPLIES[fault]
                 self._answer(status, [], f"<Error><Code>{code}</Code></Error>".encode())
                 return
-            if fault == "reset":
+            if fault in ("reset", "away"):
+                self._reset()
+                return
+            if fault == "hang":
+                while fault == proxy.plan.fault and not proxy.is_closing:
+                    time.sleep(0.05)
                 self._reset()
                 return
             if fault == "latency":
@@ -161,13 +201,38 @@ def fault_proxy(server_port: int) -> Iterator[FaultProxy]:
             except (OSError, ValueError):
                 return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        proxy = FaultProxy(server.server_address[1])
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+    with socket.socket() as kept:
+        # Bound and not listening: the port stays this proxy's, and connections are refused.
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        proxy = FaultProxy(kept.getsockname()[1])
+        is_up = threading.Event()
+        thread = threading.Thread(target=_serve, args=(proxy, Handler, is_up), daemon=True)
         thread.start()
+        is_up.wait()
         try:
             yield proxy
         finally:
-            server.shutdown()
+            proxy.is_closing = True
             thread.join()
+
+
+def _serve(
+    proxy: FaultProxy, handler: type[BaseHTTPRequestHandler], is_up: threading.Event
+) -> None:
+    """Serve until the proxy closes, but not while it is away."""
+    while not proxy.is_closing:
+        if proxy.plan.is_away:
+            time.sleep(0.01)
+            continue
+        with _Server(("127.0.0.1", proxy.port), handler) as server:
+            server.timeout = 0.02
+            is_up.set()
+            while not (proxy.is_closing or proxy.plan.is_away):
+                server.handle_request()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 64

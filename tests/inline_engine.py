@@ -3,7 +3,7 @@
 For tests that ask what is in an output after each write, or that run it hundreds of times.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,11 +33,11 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def _no_cluster(_address: str | None) -> Iterator[Cluster]:
+def _no_cluster(_address: str | None) -> Generator[Cluster]:
     yield Cluster(cpus=2.0, gpus=0.0, is_private=True)
 
 
-def _make_units(plan: Plan, stages: Any, _shares: Shares) -> Iterator[Receipt]:
+def _make_units(plan: Plan, stages: Any, _shares: Shares) -> Generator[Receipt]:
     engine = stages.load_engine()
     score = ScoreImages(stages.load_scorer, stages.load_centroids)
     for batch in plan.batches():

@@ -38,15 +38,7 @@ def test_a_disk_that_breaks_in_a_run_ends_it_with_1_and_the_same_command_complet
 ):
     job = write_job(tmp_path, manifest(NUM_ROWS), resources={"rows_per_unit": 2})
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "jobs.cli", "compose", str(job)]
-    process = subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE
-    )
-    deadline = time.monotonic() + RUN_TIMEOUT_S
-    while not any(out.glob("rows/unit-*")):
-        assert process.poll() is None, "it ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = composing(job, environment, out)
     # As a share that goes away: what was a folder is none.
     (out / "rows").rename(tmp_path / "rows")
     (out / "rows").write_text("in the way")
@@ -63,6 +55,24 @@ def test_a_disk_that_breaks_in_a_run_ends_it_with_1_and_the_same_command_complet
     assert clora("status", out).returncode == 0
 
 
+def test_an_output_that_is_moved_away_in_a_run_ends_it_with_1_and_no_second_one_begins(
+    tmp_path: Path, environment: dict[str, str], clora: Run
+):
+    job = write_job(tmp_path, manifest(NUM_ROWS), resources={"rows_per_unit": 1})
+    out = tmp_path / "out"
+    process = composing(job, environment, out)
+    out.rename(tmp_path / "elsewhere")
+    _, said = process.communicate(timeout=RUN_TIMEOUT_S)
+    assert process.returncode == 1, said
+    assert "Traceback" not in said, said
+    assert f"{out} is gone: it was moved or deleted" in said
+    assert not out.exists()
+    (tmp_path / "elsewhere").rename(out)
+    done = clora("compose", job)
+    assert done.returncode == 0, done.stderr
+    assert_whole(str(out))
+
+
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_store_that_goes_away_at_a_phase_ends_with_1_and_the_same_command_completes_it(
     tmp_path: Path,
@@ -72,7 +82,12 @@ def test_a_store_that_goes_away_at_a_phase_ends_with_1_and_the_same_command_comp
     phase: str,
 ):
     method, part = PHASES[phase]
-    job = write_job(tmp_path, manifest(NUM_ROWS), output=s3_uri)
+    job = write_job(
+        tmp_path,
+        manifest(NUM_ROWS),
+        output=s3_uri,
+        resources={"rows_per_unit": 2, "store_retry_s": 1.0},
+    )
     with fault_proxy(s3_server.port) as proxy:
         store = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         there = {**environment, **store, "AWS_ENDPOINT_URL": proxy.endpoint}
@@ -91,11 +106,26 @@ def test_a_store_that_goes_away_at_a_phase_ends_with_1_and_the_same_command_comp
         broken = compose()
         assert broken.returncode == 1, broken.stderr
         assert "Traceback" not in broken.stderr, broken.stderr
-        assert "cannot be used" in broken.stderr
+        assert "500 Internal Server Error: InternalError; tried" in broken.stderr
+        assert "resources.store_retry_s in the job file sets" in broken.stderr
         proxy.plan = FaultPlan()
         done = compose()
         assert done.returncode == 0, done.stderr
     assert_whole(s3_uri)
+
+
+def composing(job: Path, environment: dict[str, str], out: Path) -> subprocess.Popen[str]:
+    """Start ``clora compose``; return when a unit is committed."""
+    command = [sys.executable, "-m", "jobs.cli", "compose", str(job)]
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + RUN_TIMEOUT_S
+    while not any(out.glob("rows/unit-*")):
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
 
 
 def assert_whole(output: str) -> None:

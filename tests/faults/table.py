@@ -21,6 +21,9 @@ of a row) must be 0, *waste* (rows computed beyond once each) at most the bound,
 must find nothing.
 Rows are made by a fake sampler in milliseconds; processes, signals, Ray, files and the S3 server
 (SeaweedFS) are real.
+A store that is *away* refuses all connections from a request of some phase on; the command has its
+default patience of 60 s, so it ends with 0 for shorter outages and with 1 for longer ones, and is
+run again.
 *Disk full* is an error that the storage is made to give, a *small disk* is a real one; expired
 credentials are a refusal of the proxy before the server. Nodes are Ray nodes on one machine.
 A *power cut* stops a real ext4 or XFS file system on a loop device (`FS_IOC_SHUTDOWN`, nothing is

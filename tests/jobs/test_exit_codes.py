@@ -17,6 +17,7 @@ from jobs.exit_code import EXPECTED_ERRORS, code_of_error
 from jobs.plan import plan
 from jobs.run_request import run_request
 from jobs.validate import validate
+from manifests.locations import StoreAwayError
 from manifests.problems import InputError
 from pipelines.cluster_session import ClusterError
 from pipelines.lease import LeaseHeldError, LeaseLostError
@@ -178,6 +179,7 @@ def test_2_is_for_what_is_refused_again_and_1_for_what_may_come_back():
     ]
     passing = [
         StorageError(),
+        StoreAwayError(),
         ClusterError(),
         LeaseHeldError(),
         LeaseLostError(),

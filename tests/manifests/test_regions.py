@@ -124,7 +124,11 @@ def test_a_wrong_region_is_told_with_field_value_and_rule(check, region, field, 
 
 @pytest.mark.parametrize(
     ("mask", "reason"),
-    [("gone.png", "does not exist"), (".", "cannot be read"), ("nope://b/m.png", "cannot be read")],
+    [
+        ("gone.png", "does not exist"),
+        (".", "is a folder; name a file"),
+        ("nope://b/m.png", "cannot be read"),
+    ],
 )
 def test_a_mask_that_cannot_be_read_is_told_with_its_lora_and_place(check, mask, reason):
     field, problem = told(check({"mask": mask}))

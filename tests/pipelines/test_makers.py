@@ -13,6 +13,7 @@ from pipelines.makers import (
     MakerWatch,
     live_maker,
     live_makers,
+    maker_ids,
     present,
     refuse_while_made,
 )
@@ -81,7 +82,7 @@ def test_a_run_whose_process_is_gone_from_this_machine_is_over_at_once(
     assert live_maker(storage, "one") is None
 
 
-def test_a_silent_run_is_dead_after_the_silence_and_its_file_goes(
+def test_a_run_that_was_silent_for_long_enough_is_over_for_all_until_it_writes_again(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ):
     as_if_elsewhere(monkeypatch)
@@ -89,7 +90,10 @@ def test_a_silent_run_is_dead_after_the_silence_and_its_file_goes(
     watch = MakerWatch(storage, TIMES)
     seen = [watch.look("one", waited_s=waited_s) for waited_s in (0.0, 10.0, 10.0, 10.0)]
     assert [maker is not None for maker in seen] == [True, True, True, False]
-    assert not storage.exists(FILE)
+    assert live_makers(storage) == []
+    assert maker_ids(storage) == {"one"}, "it may have left images unwritten"
+    with present(storage, "one", TIMES):
+        assert live_maker(storage, "one") is not None
 
 
 def test_a_beat_ends_a_silence(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch):

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from pipelines.run_plan import plan_references, plan_rows
 from pipelines.score import ScoreImages
 from pipelines.storage import LocalStorage
 from pipelines.store import StoreUnits
-from pipelines.unit_claims import make_shared_units
+from pipelines.unit_claims import make_shared_units, restore_shared_images
 from pipelines.unit_message import UnitFacts, UnitMessage
 from pipelines.verify import verify_units
 
@@ -176,7 +176,7 @@ def a_run(
     assert stages.claims is not None
     claims = stages.claims
 
-    def make(units: Plan) -> Iterator[Receipt]:
+    def make(units: Plan) -> Generator[Receipt]:
         for unit in units.units.to_pylist():
             members = [one for one in units.rows if one.key in {r["key"] for r in unit["rows"]}]
             message = claims.claim(message_of(unit["unit_id"], members))
@@ -236,7 +236,10 @@ def test_of_runs_that_work_side_by_side_and_die_each_reference_is_made_once(
     # What a run that died was at is made again, and nothing else.
     again = sum(world.computed.values()) - len(world.computed)
     assert again <= SEEDS_PER_BLOCK * len(world.dead)
-    restore_lost_images(storage, damaged_images(storage, ledger), note=lambda _: None)
+    assert [text for check in verify_units(storage) for text in check.problems] == []
+    restore_shared_images(storage, times=LeaseTimes(), note=lambda _: None)
+    assert damaged_images(storage, ledger) == []
+    assert makers.maker_ids(storage) == set()
     assert [text for check in verify_units(storage) for text in check.problems] == []
 
 
@@ -244,7 +247,7 @@ def test_what_a_run_left_undone_is_made_in_another_pass(tmp_path: Path):
     storage, plan = LocalStorage(tmp_path), planned(("cat", "dog"), 10)
     passes: list[tuple[str, ...]] = []
 
-    def make(units: Plan) -> Iterator[Receipt]:
+    def make(units: Plan) -> Generator[Receipt]:
         passes.append(units.unit_ids)
         for unit_id in units.unit_ids:
             held_by = "a run that is over" if len(passes) == 1 and unit_id in held else ""
@@ -285,17 +288,71 @@ def test_who_comes_second_does_not_touch_the_images_of_the_first(tmp_path: Path)
     assert set(read_table(storage, rows_name(unit_id), ["run_id"])["run_id"].to_pylist()) == {"one"}
 
 
-def test_images_that_a_live_run_is_about_to_write_are_left_to_it(tmp_path: Path):
-    storage = LocalStorage(tmp_path)
+class Unwritten(LocalStorage):
+    """Ends its run after a commit, before the images are written."""
+
+    def put_all(self, files: Any) -> None:
+        if any(name.startswith("images/") for name in files):
+            raise Killed
+        super().put_all(files)
+
+
+@pytest.fixture
+def committed(tmp_path: Path) -> tuple[LocalStorage, bytes]:
+    """A store where run ``one`` committed a unit without its images, and the file that run left."""
+    storage = Unwritten(tmp_path)
     plan = planned(("cat",), 5)
     message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeEngine())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
-    StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)(scored)
-    for one in plan.rows:
-        storage.delete(image_name(one.key))
+    stages = StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
+    with present(storage, "one", LeaseTimes(beat_s=1000.0)):
+        maker = storage.read("makers/one.json")
+        with pytest.raises(Killed):
+            stages(scored)
+    storage.put("makers/one.json", maker)
+    return LocalStorage(tmp_path), maker
+
+
+def problems_and_unwritten(storage: LocalStorage) -> tuple[int, int]:
+    (check,) = verify_units(storage)
+    return len(check.problems), check.num_unwritten
+
+
+def test_images_that_a_live_run_is_about_to_write_are_waited_for(
+    committed: tuple[LocalStorage, bytes],
+):
+    storage, _ = committed
     lost = damaged_images(storage, read_ledger(storage))
     assert len(lost) == SEEDS_PER_BLOCK
-    restore_lost_images(storage, lost, note=pytest.fail, live_runs={"one"})
-    assert damaged_images(storage, read_ledger(storage)) == lost
-    restore_lost_images(storage, lost, note=lambda _: None, live_runs={"two"})
+    assert problems_and_unwritten(storage) == (0, SEEDS_PER_BLOCK)
+
+    def written_by_their_run(_seconds: float) -> None:
+        restore_lost_images(storage, lost, note=lambda _: None)
+
+    restore_shared_images(storage, times=LeaseTimes(), note=pytest.fail, sleep=written_by_their_run)
     assert damaged_images(storage, read_ledger(storage)) == []
+    assert makers.live_maker(storage, "one") is not None
+
+
+def test_images_that_a_run_elsewhere_left_unwritten_are_written_after_its_silence(
+    committed: tuple[LocalStorage, bytes], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(makers, "is_gone", lambda _process: False)
+    storage, _ = committed
+    waited: list[float] = []
+    notes: list[str] = []
+    restore_shared_images(storage, times=LeaseTimes(), note=notes.append, sleep=waited.append)
+    assert sum(waited) == LeaseTimes().silence_s
+    assert "5 image file(s)" in notes[0]
+    assert makers.maker_ids(storage) == set()
+    assert problems_and_unwritten(storage) == (0, 0)
+
+
+def test_images_that_are_lost_later_are_a_problem(committed: tuple[LocalStorage, bytes]):
+    storage, maker = committed
+    storage.delete("makers/one.json")
+    assert problems_and_unwritten(storage) == (SEEDS_PER_BLOCK, 0)
+    storage.put("makers/one.json", maker)
+    key = damaged_images(storage, read_ledger(storage))[0]
+    storage.put(image_name(key), b"another picture")
+    assert problems_and_unwritten(storage) == (1, SEEDS_PER_BLOCK - 1)

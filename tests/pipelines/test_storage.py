@@ -240,9 +240,92 @@ def test_a_worker_gets_the_same_place(storage: Storage):
     assert os.environ.get("AWS_SECRET_ACCESS_KEY", "no secret").encode() not in text
 
 
+def test_a_worker_is_as_patient_as_its_driver():
+    storage = open_storage("s3://bucket/out", retry_s=7.5)
+    there = pickle.loads(pickle.dumps(storage))  # noqa: S301 - our own bytes
+    assert (there.uri, there._retry_s) == ("s3://bucket/out", 7.5)
+    assert open_storage("s3://bucket/out")._retry_s == 60.0
+
+
+WRITES = {
+    "put": lambda storage: storage.put("images/b", b"2"),
+    "put_all": lambda storage: storage.put_all({"images/b": b"2", "c": b"3"}),
+    "put_if_absent": lambda storage: storage.put_if_absent("rows/b", b"2"),
+    "mark": lambda storage: storage.mark("attempts/b"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("seen", ["written", "listed", "settled"])
+@pytest.mark.parametrize("where", ["here", "in a worker"])
+def test_a_folder_that_is_moved_away_is_missed_and_not_made_again(
+    disk: LocalStorage, tmp_path: Path, write: str, seen: str, where: str
+):
+    LocalStorage(tmp_path / "out").put("rows/a", b"1")
+    if seen == "written":
+        disk.mark("attempts/a")
+    elif seen == "listed":
+        assert disk.list("rows", "") == ["rows/a"]
+    else:
+        disk.settle("rows")
+    user = disk if where == "here" else pickle.loads(pickle.dumps(disk))  # noqa: S301 - ours
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"/out is gone: it was moved or .* put it back, and"):
+        WRITES[write](user)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "out")
+    WRITES[write](user)
+    assert disk.read("rows/a") == b"1"
+
+
+def test_a_folder_that_is_moved_away_in_the_middle_of_a_write_is_missed(
+    disk: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    disk.put("images/a", b"1")
+    sync = os.fsync
+
+    def moving(handle: int) -> None:
+        sync(handle)
+        if (tmp_path / "out").exists():
+            (tmp_path / "out").rename(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(os, "fsync", moving)
+    for write in (disk.put, disk.put_if_absent):
+        with pytest.raises(StorageError, match="is gone: it was moved or deleted"):
+            write("images/b", b"2")
+        (tmp_path / "elsewhere").rename(tmp_path / "out")
+    assert disk.read("images/a") == b"1"
+
+
+def test_a_folder_within_another_is_not_made_where_that_is_gone(tmp_path: Path):
+    out = tmp_path / "out"
+    inner = open_storage(f"{out}/references/dino", within=str(out))
+    with pytest.raises(StorageError, match=f"{out} is gone"):
+        inner.put("rows/a", b"1")
+    assert list(tmp_path.iterdir()) == []
+    open_storage(str(out)).put("leases/1", b"")
+    inner.put("rows/a", b"1")
+    assert (out / "references/dino/rows/a").read_bytes() == b"1"
+
+
+def test_trying_or_looking_at_a_place_that_is_not_there_lets_it_be_made_later(
+    disk: LocalStorage, tmp_path: Path
+):
+    disk.check_writable()
+    disk.settle("rows")
+    assert disk.list("rows", "") == []
+    disk.delete("a")
+    disk.put("a", b"1")
+    disk.delete("a")
+    assert (tmp_path / "out").is_dir(), "the folder itself stays"
+    disk.put("a", b"2")
+
+
 @pytest.mark.parametrize(
     ("uri", "sentence"),
     [
+        ("s3://my bucket/out", r"'s3://my bucket/out' names no bucket"),
+        ("s3:///out", r"names no bucket"),
         ("ftp://host/out", r"'ftp://host/out' is in a store that is not known; name a folder"),
         ("s3://key:secret@bucket/out", r"a s3:// output holds credentials or options; leave"),
         ("s3://bucket/out?endpoint_override=h", r"set the rest in the environment"),
@@ -276,7 +359,7 @@ def test_wrong_credentials_are_told_at_once_by_name_of_the_object_and_without_th
 ):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
     with pytest.raises(
-        StorageError, match=r"out/a cannot be used \(PermissionDenied.*credentials"
+        StorageError, match=r"out/a cannot be written \(403 Forbidden: Sig.*credentials"
     ) as no:
         open_storage(f"{s3_uri}/out").put("a", b"1")
     assert "not-the-secret" not in str(no.value)
