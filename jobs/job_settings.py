@@ -19,9 +19,9 @@ class ScoringSettings(BaseModel):
 
     Attributes:
         references: Reference images per LoRA. More is steadier and costs as many images once;
-            they are made in blocks of 5, kept, and shared between runs. Not given: 5 to 50, as
-            long as there are no more references than rows; scores of two jobs are compared with
-            the same number only if you name it. 0 switches scoring off.
+            they are made in blocks of 5, kept, and shared between runs. Not given: 5, and up to 50
+            as long as there are no more references than rows; so it grows with the manifest. 0
+            switches scoring off.
         model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
             ``owner/name@revision``; the embedded world's own if not given, and none for other base
             models.

@@ -21,7 +21,7 @@ MAX_TEXT_BYTES = 1024**2
 
 MAX_CHUNKS = 100_000
 
-_CHECKSUM_BYTES = 4  # behind the content of each chunk
+_CHECKSUM_BYTES = 4  # after the content of each chunk
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 

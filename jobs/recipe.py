@@ -95,7 +95,7 @@ class Recipe(BaseModel):
     sampler: dict[str, Any]
     base_model_digest: Digest
     versions: dict[RowId, ShortText]
-    row_id: RowId | None = None
+    row_id: ShortText | None = None
     batch_size: Count | None = None
     batch_slot: Count | None = None
     digital_source_type: ShortText | None = None

@@ -1,8 +1,8 @@
 """How many references each LoRA gets where the job does not say: no more than there are rows.
 
 The paper scores against 50 images a LoRA (arXiv 2403.19776, section 4.2). That is right for a
-benchmark and absurd for six rows, which would wait for 300 pictures. So a small job gets fewer, and
-whoever compares scores of several jobs names the number.
+benchmark and absurd for six rows, which would wait for 300 pictures. So a small job gets fewer; to
+compare scores of several jobs, name the number.
 """
 
 from collections.abc import Iterable
@@ -37,7 +37,8 @@ def count_references(rows: Iterable[ResolvedRow], asked: int | None) -> tuple[in
             identities |= {
                 reference_id(row.base_model_digest, asdict(lora))
                 for lora in row.loras
-                if lora.kind == "concept" and lora.problem is None
+                # Of broken files too: repairing one must not change what all are compared with.
+                if lora.kind == "concept"
             }
     if asked is not None:
         return asked, len(identities)

@@ -27,7 +27,8 @@ from manifests.parquet_child import HANDLED
 __all__ = ["ParquetBatches", "open_batches"]
 
 PATIENCE_S = 900.0
-"""How long the child may send nothing; a store's client alone may try for ten minutes."""
+"""How long the child may send nothing; a store that is away is waited for a minute, and more than
+once."""
 
 LEAVE_S = 10.0
 """How long the child may take to end after its stream has ended."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from manifests.catalog import LoraEntry
 from manifests.digests import broken_digest
 from manifests.file_cache import local_copy
-from manifests.locations import LocationError, StoreAwayError
+from manifests.locations import LocationError
 from manifests.lora_family import misfit
 from manifests.lora_file import LoraFileInfo, LoraFileProblem, inspect_lora_file
 from manifests.safetensors_header import Header, read_header
@@ -94,7 +94,7 @@ class LoraFiles:
         """Return the state of a file whatever it goes on, and where it is if it can be used."""
         try:
             path = local_copy(entry.uri, sha256=entry.sha256, cache=self._cache)
-        except (LocationError, StoreAwayError) as error:
+        except LocationError as error:
             return LoraFileState(digest="broken:missing", info=None, problem=str(error)), None
         try:
             info = inspect_lora_file(path)

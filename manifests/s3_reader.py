@@ -56,8 +56,7 @@ def s3_store(bucket: str) -> "PatientStore":
     if region is None:
         region = ANY_REGION
         if not endpoint:
-            asking = Patience(_may_pass)
-            region = asking.repeated(lambda: fs.resolve_s3_region(bucket), retry_s=RETRY_S)
+            region = _asking.repeated(lambda: fs.resolve_s3_region(bucket), retry_s=RETRY_S)
     filesystem = fs.S3FileSystem(
         region=region,
         endpoint_override=parts.netloc or None,
@@ -165,3 +164,7 @@ def _may_pass(failure: Exception) -> bool:
     if said is None:
         return False
     return said[1] in _PASSING or (said[2] is not None and status_may_pass(int(said[2])))
+
+
+_asking = Patience(_may_pass)
+"""With Amazon, when it is asked for the regions of buckets."""

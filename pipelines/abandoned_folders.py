@@ -13,7 +13,13 @@ from enum import Enum
 from pathlib import Path
 
 from pipelines.folder_writers import end_writers, writers
-from pipelines.private_folder import OWNER_NAME, folder_prefix, remove_private_folder
+from pipelines.private_folder import (
+    OWNER_NAME,
+    folder_prefix,
+    is_private_folder,
+    ray_folder,
+    remove_private_folder,
+)
 from pipelines.process_identity import is_gone, is_running
 
 __all__ = ["Owner", "is_abandoned", "remove_abandoned_folders"]
@@ -43,7 +49,8 @@ def remove_abandoned_folders(bases: Iterable[Path]) -> None:
             unchanged_s = 0.0 if owner is not Owner.UNKNOWN else time.time() - _last_change(folder)
             if not is_abandoned(owner, unchanged_s=unchanged_s):
                 continue
-            is_unused = end_writers(folder) if owner is Owner.GONE else not writers(folder)
+            session = ray_folder(folder)
+            is_unused = end_writers(session) if owner is Owner.GONE else not writers(session)
             if is_unused:
                 remove_private_folder(folder)
 
@@ -60,7 +67,7 @@ def _own_folders(base: Path) -> list[Path]:
         named = [path for path in base.iterdir() if path.name.startswith(prefix)]
     except OSError:
         return []
-    return [path for path in named if _is_own_folder(path)]
+    return [path for path in named if _is_own_folder(path) and is_private_folder(path)]
 
 
 def _is_own_folder(path: Path) -> bool:

@@ -2,14 +2,15 @@
 
 A work is named by what it makes, so that all runs know it by the same name. A run claims it by
 creating the next ``claims/WORK/N.json``, which only one can. The claim holds until the work is done
-or its run is over, see ``makers``; then the next one to come creates the next number. Claims are
-never changed or deleted while a run is there, so what was read of them stays true.
+or its run is over, see ``makers``; then the next one to come creates the next number. A claim is
+never changed, so what was read of it stays true.
 
-Claims save work and nothing else: a run that was stopped, and goes on, may do what another does
+Claims save work and nothing else: a run that was stopped, and continues, may do what another does
 too. That nothing is done twice for good is up to the commit, which only one can make.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,8 @@ class Claimant:
                 return Standing()
             if holder is not None and live_maker(self.storage, holder) is not None:
                 return Standing(held_by=holder)
-            name = f"{CLAIMS_FOLDER}/{work}/{len(names) + 1:09}.json"
+            number = 1 + (_number(names[-1]) if names else 0)
+            name = f"{CLAIMS_FOLDER}/{work}/{number:09}.json"
             if self.storage.put_if_absent(name, encode_json({"run_id": self.run_id})):
                 # The one before may have done it, and gone, since it was asked for first.
                 return Standing(is_done=bool(names) and is_done())
@@ -98,18 +100,23 @@ def wait_until_free(
             for run_id in sorted(freed & known.keys()):
                 note(f"{known[run_id].described()} is over; what it left undone is made here")
             return done
-        for run_id, maker in runs.items():
+        waited_for = Counter(run_id for work, run_id in held.items() if work not in done)
+        for run_id, num_works in waited_for.items():
+            maker = runs[run_id]
             if maker is not None and run_id not in known:
-                num_works = sum(holder == run_id for holder in held.values())
                 known[run_id] = maker
-                note(f"waiting for {num_works:,} {what} that {maker.described()} makes")
+                note(f"waiting for {num_works:,} {what} made by {maker.described()}")
         waited_s = min(times.beat_s / 2, times.silence_s)
         sleep(waited_s)
 
 
 def _holder(storage: Storage, name: str) -> str | None:
-    """Return the run of a claim; None for a damaged one, which holds nothing."""
+    """Return the run of a claim; None for one that is damaged or gone, which holds nothing."""
     try:
         return read_json(storage, name, lambda values: str(values["run_id"]))
-    except DamagedFileError:
+    except (DamagedFileError, FileNotFoundError):
         return None
+
+
+def _number(name: str) -> int:
+    return int(name.rpartition("/")[2].removesuffix(".json"))

@@ -6,7 +6,7 @@ if that is missing or another, from the unit; or an error that names both.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ __all__ = [
     "read_image",
     "restore_images_of",
     "restore_lost_images",
+    "say_restored",
     "unit_images",
 ]
 
@@ -109,8 +110,9 @@ def committed_images(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
 def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     """Return the keys of committed rows whose image file is missing or of another size, sorted.
 
-    Sizes come with the names, so nothing is opened. The ledger is older than the list of files, and
-    images are written before their rows are committed, so none is missed that was just made.
+    Sizes come with the names, so nothing is opened. The ledger is older than the list of files. So
+    what was just made is not among them where images are written before their rows are committed;
+    where they are written after, see ``shared_images``.
     """
     present = {
         name.rpartition("/")[2].removesuffix(".png"): size
@@ -123,47 +125,31 @@ def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     )
 
 
-def restore_lost_images(
-    storage: Storage,
-    keys: Collection[str],
-    *,
-    note: Note,
-    live_runs: Collection[str] = frozenset(),
-) -> int:
+def restore_lost_images(storage: Storage, keys: Collection[str], *, note: Note) -> None:
     """Write the image files of ``keys`` again from their units, and say so in a sentence.
-
-    Args:
-        storage: The output.
-        keys: Of committed rows.
-        note: Gets the sentence.
-        live_runs: Runs that write the images of their units themselves.
-
-    Returns:
-        How many were left to those.
 
     Raises:
         DamagedFileError: A unit that holds one is damaged.
     """
     wanted = set(keys)
     restored: list[str] = []
-    num_left = 0
     for name in storage.list(ROWS_FOLDER, ".parquet"):
         if not wanted:
             break
-        found, footer = read_unit(storage, name)
-        here = wanted.intersection(found)
+        here = wanted.intersection(read_unit(storage, name)[0])
+        restored += restore_images_of(storage, name, here)
         wanted -= here
-        if footer.run_id in live_runs:
-            num_left += len(here)
-        else:
-            restored += restore_images_of(storage, name, here)
-    if restored:
+    say_restored(storage, restored, note)
+
+
+def say_restored(storage: Storage, names: Sequence[str], note: Note) -> None:
+    """Say in a sentence which image files were written again, if any."""
+    if names:
         note(
-            f"{len(restored):,} image file(s) of {storage.uri} were missing or of another size, "
-            f"and were written again from their rows: {restored[0]}"
-            + (", ..." if len(restored) > 1 else "")
+            f"{len(names):,} image file(s) of {storage.uri} were missing or of another size, "
+            f"and were written again from their rows: {names[0]}"
+            + (", ..." if len(names) > 1 else "")
         )
-    return num_left
 
 
 def restore_images_of(storage: Storage, unit: str, keys: Collection[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Which runs make things in a store that several share: a file each, ``makers/RUN.json``.
 
 A run writes the file before it claims anything there, changes it every few seconds, and deletes it
-when it is done. Whoever finds one silent for too long writes into it that the run is over, for all
-to see; a run that was only stopped, and goes on, writes it anew.
+when all is done. A run that ends before that writes into it that it is over, and so does one that
+finds it silent for too long; a run that was only stopped, and continues, writes it anew.
 
 The file says one thing more: images of units that its run committed may not be written yet. So what
 a run that is over left undone is done first, and then its file is deleted.
@@ -55,7 +55,7 @@ class Maker:
         began_at: When it came.
         beat: Counts up while it lives.
         beat_at: When it last did.
-        is_over: It was silent for too long.
+        is_over: It ended before all was done, or was silent for too long.
     """
 
     run_id: str
@@ -98,11 +98,16 @@ def present(storage: Storage, run_id: str, times: LeaseTimes) -> Generator[None]
     heartbeat.start()
     try:
         yield
-    finally:
+    except BaseException:
         heartbeat.stop()
-        # Where that fails, others wait for the silence instead.
+        # A unit may be committed and its images not written.
         with suppress(StorageError, OSError):
-            storage.delete(_name(run_id))
+            _say_over(storage, maker)
+        raise
+    heartbeat.stop()
+    # Where that fails, others wait for the silence instead.
+    with suppress(StorageError, OSError):
+        storage.delete(_name(run_id))
 
 
 def live_maker(storage: Storage, run_id: str) -> Maker | None:
@@ -167,7 +172,7 @@ class MakerWatch:
         watch = self._watches.setdefault(run_id, SilenceWatch(self._times, maker.sign))
         if not watch.is_dead(maker.sign, waited_s=waited_s, looked_s=looked_s):
             return maker
-        self._storage.put(_name(run_id), encode_json(asdict(replace(maker, is_over=True))))
+        _say_over(self._storage, maker)
         return None
 
 
@@ -204,6 +209,10 @@ def refuse_while_made(
         if seen:
             waited_s = min(times.beat_s / 2, times.silence_s)
             sleep(waited_s)
+
+
+def _say_over(storage: Storage, maker: Maker) -> None:
+    storage.put(_name(maker.run_id), encode_json(asdict(replace(maker, is_over=True))))
 
 
 def _name(run_id: str) -> str:

@@ -23,6 +23,8 @@ from pipelines.abandoned_folders import remove_abandoned_folders
 from pipelines.cluster_error import ClusterError, first_words
 from pipelines.folder_writers import end_writers
 from pipelines.private_folder import (
+    SAID_NAME,
+    TOKEN_NAME,
     make_private_folder,
     possible_bases,
     ray_folder,
@@ -40,7 +42,6 @@ _DEFAULTS = {
     # Of Ray's first server; a busy machine may need more than Ray's 20 to 30 seconds.
     "RAY_gcs_server_port_wait_time_s": "90",
 }
-_SAID_NAME = "said"
 MAX_SAID_LINES = 5
 MAX_SAID_CHARACTERS = 200
 
@@ -65,7 +66,7 @@ def private_cluster(*, num_cpus: int | None = None) -> Generator[Any]:
         try:
             ray = _started(folder, num_cpus)
         except BaseException as error:
-            end_writers(folder)
+            end_writers(ray_folder(folder))
             has_logs = isinstance(error, ClusterError) and ray_folder(folder).exists()
             if not has_logs:
                 remove_private_folder(folder)
@@ -76,7 +77,7 @@ def private_cluster(*, num_cpus: int | None = None) -> Generator[Any]:
             try:
                 ray.shutdown()
             finally:
-                end_writers(folder)
+                end_writers(ray_folder(folder))
                 remove_private_folder(folder)
 
 
@@ -99,9 +100,11 @@ def _settings(folder: Path) -> dict[str, str]:
     """Return the variables that Ray is to find; what the user has set is left, but for loopback."""
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
     settings = {**defaults, **_LOOPBACK_ALONE}
-    if "RAY_AUTH_MODE" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+    if "RAY_AUTH_MODE" in os.environ:
         return settings
-    path = folder / "token"
+    if "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return {**settings, "RAY_AUTH_MODE": "token"}
+    path = folder / TOKEN_NAME
     try:
         path.touch(mode=0o600)
         path.write_text(_own_token())
@@ -132,7 +135,7 @@ def _started(folder: Path, num_cpus: int | None) -> Any:
         )
     begun_s = time.monotonic()
     try:
-        with _hidden_chatter(folder / _SAID_NAME):
+        with _hidden_chatter(folder / SAID_NAME):
             ray.init(
                 # Not None: that is any cluster that was started on this machine.
                 address="local",
@@ -154,7 +157,7 @@ def _not_started(error: Exception, *, passed_s: float, folder: Path) -> ClusterE
     logs = ray_folder(folder) / "session_latest" / "logs"
     lines = [
         f"Ray could not be started on this machine; after {passed_s:.0f} s: {first_words(error)}",
-        *(f"Ray said: {line}" for line in _last_said(folder / _SAID_NAME)),
+        *(f"Ray said: {line}" for line in _last_said(folder / SAID_NAME)),
         f"its logs are in {logs} until the next run; look for too little memory, a full disk, "
         "a full shared memory (`df /dev/shm`) and low limits of processes and open files "
         "(`ulimit -u`, `ulimit -n`), or run the same command again when the machine is less busy",

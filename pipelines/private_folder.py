@@ -6,6 +6,7 @@ may read, and write to, so this one stands around it. The address of a socket is
 """
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -18,7 +19,10 @@ from pipelines.process_identity import this_process
 
 __all__ = [
     "OWNER_NAME",
+    "SAID_NAME",
+    "TOKEN_NAME",
     "folder_prefix",
+    "is_private_folder",
     "make_private_folder",
     "possible_bases",
     "ray_folder",
@@ -28,11 +32,16 @@ __all__ = [
 OWNER_NAME = "owner"
 """The file that says which process a folder belongs to, as ``process_identity`` words it."""
 
+TOKEN_NAME = "token"  # noqa: S105 - a file
+SAID_NAME = "said"
+
 _RAY_NAME = "ray"
 _LONGEST_SOCKET = f"/{_RAY_NAME}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 _MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 _RANDOM_CHARACTERS = 8
-"""What ``mkdtemp`` adds to a prefix."""
+"""What ``mkdtemp`` adds to a prefix: lower-case letters, digits and underscores."""
+
+_NAMES = frozenset({OWNER_NAME, TOKEN_NAME, SAID_NAME, _RAY_NAME})
 
 
 def possible_bases(environment: Mapping[str, str]) -> list[Path]:
@@ -46,6 +55,19 @@ def folder_prefix() -> str:
     return f"clora-{os.getuid()}-"
 
 
+def is_private_folder(path: Path) -> bool:
+    """Return whether a folder has a name that is made here and holds what is made here alone.
+
+    Somebody may give a folder of their own a name that begins as these do.
+    """
+    pattern = rf"{folder_prefix()}[a-z0-9_]{{{_RANDOM_CHARACTERS}}}"
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except OSError:
+        return False
+    return bool(re.fullmatch(pattern, path.name)) and bool(names) and names <= _NAMES
+
+
 def ray_folder(folder: Path) -> Path:
     """Return where Ray has its session within a private folder; Ray opens it to everybody."""
     return folder / _RAY_NAME
@@ -54,11 +76,15 @@ def ray_folder(folder: Path) -> Path:
 def make_private_folder(bases: Iterable[Path]) -> Path:
     """Make a folder that only this user can enter, in the first of ``bases`` that will do.
 
+    Where others may rename it (no sticky bit, as in a container's own ``/tmp``) it is made only if
+    there is no better place.
+
     Raises:
         ClusterError: None will do; the message says why for each.
     """
+    ordered = sorted(bases, key=_may_be_renamed)
     refused: list[str] = []
-    for base in bases:
+    for base in ordered:
         reason = _unsuitable(base)
         if reason is None:
             try:
@@ -92,12 +118,19 @@ def _unsuitable(base: Path) -> str | None:
     if len(os.fsencode(base)) > longest:
         return f"longer than the {longest} bytes that Ray's sockets leave"
     try:
-        mode = base.stat().st_mode
+        base.stat()
     except OSError as error:
         return error.strerror or str(error)
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        return "everybody may rename what others have there (no sticky bit)"
     return None
+
+
+def _may_be_renamed(base: Path) -> bool:
+    """Return whether everybody may rename what others have in a folder."""
+    try:
+        mode = base.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def _longest_base() -> int:

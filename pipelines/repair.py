@@ -21,8 +21,8 @@ from pipelines.makers import maker_ids, refuse_while_made
 from pipelines.output_files import DAMAGED_FOLDER, DamagedFileError
 from pipelines.run_record import new_run_id
 from pipelines.seal import PLANS_FOLDER, plans_of_earlier_runs, seal_units
+from pipelines.shared_images import restore_shared_images
 from pipelines.storage import Storage, open_storage
-from pipelines.unit_claims import restore_shared_images
 from pipelines.verify import UnitCheck, damaged_files, nested_outputs, verify_units
 
 __all__ = ["Repair", "repair_output"]

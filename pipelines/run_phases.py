@@ -1,7 +1,7 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,10 +34,11 @@ from pipelines.run_record import (
 from pipelines.schemas import PLAN
 from pipelines.score import reference_id
 from pipelines.seal import plan_name
+from pipelines.shared_images import restore_shared_images
 from pipelines.shares import Shares
 from pipelines.storage import Storage
 from pipelines.store import StoreUnits
-from pipelines.unit_claims import make_shared_units, restore_shared_images
+from pipelines.unit_claims import make_shared_units
 
 __all__ = ["Run"]
 
@@ -106,19 +107,37 @@ class Run:
             with present(storage, run_id, request.lease_times):
                 self._make_units("references", plan, storage, load_engine, none, shares, fence)
         # Last, because a run that died may have committed a unit and not come to its images.
-        restore_shared_images(storage, times=request.lease_times, note=self._observer.note)
+        ledger = restore_shared_images(storage, times=request.lease_times, note=self._observer.note)
         wanted = wanted_references(request, self._plan)
         found = read_centroids(storage, wanted)
-        num_missing = len(
-            {reference_id(row.base_model_digest, asdict(row.loras[0])) for row in wanted}
-        ) - len(found)
-        if num_missing > 0:
-            self._observer.note(
-                f"{num_missing} LoRA(s) have no references, so rows with them get no dino_min, "
-                f"dino_avg and dino_max; see {storage.uri}/errors"
-            )
+        self._note_missing(wanted, ledger.made, found, storage)
         name = f"plans/{self._record.run_id}-centroids.parquet"
         return write_centroids(request.storage, name, found)
+
+    def _note_missing(
+        self,
+        wanted: Sequence[ResolvedRow],
+        made: Collection[str],
+        found: Collection[str],
+        storage: Storage,
+    ) -> None:
+        """Say which LoRAs have no references, or fewer than were asked for."""
+        missing = {
+            reference_id(row.base_model_digest, asdict(row.loras[0]))
+            for row in wanted
+            if row.key not in made
+        }
+        num_none = len(missing.difference(found))
+        if num_none:
+            self._observer.note(
+                f"{num_none} LoRA(s) have no references, so rows with them get no dino_min, "
+                f"dino_avg and dino_max; see {storage.uri}/errors"
+            )
+        if num_none < len(missing):
+            self._observer.note(
+                f"{len(missing) - num_none} LoRA(s) have fewer references than were asked for, and "
+                f"are scored against these; see {storage.uri}/errors"
+            )
 
     def _make_units(
         self,
@@ -160,7 +179,7 @@ class Run:
                 plan, make, storage, times=request.lease_times, note=self._observer.note
             )
 
-        max_failed = self._max_failed(plan)
+        max_failed, num_failed = self._max_failed(plan), 0
         start = time.perf_counter()
         # Closed at once if the run stops: Ray's actors hold processors until then.
         with closing(make_all()) as receipts:
@@ -170,9 +189,10 @@ class Run:
                 if phase == "images":
                     self._metrics.observe(receipt)
                 self._observer.stored(receipt)
-                if max_failed is not None and totals.num_failed > max_failed:
+                num_failed += 0 if receipt.facts.is_done else receipt.num_failed
+                if max_failed is not None and num_failed > max_failed:
                     raise TooManyFailuresError(
-                        f"stopped: {totals.num_failed:,} of {totals.num_planned:,} {phase} failed, "
+                        f"stopped: {num_failed:,} of {totals.num_planned:,} {phase} failed, "
                         f"more than the {max_failed:,} that failure_budget allows"
                     )
 

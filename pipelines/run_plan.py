@@ -76,7 +76,7 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
         failed=ledger.failed,
         abandoned=ledger.abandoned,
         rows_per_unit=SEEDS_PER_BLOCK,
-        max_attempts=request.resources.max_attempts,
+        max_attempts=None if request.only_failed else request.resources.max_attempts,
         block_of=block_of,
     )
 

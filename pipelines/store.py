@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipelines.attempts import AttemptLog
 from pipelines.claims import Claimant
-from pipelines.committed_image import image_name
+from pipelines.committed_image import image_name, restore_images_of
 from pipelines.committed_unit import (
     UnitFooter,
     encode_errors,
@@ -33,8 +33,8 @@ from pipelines.committed_unit import (
 from pipelines.lease import Fence
 from pipelines.png import encode_png
 from pipelines.schemas import ERRORS, RECEIPTS, ROWS
-from pipelines.storage import Storage
-from pipelines.unit_claims import UnitClaims
+from pipelines.storage import Storage, StorageError
+from pipelines.unit_claims import UnitClaims, set_aside_meanwhile
 from pipelines.unit_message import UnitMessage, read_messages
 
 __all__ = ["StoreUnits", "store_unit"]
@@ -116,6 +116,13 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
         facts["output_bytes"] = len(content) + sum(map(len, images.values()))
         facts["write_seconds"] = time.perf_counter() - start - facts["encode_seconds"]
     keys, footer = read_unit(storage, name)
+    if into.is_shared:
+        if footer.is_abandoned:
+            raise StorageError(set_aside_meanwhile(storage, name))
+        if not committed and footer.run_id == into.run_id:
+            # An earlier try of this run committed it, and may not have come to its images.
+            lost = [key for key in keys if not storage.exists(image_name(key))]
+            restore_images_of(storage, name, lost)
     if footer.errors:
         storage.put(errors_name(message.unit_id), encode_errors(footer))
     into.attempts.end(message.unit_id)

@@ -34,6 +34,8 @@ _PASSING_CODES = frozenset(
 )
 _REFUSALS = ("redirect", "BadScheme", "Builder")
 _BROKE_OFF = ("ConnectionReset", "ConnectionAborted", "BrokenPipe", "Interrupted", "Incomplete")
+_URL = re.compile(r"https?://[^\s\")\],]+")
+_PATH = re.compile(r"path: \"[^\"]*\"|location [^\s:]+")
 _ROLE = "169.254."
 """Where machines ask for the credentials of their role."""
 
@@ -42,7 +44,7 @@ def may_pass(failure: Exception) -> bool:
     """Return whether a failure is one of the moment; refusals and answers are not."""
     if not isinstance(failure, BaseError):
         return False
-    text = str(failure)
+    text = _without_urls(failure)
     code, status = answer_code(failure), _STATUS.search(text)
     if code in _PASSING_CODES:
         return True
@@ -54,7 +56,7 @@ def may_pass(failure: Exception) -> bool:
 
 def is_no_answer(failure: Exception) -> bool:
     """Return whether the store may have done what it was asked for, because it did not say."""
-    text = str(failure)
+    text = _without_urls(failure)
     return "ConnectionRefused" not in text and "dns error" not in text
 
 
@@ -66,11 +68,15 @@ def answer_code(failure: Exception) -> str | None:
 
 def failure_reason(failure: Exception) -> str:
     """Return what went wrong in few words, without the request (it may hold secrets)."""
-    text = " ".join(str(failure).split())
+    text = " ".join(_without_urls(failure).split())
     reason = _reason(failure, text)
-    return (
-        f"asking for the credentials of this machine's role: {reason}" if _ROLE in text else reason
-    )
+    asked_role = any(f"//{_ROLE}" in url for url in _URL.findall(str(failure)))
+    return f"asking for the credentials of this machine's role: {reason}" if asked_role else reason
+
+
+def _without_urls(failure: Exception) -> str:
+    """Return what an error says without URLs and paths: names may hold any word."""
+    return _URL.sub("", _PATH.sub("path", str(failure)))
 
 
 def _reason(failure: Exception, text: str) -> str:

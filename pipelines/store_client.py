@@ -26,7 +26,7 @@ REQUEST_S = 15.0
 COPY_S = 120.0
 """The same while a store copies an object, of which it says nothing before it is done."""
 
-SLOWEST_BYTES_PER_S = 64 * 1024
+SLOWEST_BYTES_PER_S = 512 * 1024
 """Of one upload: the client waits for an answer from its start on, several share the network."""
 
 _WHOLE = timedelta(days=1)

@@ -4,23 +4,24 @@ A pass makes what nobody else is making. What others held is then waited for, an
 all if its run is over before it is done.
 """
 
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
+from manifests.resolved import ResolvedRow
 from pipelines.claims import Claimant, wait_until_free
-from pipelines.committed_image import damaged_images, restore_lost_images
 from pipelines.committed_unit import ROWS_FOLDER, read_unit, rows_name, unit_id_of
 from pipelines.heartbeat import LeaseTimes
-from pipelines.ledger import read_ledger
-from pipelines.makers import MakerWatch, forget_maker, maker_ids
 from pipelines.plan import Plan
 from pipelines.receipts import Receipt, RowReceipt
-from pipelines.storage import Storage
+from pipelines.storage import Storage, StorageError
 from pipelines.unit_message import UnitFacts, UnitMessage
 
-__all__ = ["UnitClaims", "make_shared_units", "restore_shared_images"]
+__all__ = ["UnitClaims", "make_shared_units", "set_aside_meanwhile"]
+
+_NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,50 +72,37 @@ def make_shared_units(
             times=times,
             note=note,
         )
-        for unit_id in sorted(done):
-            yield _receipt_of_another(storage, plan, unit_id)
+        yield from _receipts_of_others(storage, plan.only(done))
         plan = plan.only(held.keys() - done)
 
 
-def restore_shared_images(
-    storage: Storage,
-    *,
-    times: LeaseTimes,
-    note: Callable[[str], None],
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Return once every committed row has its image file; write those that runs left unwritten.
-
-    A live run writes the images of its units itself, so these are waited for.
-
-    Args:
-        storage: The store.
-        times: How long a silence of another run is death.
-        note: Gets a sentence of what was restored.
-        sleep: Lets time pass; tests give their own.
-    """
-    watch = MakerWatch(storage, times)
-    waited_s = 0.0
-    while True:
-        # First who lives and then what is missing: a run that is over writes nothing in between.
-        runs = maker_ids(storage)
-        live = {run_id for run_id in runs if watch.look(run_id, waited_s=waited_s)}
-        lost = damaged_images(storage, read_ledger(storage))
-        num_left = restore_lost_images(storage, lost, note=note, live_runs=live)
-        for run_id in runs - live:
-            forget_maker(storage, run_id)
-        if not num_left:
-            return
-        waited_s = min(times.beat_s / 2, times.silence_s)
-        sleep(waited_s)
+def set_aside_meanwhile(storage: Storage, name: str) -> str:
+    """Return a sentence on a unit that a repair has abandoned since this run planned it."""
+    return (
+        f"{storage.uri}/{name} was set aside by `clora verify --repair` while this run began; run "
+        "the same command again"
+    )
 
 
-def _receipt_of_another(storage: Storage, plan: Plan, unit_id: str) -> Receipt:
-    keys, footer = read_unit(storage, rows_name(unit_id))
-    made = set(keys)
+def _receipts_of_others(storage: Storage, plan: Plan) -> Iterator[Receipt]:
+    """Yield receipts of units that other runs committed."""
+    rows = [plan.rows[place] for place in plan.order.tolist()]
+    spans = zip(plan.starts[:-1].tolist(), plan.starts[1:].tolist(), strict=True)
+    members = [rows[start:end] for start, end in spans]
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        yield from pool.map(partial(_receipt, storage), plan.unit_ids, members)
+
+
+def _receipt(storage: Storage, unit_id: str, rows: Sequence[ResolvedRow]) -> Receipt:
+    name = rows_name(unit_id)
+    try:
+        keys, footer = read_unit(storage, name)
+    except FileNotFoundError:
+        raise StorageError(set_aside_meanwhile(storage, name)) from None
+    if footer.is_abandoned:
+        raise StorageError(set_aside_meanwhile(storage, name))
     stages = {error["key"]: error["stage"] for error in footer.errors}
-    own = plan.only({unit_id})
-    rows = [own.rows[place] for place in own.order.tolist()]
+    made = frozenset(keys)
     return Receipt(
         unit_id=unit_id,
         committed=False,

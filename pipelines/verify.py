@@ -79,8 +79,8 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
                 # Looked at again: the run may have written them, and gone, before it was asked for.
                 found = list(pool.map(partial(_image_damage, storage), rows))
             lost = [damage for damage in found if damage is not None]
-            told = [damage for damage in lost if not (is_at_work and damage.reason == MISSING)]
-            problems = [str(damage) for damage in told]
+            wrong = [damage for damage in lost if not (is_at_work and damage.reason == MISSING)]
+            problems = [str(damage) for damage in wrong]
             for row in rows:
                 if row["key"] in seen:
                     problems.append(f"{name}, key {row['key']} is also in {seen[row['key']]}")
@@ -93,7 +93,7 @@ def verify_units(storage: Storage) -> Iterator[UnitCheck]:
                     for row, damage in zip(rows, found, strict=True)
                     if damage is not None
                 ),
-                num_unwritten=len(lost) - len(told),
+                num_unwritten=len(lost) - len(wrong),
                 problems=tuple(problems),
             )
 

@@ -117,8 +117,8 @@ def test_a_pattern_speaks_of_the_layer_as_the_file_names_it(read, changed, level
             shape = (4, TEXT_WIDTH) if half == "A" else (TEXT_WIDTH, 4)
             weights[f"text_encoder.{layer}.lora_{half}.weight"] = torch.ones(shape)
 
-    told = json.dumps({"text_encoder.alpha_pattern": {f"^{layer}$": 12}})
-    path = changed(one_layer, metadata={"lora_adapter_metadata": told})
+    settings = json.dumps({"text_encoder.alpha_pattern": {f"^{layer}$": 12}})
+    path = changed(one_layer, metadata={"lora_adapter_metadata": settings})
     (factor,) = read(path).of("text_encoder").values()
     assert factor.scale == 3.0
 

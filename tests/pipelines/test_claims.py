@@ -64,6 +64,16 @@ def test_a_damaged_claim_holds_nothing(storage: Storage):
         assert claim(storage, "two") == MINE
 
 
+def test_claims_whose_number_is_missing_among_others_hold_up_nobody(storage: Storage):
+    for run_id in ("one", "two"):
+        with present(storage, run_id, TIMES):
+            claim(storage, run_id)
+    first, last = sorted(storage.walk("claims"))
+    storage.delete(first)
+    assert claim(storage, "three") == MINE
+    assert sorted(storage.walk("claims"))[0] == last
+
+
 def test_of_many_that_come_at_once_one_gets_each_work(tmp_path: Path):
     storage = LocalStorage(tmp_path)
     works = [f"w{number}" for number in range(20)]
@@ -112,7 +122,7 @@ def test_who_waits_hears_of_it_and_goes_on_when_all_is_done(tmp_path: Path):
         done, notes = wait(storage, held, [set(), {"a"}, {"a", "b", "c"}])
     assert done == {"a", "b"}
     assert len(notes) == 1
-    assert notes[0].startswith("waiting for 2 pictures that run one on ")
+    assert notes[0].startswith("waiting for 2 pictures made by run one on ")
 
 
 def test_who_waits_goes_on_as_soon_as_something_is_free(tmp_path: Path):

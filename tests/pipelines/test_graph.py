@@ -47,6 +47,8 @@ def test_bad_rows_keep_their_neighbours_and_the_account_adds_up(tmp_path: Path):
         "generate",
     }
     assert watcher.phases == [("references", 10), ("images", 13)]
+    claims = LocalStorage(tmp_path / "out" / "references").walk("claims")
+    assert len(list(claims)) == 2, "one for each LoRA's block of references"
     assert sum(len(receipt.rows) for receipt in watcher.receipts) == 10 + 13
     (record,) = read_run_records(LocalStorage(tmp_path / "out"))
     assert record["state"] == "finished"

@@ -48,6 +48,13 @@ def test_a_run_is_there_while_it_works_and_not_afterwards(storage: LocalStorage)
     assert live_makers(storage) == []
 
 
+def test_a_run_that_breaks_off_is_over_at_once_and_remembered(storage: LocalStorage):
+    with pytest.raises(KeyboardInterrupt), present(storage, "one", TIMES):
+        raise KeyboardInterrupt
+    assert live_makers(storage) == []
+    assert maker_ids(storage) == {"one"}
+
+
 def test_a_run_beats_while_it_works(storage: LocalStorage):
     beaten = Event()
 

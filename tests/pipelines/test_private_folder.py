@@ -51,7 +51,7 @@ def dead_process() -> str:
     return done.stdout.strip()
 
 
-def left_behind(base: Path, owner: str | None, *, name: str = "left") -> Path:
+def left_behind(base: Path, owner: str | None, *, name: str = "leftleft") -> Path:
     folder = base / f"{folder_prefix()}{name}"
     logs = ray_folder(folder) / "logs"
     logs.mkdir(parents=True)
@@ -112,13 +112,30 @@ def test_a_base_where_nothing_can_be_made_is_passed_over_and_named_if_none_is_le
     open_to_all.chmod(0o777)
     good = base / "good"
     good.mkdir()
-    bad = [missing, file, long, open_to_all]
-    assert make_private_folder([*bad, good]).parent == good
+    bad = [missing, file, long]
+    assert make_private_folder([*bad, open_to_all, good]).parent == good
+    assert make_private_folder([*bad, open_to_all]).parent == open_to_all
     with pytest.raises(ClusterError) as refused:
         make_private_folder(bad)
     for path in bad:
         assert f"{path}: " in str(refused.value)
     assert "set TMPDIR to a folder" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [("sdxl-run", ["rows/a.parquet"]), ("sdxlruns", ["rows/a.parquet"]), ("sdxlruns", [])],
+)
+def test_a_folder_of_the_user_s_own_is_never_removed(base: Path, name: str, files: list[str]):
+    folder = base / f"{folder_prefix()}{name}"
+    folder.mkdir()
+    for file in files:
+        (folder / file).parent.mkdir()
+        (folder / file).write_text("mine")
+    unchanged_since(folder, 10 * UNCHANGED_S)
+    remove_abandoned_folders([base])
+    assert folder.exists()
+    assert all((folder / file).exists() for file in files)
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
@@ -180,10 +197,10 @@ def test_what_names_no_process_of_this_machine_is_kept_while_it_changes(
 
 def test_links_files_and_other_names_are_kept(base: Path):
     dead = dead_process()
-    elsewhere = left_behind(base, dead, name="target").rename(base / "target")
-    (base / f"{folder_prefix()}link").symlink_to(elsewhere)
-    (base / f"{folder_prefix()}file").write_text(dead)
-    other = left_behind(base, dead, name="x").rename(base / "clora-notes")
+    elsewhere = left_behind(base, dead, name="target00").rename(base / "target")
+    (base / f"{folder_prefix()}linklink").symlink_to(elsewhere)
+    (base / f"{folder_prefix()}filefile").write_text(dead)
+    other = left_behind(base, dead, name="xxxxxxxx").rename(base / "clora-notes")
     before = sorted(base.rglob("*"))
     remove_abandoned_folders([base, base / "missing"])
     assert sorted(base.rglob("*")) == before

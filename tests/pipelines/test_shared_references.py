@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from manifests.resolved import ResolvedRow
 from pipelines import makers
-from pipelines.committed_image import damaged_images, image_name, restore_lost_images
+from pipelines.committed_image import damaged_images, image_name
 from pipelines.committed_unit import rows_name
 from pipelines.generate import generate_unit
 from pipelines.heartbeat import LeaseTimes
@@ -30,9 +30,11 @@ from pipelines.references import SEEDS_PER_BLOCK, ReferenceSettings
 from pipelines.request import Resources
 from pipelines.run_plan import plan_references, plan_rows
 from pipelines.score import ScoreImages
-from pipelines.storage import LocalStorage
+from pipelines.seal import seal_units
+from pipelines.shared_images import restore_shared_images
+from pipelines.storage import LocalStorage, StorageError
 from pipelines.store import StoreUnits
-from pipelines.unit_claims import make_shared_units, restore_shared_images
+from pipelines.unit_claims import make_shared_units
 from pipelines.unit_message import UnitFacts, UnitMessage
 from pipelines.verify import verify_units
 
@@ -318,20 +320,50 @@ def problems_and_unwritten(storage: LocalStorage) -> tuple[int, int]:
     return len(check.problems), check.num_unwritten
 
 
-def test_images_that_a_live_run_is_about_to_write_are_waited_for(
+def test_images_that_a_live_run_is_about_to_write_are_left_to_it(
     committed: tuple[LocalStorage, bytes],
 ):
-    storage, _ = committed
+    storage, maker = committed
     lost = damaged_images(storage, read_ledger(storage))
     assert len(lost) == SEEDS_PER_BLOCK
     assert problems_and_unwritten(storage) == (0, SEEDS_PER_BLOCK)
 
-    def written_by_their_run(_seconds: float) -> None:
-        restore_lost_images(storage, lost, note=lambda _: None)
+    def beat(_seconds: float) -> None:
+        storage.put("makers/one.json", maker.replace(b"one", b"two"))
 
-    restore_shared_images(storage, times=LeaseTimes(), note=pytest.fail, sleep=written_by_their_run)
+    restore_shared_images(storage, times=LeaseTimes(), note=pytest.fail, sleep=beat)
+    assert damaged_images(storage, read_ledger(storage)) == lost
+    assert makers.maker_ids(storage) == {"one"}
+
+
+def test_a_try_that_was_killed_before_its_images_is_completed_by_the_next_of_its_run(
+    committed: tuple[LocalStorage, bytes],
+):
+    storage, _ = committed
+    plan = planned(("cat",), 5)
+    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeEngine())
+    scored = ScoreImages(FakeScorer, dict)(message.to_batch())
+    StoreUnits(storage=storage, run_id="two", dino_digest="d", is_shared=True)(scored)
+    assert len(damaged_images(storage, read_ledger(storage))) == SEEDS_PER_BLOCK
+    StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)(scored)
     assert damaged_images(storage, read_ledger(storage)) == []
-    assert makers.live_maker(storage, "one") is not None
+
+
+def test_a_unit_that_a_repair_set_aside_meanwhile_is_not_taken_for_done(tmp_path: Path):
+    storage, plan = LocalStorage(tmp_path), planned(("cat", "dog"), 5)
+    seal_units(storage, plan.unit_ids, run_id="repair")
+    message = message_of(plan.unit_ids[0], list(plan.rows)[:5])
+    stages = StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
+    with pytest.raises(StorageError, match="run the same command again"):
+        stages(message.with_facts(message.rows, is_done=True).to_batch())
+
+    def make(units: Plan) -> Generator[Receipt]:
+        for unit_id in units.unit_ids:
+            facts = UnitFacts(held_by="gone")
+            yield Receipt(unit_id=unit_id, committed=False, rows=(), facts=facts)
+
+    with pytest.raises(StorageError, match="run the same command again"):
+        list(make_shared_units(plan, make, storage, times=LeaseTimes(), note=lambda _: None))
 
 
 def test_images_that_a_run_elsewhere_left_unwritten_are_written_after_its_silence(
