@@ -4,8 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := $(VENV)/bin
 OUT ?= demo_out
 FAULT_TESTS := tests/faults tests/pipelines/test_damage.py tests/pipelines/test_flipped_units.py \
-	tests/pipelines/test_crash.py tests/jobs/test_damage.py tests/e2e/test_broken_store.py \
-	tests/manifests/test_guarded_parquet.py
+	tests/pipelines/test_crash.py tests/pipelines/test_outages.py tests/jobs/test_damage.py \
+	tests/e2e/test_broken_store.py tests/manifests/test_guarded_parquet.py
 
 .PHONY: demo benchmark test check lint types imports unit ray faults fuzz clean help
 .DEFAULT_GOAL := help

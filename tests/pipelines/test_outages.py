@@ -47,6 +47,17 @@ PHASES = {
 """The request that the store goes away at: its method and a part of its name."""
 
 
+QUICK = (
+    "the output is claimed",
+    "a unit of references is committed",
+    "the centroids are read",
+    "an image is written",
+    "a unit is committed",
+    "the card is written",
+)
+"""Phases of ``make test``; ``make faults`` has all."""
+
+
 @pytest.fixture
 def proxy(
     s3_server: S3Server,
@@ -94,7 +105,13 @@ def ended_process() -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    "phase",
+    [
+        phase if phase in QUICK else pytest.param(phase, marks=pytest.mark.faults)
+        for phase in PHASES
+    ],
+)
 def test_a_store_that_goes_away_for_a_moment_is_not_seen_and_for_good_ends_with_a_sentence_while(
     proxy: FaultProxy,
     s3_uri: str,
