@@ -65,7 +65,7 @@ SCENARIOS = {
     "compose on Ray": Scenario(
         num_moments=3, settings={**ROWS, "is_inline": False}, start_s=12.0, delay_s=1.0
     ),
-    "references": Scenario(num_moments=5, settings={**ROWS, "num_rows": 8, "num_references": 3}),
+    "references": Scenario(num_moments=5, settings={**ROWS, "num_rows": 8, "num_references": 5}),
     "catalog": Scenario(
         num_moments=5,
         settings={**ROWS, "prompts": {}, "publishes": True},
