@@ -73,7 +73,7 @@ def _texts_and_pixels(path: Path) -> tuple[dict[str, str], np.ndarray]:
         with Image.open(path, formats=["PNG"]) as image:
             pixels = np.asarray(image.convert("RGB"))
             texts = {str(name): str(text) for name, text in cast("Any", image).text.items()}
-    except Exception as error:
+    except Exception as error:  # a damaged picture makes Pillow raise nearly anything
         reason = str(error).splitlines() or [type(error).__name__]
         raise PictureError(f"{path} is not a picture that can be read: {reason[0]}") from error
     for name, text in texts.items():

@@ -75,7 +75,7 @@ class Patience:
             begun_s = time.monotonic()
             try:
                 result = request()
-            except Exception as failure:
+            except Exception as failure:  # each client has classes of its own; may_pass knows them
                 if not self._may_pass(failure):
                     self._gave_up_at_s = None
                     raise

@@ -1,7 +1,7 @@
 """Who makes what in a store that several runs share: one claim at a time on each piece of work.
 
 A work is named by what it makes, so that all runs know it by the same name. A run claims it by
-creating the next ``claims/WORK/N.json``, which only one can. The claim holds until the work is done
+creating the next ``claims/NAME/N.json``, which only one can. The claim holds until the work is done
 or its run is over, see ``makers``; then the next one to come creates the next number. A claim is
 never changed, so what was read of it stays true.
 

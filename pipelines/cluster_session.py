@@ -88,7 +88,7 @@ def _connection(address: str) -> Generator[Any]:
             configure_logging=True,
             logging_level=logging.ERROR,
         )
-    except Exception as error:
+    except Exception as error:  # Ray has no one class for what goes wrong here
         raise not_reached(address, error) from error
     try:
         yield ray

@@ -147,7 +147,7 @@ def _started(folder: Path, num_cpus: int | None) -> Any:
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(ray_folder(folder)),
             )
-    except Exception as error:
+    except Exception as error:  # Ray has no one class for what goes wrong here
         passed_s = time.monotonic() - begun_s
         raise _not_started(error, passed_s=passed_s, folder=folder) from error
     return ray

@@ -89,14 +89,19 @@ def test_a_driver_killed_at_twenty_random_moments_ends_with_every_row(
     record(f"driver killed at {num_kills} random moments", ran, ran.add_up(), bound)
 
 
+def kill_at_a_unit(ran: Drivers) -> None:
+    """Start a driver, and kill it once it has begun a unit."""
+    driver = ran.start()
+    assert ran.wait_for_calls(driver, 1)
+    driver.send_signal(signal.SIGKILL)
+    assert said(driver)["outcome"] == "died"
+
+
 @pytest.mark.faults
 def test_no_row_is_blamed_for_twenty_kills_of_the_driver_at_one_unit(drivers: Make, record: Record):
     ran = drivers(num_rows=UNIT, seconds_a_row=0.5)
     for _ in range(20):
-        driver = ran.start()
-        assert ran.wait_for_calls(driver, 1)
-        driver.send_signal(signal.SIGKILL)
-        assert said(driver)["outcome"] == "died"
+        kill_at_a_unit(ran)
     account = ran.run()
     assert (account["outcome"], account["num_made"]) == ("finished", UNIT)
     record("driver killed 20 times at one unit", ran, ran.add_up(), 20 * UNIT)
@@ -108,10 +113,7 @@ def test_a_row_that_kills_its_process_is_blamed_though_the_driver_was_killed_at_
 ):
     ran = drivers(num_rows=UNIT, seconds_a_row=0.5, prompts={"1": EXIT})
     for _ in range(3):
-        driver = ran.start()
-        assert ran.wait_for_calls(driver, 1)
-        driver.send_signal(signal.SIGKILL)
-        assert said(driver)["outcome"] == "died"
+        kill_at_a_unit(ran)
     account = ran.run()
     assert (account["num_made"], account["num_failed"]) == (UNIT - 1, 1)
     (error,) = read_ledger(ran.storage).last_errors.values()

@@ -21,10 +21,10 @@ def test_what_a_terminal_would_obey_is_shown_escaped(
 ):
     # It is shown, though it is no recipe: the prompt holds what no row may, the rest is missing.
     assert show(write(tmp_path / "a.png", prompt="a naïve cat \x1b[2J \x9b \u202e")) == 2
-    told, problems = capsys.readouterr()
-    assert told.splitlines()[:2] == ["a cat\\x1b[2J", "Steps: 3\\x9b"]
-    assert '"prompt": "a naïve cat \\u001b[2J \\x9b \\u202e"' in told
-    assert (told + problems).replace("\n", "").isprintable()
+    printed, problems = capsys.readouterr()
+    assert printed.splitlines()[:2] == ["a cat\\x1b[2J", "Steps: 3\\x9b"]
+    assert '"prompt": "a naïve cat \\u001b[2J \\x9b \\u202e"' in printed
+    assert (printed + problems).replace("\n", "").isprintable()
     assert "prompt: should hold no control characters" in problems
     assert "seed: is required" in problems
 

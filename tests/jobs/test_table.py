@@ -67,12 +67,12 @@ def test_a_spreadsheet_computes_nothing_of_a_prompt_or_a_name(
         for line in csv.reader(io.StringIO(text, newline="")):
             assert not any(cell.startswith(("=", "+", "@", "\t", "\r")) for cell in line)
             assert not any(cell.startswith("-") and not is_number(cell) for cell in line)
-    (told,) = [
+    (shown,) = [
         line
         for line in csv.DictReader(io.StringIO(storage.read("tables/scores.csv").decode()))
         if line["key"] == bad.key
     ]
-    assert (told["prompt"], told["row_id"]) == (f"'{prompt}", "'@SUM(A1)")
+    assert (shown["prompt"], shown["row_id"]) == (f"'{prompt}", "'@SUM(A1)")
     exact = read_rows(storage, ["key", "prompt"]).to_pylist()
     assert prompt in {line["prompt"] for line in exact}
 

@@ -30,7 +30,7 @@ def test_the_first_to_come_does_the_work_and_others_hear_who_does(storage: Stora
     with present(storage, "one", TIMES), present(storage, "two", TIMES):
         assert claim(storage, "one") == MINE
         assert claim(storage, "two") == Standing(held_by="one")
-        assert claim(storage, "one") == MINE, "a try of the same run goes on with its claim"
+        assert claim(storage, "one") == MINE, "a second try of a run keeps its claim"
         assert claim(storage, "two", "another") == MINE
 
 

@@ -23,7 +23,7 @@ class AuthenticationError(RuntimeError):
 
 
 class FakeRay(ModuleType):
-    """Stands for Ray: raises what it is told to when it is to start, and notes what it finds."""
+    """Stands for Ray: raises what a test asks for when it is to start, and notes what it finds."""
 
     def __init__(self, fault: Exception | None, host: str) -> None:
         super().__init__("ray")
