@@ -22,11 +22,11 @@ from jobs.exit_code import (
     code_of_error,
 )
 from jobs.run_request import run_request
-from pipelines.committed_image import damaged_images
 from pipelines.edition import edition_table
 from pipelines.editions import Published, publish_edition
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.ledger import read_ledger
+from pipelines.lost_images import damaged_images
 from pipelines.metrics_server import parse_address
 from pipelines.output_table import read_rows
 from pipelines.request import RunRequest

@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.references import SEEDS_PER_BLOCK
-from pipelines.score import reference_id
+from pipelines.references import SEEDS_PER_BLOCK, reference_id
 
 __all__ = ["MAX_DEFAULT", "count_references"]
 

@@ -15,10 +15,11 @@ from jobs.method_table import TABLE_COLUMNS, method_table
 from manifests.locations import absolute
 from pipelines.accounting import Account, take_account
 from pipelines.asked_rows import asked_keys
-from pipelines.committed_image import damaged_images, image_name
+from pipelines.committed_image import image_name
 from pipelines.damages import Damages
 from pipelines.failure_budget import commonest_reasons
 from pipelines.ledger import Ledger, survey
+from pipelines.lost_images import damaged_images
 from pipelines.output_table import read_rows
 from pipelines.run_record import read_run_records
 from pipelines.storage import Storage, open_storage

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from manifests.folder_cache import MODEL_SUFFIXES
 from manifests.safetensors_header import Header, LoraFileProblem, TensorEntry
 
 __all__ = [
-    "MODEL_SUFFIXES",
     "TensorHashes",
     "broken_digest",
     "file_sha256",
@@ -24,9 +24,6 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 8 * 1024**2
-
-MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".bin", ".pt", ".spm")
-"""Endings of the files that can change a pixel."""
 
 _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
     "F16": (np.uint16, 0x7C00),

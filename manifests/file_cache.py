@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 from pyarrow import fs
 
 from manifests.locations import LocationError, is_uri, open_raw, stat
-from manifests.safetensors_header import MAX_FILE_BYTES
 
-__all__ = ["cache_folder", "local_copy"]
+__all__ = ["MAX_FILE_BYTES", "cache_folder", "local_copy"]
 
 CHUNK_BYTES = 8 * 1024**2
+MAX_FILE_BYTES = 2 * 1024**3
 
 
 def cache_folder() -> Path:

@@ -11,13 +11,14 @@ import shutil
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from manifests.digests import MODEL_SUFFIXES
 from manifests.file_cache import cache_folder, local_copy
 from manifests.locations import LocationError, expand, is_uri
 
-__all__ = ["local_folder"]
+__all__ = ["MODEL_SUFFIXES", "local_folder"]
 
 MAX_MODEL_FILE_BYTES = 64 * 1024**3
+MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".bin", ".pt", ".spm")
+"""Endings of the files that can change a pixel."""
 
 
 def local_folder(place: str, *, cache: Path | None = None) -> Path:

@@ -13,12 +13,12 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
+from manifests.file_cache import MAX_FILE_BYTES
 from manifests.file_magic import PICKLE_SUFFIXES, other_format
 from manifests.json_text import load_json
 
 __all__ = [
     "DTYPE_BYTES",
-    "MAX_FILE_BYTES",
     "MAX_HEADER_BYTES",
     "Header",
     "LoraFileProblem",
@@ -26,7 +26,6 @@ __all__ = [
     "read_header",
 ]
 
-MAX_FILE_BYTES = 2 * 1024**3
 MAX_HEADER_BYTES = 10 * 1024**2
 
 DTYPE_BYTES: Mapping[str, int] = {

@@ -11,8 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.committed_unit import ROWS_FOLDER, read_unit, rows_name
-from pipelines.ledger import Ledger
+from pipelines.committed_unit import rows_name
 from pipelines.output_files import MISSING, DamagedFileError, open_parquet
 from pipelines.storage import Storage
 
@@ -21,11 +20,9 @@ __all__ = [
     "IMAGE_COLUMNS",
     "checked_image",
     "committed_images",
-    "damaged_images",
     "image_name",
     "read_image",
     "restore_images_of",
-    "restore_lost_images",
     "say_restored",
     "unit_images",
 ]
@@ -105,41 +102,6 @@ def committed_images(rows: pa.Table) -> Iterator[tuple[str, bytes]]:
         if image["path"] != image_name(key):
             raise ValueError(f"the image of key {key} at {image['path']}")
         yield key, image["bytes"]
-
-
-def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
-    """Return the keys of committed rows whose image file is missing or of another size, sorted.
-
-    Sizes come with the names, so nothing is opened. The ledger is older than the list of files. So
-    what was just made is not among them where images are written before their rows are committed;
-    where they are written after, see ``shared_images``.
-    """
-    present = {
-        name.rpartition("/")[2].removesuffix(".png"): size
-        for name, size in storage.sizes(IMAGES_FOLDER)
-    }
-    return sorted(
-        key
-        for key in ledger.made
-        if not present.get(key) or present[key] != ledger.image_sizes.get(key, present[key])
-    )
-
-
-def restore_lost_images(storage: Storage, keys: Collection[str], *, note: Note) -> None:
-    """Write the image files of ``keys`` again from their units, and say so in a sentence.
-
-    Raises:
-        DamagedFileError: A unit that holds one is damaged.
-    """
-    wanted = set(keys)
-    restored: list[str] = []
-    for name in storage.list(ROWS_FOLDER, ".parquet"):
-        if not wanted:
-            break
-        here = wanted.intersection(read_unit(storage, name)[0])
-        restored += restore_images_of(storage, name, here)
-        wanted -= here
-    say_restored(storage, restored, note)
 
 
 def say_restored(storage: Storage, names: Sequence[str], note: Note) -> None:

@@ -18,23 +18,11 @@ shares.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
 
-__all__ = ["Dealer", "UnitNeeds"]
+from pipelines.plan import UnitNeeds
 
-
-@dataclass(frozen=True)
-class UnitNeeds:
-    """What making a unit takes.
-
-    Attributes:
-        attempt: Of its rows, from 1. What failed before waits for what is new.
-        files: Digests of its base model and of all its LoRAs.
-    """
-
-    attempt: int
-    files: frozenset[str]
+__all__ = ["Dealer"]
 
 
 class Dealer:

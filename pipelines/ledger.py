@@ -22,10 +22,9 @@ from pipelines.committed_unit import (
     read_unit,
 )
 from pipelines.output_files import DamagedFileError
-from pipelines.plan import FailedRow
 from pipelines.storage import Storage
 
-__all__ = ["Ledger", "LedgerError", "read_ledger", "restore_errors", "survey"]
+__all__ = ["FailedRow", "Ledger", "LedgerError", "read_ledger", "restore_errors", "survey"]
 
 _NUM_READERS = 16
 _MAX_NAMED = 20
@@ -33,6 +32,14 @@ _MAX_NAMED = 20
 
 class LedgerError(Exception):
     """Committed units are damaged; the message names each and the way out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRow:
+    """What the ledger knows of a row that was tried in vain: how often, and last in which unit."""
+
+    attempts: int
+    unit_id: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,21 +12,25 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.dealing import UnitNeeds
 from pipelines.planned_rows import row_table
 from pipelines.schemas import PLAN, PLANNED_ROW
 
-__all__ = ["UNITS_PER_BATCH", "FailedRow", "Plan", "lora_set"]
+__all__ = ["UNITS_PER_BATCH", "Plan", "UnitNeeds", "lora_set"]
 
 UNITS_PER_BATCH = 256
 
 
-@dataclass(frozen=True, kw_only=True)
-class FailedRow:
-    """What the ledger knows of a row that was tried in vain: how often, and last in which unit."""
+@dataclass(frozen=True)
+class UnitNeeds:
+    """What making a unit takes.
 
-    attempts: int
-    unit_id: str
+    Attributes:
+        attempt: Of its rows, from 1. What failed before waits for what is new.
+        files: Digests of its base model and of all its LoRAs.
+    """
+
+    attempt: int
+    files: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.plan import FailedRow, Plan
+from pipelines.ledger import FailedRow
+from pipelines.plan import Plan
 
 __all__ = ["plan_units"]
 

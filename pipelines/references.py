@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,6 @@ from manifests.keys import row_key
 from manifests.resolved import ResolvedLora, ResolvedRow
 from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.output_files import encode_parquet, read_table
-from pipelines.score import reference_id
 from pipelines.storage import Storage
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "ReferenceSettings",
     "block_of",
     "read_centroids",
+    "reference_id",
     "reference_rows",
     "whole_blocks",
     "write_centroids",
@@ -59,6 +60,11 @@ class ReferenceSettings:
     sampler_json: str
     side_px: int
     dtype: str = "float32"
+
+
+def reference_id(base_model_digest: str, lora: Mapping[str, Any]) -> str:
+    """Return what decides a LoRA's reference images: base model, tensors, words that call it."""
+    return f"{base_model_digest} {lora['digest']} {lora['subject'] or ''} {lora['trigger'] or ''}"
 
 
 def reference_rows(

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 
 from pipelines.accounting import Account
 from pipelines.cluster_session import Cluster, cluster_session
-from pipelines.committed_image import damaged_images, restore_lost_images
 from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import HeldLease, LeaseLostError, acquire
 from pipelines.lease_record import latest_lease
 from pipelines.ledger import Ledger, read_ledger, restore_errors
+from pipelines.lost_images import damaged_images, restore_lost_images
 from pipelines.metrics_server import served
 from pipelines.plan import Plan
 from pipelines.request import Observer, Resources, RunRequest

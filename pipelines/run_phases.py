@@ -22,7 +22,7 @@ from pipelines.output_files import encode_parquet
 from pipelines.plan import Plan
 from pipelines.publish import publish
 from pipelines.receipts import Receipt
-from pipelines.references import CentroidSource, read_centroids, write_centroids
+from pipelines.references import CentroidSource, read_centroids, reference_id, write_centroids
 from pipelines.request import Observer, RunRequest
 from pipelines.run_account import manifest_account, new_record
 from pipelines.run_plan import wanted_references
@@ -32,7 +32,6 @@ from pipelines.run_record import (
     write_run_record,
 )
 from pipelines.schemas import PLAN
-from pipelines.score import reference_id
 from pipelines.seal import plan_name
 from pipelines.shared_images import restore_shared_images
 from pipelines.shares import Shares

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.folder_cache import local_folder
+from pipelines.references import reference_id
 from pipelines.schemas import SCORED
 from pipelines.unit_message import UnitMessage, map_messages
 
-__all__ = ["Centroids", "LoadScorer", "ScoreImages", "ScorerSource", "reference_id", "score_rows"]
+__all__ = ["Centroids", "LoadScorer", "ScoreImages", "ScorerSource", "score_rows"]
 
 Centroids = Mapping[str, np.ndarray]
 """Mean of a LoRA's reference features, by ``reference_id``."""
@@ -50,11 +51,6 @@ class ScorerSource:
 
         torch.set_num_threads(self.num_threads)
         return DinoScorer.load(local_folder(self.dino_dir))
-
-
-def reference_id(base_model_digest: str, lora: Mapping[str, Any]) -> str:
-    """Return what decides a LoRA's reference images: base model, tensors, words that call it."""
-    return f"{base_model_digest} {lora['digest']} {lora['subject'] or ''} {lora['trigger'] or ''}"
 
 
 class ScoreImages:

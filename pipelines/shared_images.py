@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from pipelines.committed_image import damaged_images, restore_images_of, say_restored
+from pipelines.committed_image import restore_images_of, say_restored
 from pipelines.committed_unit import ROWS_FOLDER, read_unit
 from pipelines.heartbeat import LeaseTimes
 from pipelines.ledger import Ledger, read_ledger
+from pipelines.lost_images import damaged_images
 from pipelines.makers import MakerWatch, forget_maker, live_maker, maker_ids
 from pipelines.storage import Storage
 

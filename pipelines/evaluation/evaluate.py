@@ -15,7 +15,7 @@ from pipelines.evaluation.interference import Interference, interference, likene
 from pipelines.evaluation.results import RESULT_COLUMNS, Result, read_results
 from pipelines.ledger import survey
 from pipelines.output_table import read_rows
-from pipelines.score import reference_id
+from pipelines.references import reference_id
 from pipelines.storage import Storage
 
 __all__ = ["Evaluation", "evaluate"]

@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from pipelines.committed_image import IMAGE_COLUMNS, damaged_images
+from pipelines.committed_image import IMAGE_COLUMNS
 from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.tables import table_files
 from pipelines.ledger import survey
+from pipelines.lost_images import damaged_images
 from pipelines.output_table import read_rows
 from pipelines.report.attention import MAPS_FOLDER
 from pipelines.report.lines import Line, report_arms, report_lines

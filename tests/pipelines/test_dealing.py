@@ -11,7 +11,8 @@ from engine_kit import lora, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.dealing import Dealer, UnitNeeds
+from pipelines.dealing import Dealer
+from pipelines.plan import UnitNeeds
 from pipelines.plan_units import plan_units
 
 

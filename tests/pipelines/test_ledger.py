@@ -4,8 +4,7 @@ import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 
 from pipelines.accounting import Account, take_account
-from pipelines.ledger import LedgerError, read_ledger, survey
-from pipelines.plan import FailedRow
+from pipelines.ledger import FailedRow, LedgerError, read_ledger, survey
 from pipelines.storage import LocalStorage
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manifests.resolved import ResolvedRow
-from pipelines.plan import FailedRow, Plan
+from pipelines.ledger import FailedRow
+from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
 from pipelines.planned_rows import row_table
 from pipelines.schemas import PLAN

@@ -12,10 +12,10 @@ from pipelines.references import (
     CentroidSource,
     ReferenceSettings,
     read_centroids,
+    reference_id,
     reference_rows,
     write_centroids,
 )
-from pipelines.score import reference_id
 from pipelines.storage import LocalStorage
 
 SETTINGS = {BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=8)}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from engine_kit import BAD_ROW, BASE_MODEL, FakeScorer, generated, lora, row, rows
 
+from pipelines.references import reference_id
 from pipelines.schemas import SCORED
-from pipelines.score import Centroids, ScoreImages, reference_id, score_rows
+from pipelines.score import Centroids, ScoreImages, score_rows
 
 
 def centroids_of(*names: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from manifests.resolved import ResolvedRow
 from pipelines import makers
-from pipelines.committed_image import damaged_images, image_name
+from pipelines.committed_image import image_name
 from pipelines.committed_unit import rows_name
 from pipelines.generate import generate_unit
 from pipelines.heartbeat import LeaseTimes
 from pipelines.ledger import read_ledger
+from pipelines.lost_images import damaged_images
 from pipelines.makers import present
 from pipelines.output_files import read_table
 from pipelines.plan import Plan

@@ -20,7 +20,7 @@ from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.evaluation.interference import interference, likeness_alone
 from pipelines.evaluation.results import read_results
 from pipelines.evaluation.tables import markdown, table_files
-from pipelines.score import reference_id
+from pipelines.references import reference_id
 from pipelines.storage import LocalStorage
 
 
