@@ -40,6 +40,7 @@ BAD_ROW = "bad"
 EXIT = "exit"
 HUNGRY = "hungry"
 LOSES_DEVICE = "loses the device twice"
+PROCESSES_TIMEOUT_S = 180.0
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -81,15 +82,29 @@ def rows(count: int, **changes: Any) -> list[ResolvedRow]:
     return [row(index, **changes) for index in range(count)]
 
 
+def pids(log: Path | None) -> set[str]:
+    """Return the processes that called the fake engine with this log."""
+    return {line.split()[0] for line in log.read_text().splitlines()} if log else set()
+
+
 class FakeEngine:
-    """Makes noise from seeds; ``log`` gets a line a call, so that tests can count them."""
+    """Makes noise from seeds.
+
+    Args:
+        log: Gets a line a call: the process, and the seeds of its rows.
+        seconds_a_row: How long each row takes.
+        processes: Calls wait until so many processes have been called; needs ``log``.
+    """
 
     device = "fake"
     versions_json = json.dumps({"clora-batch": "0.0.0"})
 
-    def __init__(self, log: Path | None = None, seconds_a_row: float = 0.0) -> None:
+    def __init__(
+        self, log: Path | None = None, seconds_a_row: float = 0.0, processes: int = 1
+    ) -> None:
         self._log = log
         self._seconds_a_row = seconds_a_row
+        self._processes = processes
         self._seen: set[str] = set()
         self._hits = 0
         self._models: list[str] = []
@@ -102,6 +117,7 @@ class FakeEngine:
         if self._log is not None:
             with self._log.open("a") as file:
                 file.write(f"{os.getpid()} {' '.join(str(row.seed) for row in rows)}\n")
+            self._wait_for_processes()
         time.sleep(self._seconds_a_row * len(rows))
         if any(row.prompt == EXIT for row in rows):
             os._exit(1)
@@ -116,6 +132,14 @@ class FakeEngine:
         self._hits += len(digests & self._seen)
         self._seen |= digests
         return [self._one(row, slot, len(rows)) for slot, row in enumerate(rows)]
+
+    def _wait_for_processes(self) -> None:
+        """Return once as many processes as the test wants have been called."""
+        deadline = time.monotonic() + PROCESSES_TIMEOUT_S
+        while len(pids(self._log)) < self._processes:
+            if time.monotonic() > deadline:
+                os._exit(1)
+            time.sleep(0.02)
 
     def _num_calls(self, seed: int) -> int:
         """Return how often any process was given the row."""
@@ -154,8 +178,10 @@ class FakeEngine:
 class FakeEngineSource:
     """Loads a ``FakeEngine``; also the factory that a request needs."""
 
-    def __init__(self, log: Path | None = None, seconds_a_row: float = 0.0) -> None:
-        self._arguments = (log, seconds_a_row)
+    def __init__(
+        self, log: Path | None = None, seconds_a_row: float = 0.0, processes: int = 1
+    ) -> None:
+        self._arguments = (log, seconds_a_row, processes)
 
     def __call__(self) -> FakeEngine:
         return FakeEngine(*self._arguments)
@@ -200,7 +226,7 @@ def request(
     out: Path, manifest: Sequence[ResolvedRow], *, log: Path | None = None, **changes: Any
 ) -> RunRequest:
     """Return a request to make ``manifest`` with the fakes."""
-    slow = changes.pop("seconds_a_row", 0.0)
+    slow = changes.pop("seconds_a_row", 0.0), changes.pop("processes", 1)
     values: dict[str, Any] = {
         "rows": manifest,
         "storage": LocalStorage(out),
@@ -209,7 +235,7 @@ def request(
         "references": {
             BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX)
         },
-        "make_engine": lambda _shares: FakeEngineSource(log, slow),
+        "make_engine": lambda _shares: FakeEngineSource(log, *slow),
         "load_scorer": FakeScorer,
         "base_model_digest": BASE_MODEL,
         "dino_digest": "d",

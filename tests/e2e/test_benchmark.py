@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from e2e.head_node import HeadNode
 from e2e.kit import QUICK, RUN_TIMEOUT_S, Run, committed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2 * RUN_TIMEOUT_S)]
 
 
 def test_a_sweep_is_composed_reported_and_every_picture_can_be_made_again(
-    clora: Run, tmp_path: Path
+    clora: Run, tmp_path: Path, head: HeadNode
 ):
     spec = {
         "output": "out",
@@ -25,7 +26,7 @@ def test_a_sweep_is_composed_reported_and_every_picture_can_be_made_again(
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(spec))
     out = tmp_path / "out"
     assert clora("sweep", tmp_path / "sweep.yaml").returncode == 0
-    composed = clora("compose", out / "job.yaml")
+    composed = clora("compose", out / "job.yaml", "--address", head.gcs)
     assert composed.returncode == 0, composed.stderr
     assert "4 made" in composed.stdout
     again = clora("compose", out / "job.yaml")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from e2e.head_node import HeadNode
 from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run, committed, concepts, manifest, write_job
 
 import emoji_world
@@ -53,7 +54,7 @@ def test_a_killed_run_goes_on_where_it_was_killed(
 
 
 def test_a_truncated_lora_fails_its_rows_alone_and_the_error_names_the_file(
-    tmp_path: Path, clora: Run
+    tmp_path: Path, clora: Run, head: HeadNode
 ):
     loras = tmp_path / "loras"
     shutil.copytree(emoji_world.lora_catalog().parent, loras)
@@ -64,7 +65,7 @@ def test_a_truncated_lora_fails_its_rows_alone_and_the_error_names_the_file(
     rows.append(manifest(4)[3])
     job = write_job(tmp_path, rows, catalog="loras/loras.yaml")
 
-    done = clora("compose", job)
+    done = clora("compose", job, "--address", head.gcs)
     assert done.returncode == 1, done.stderr
     output = tmp_path / "out"
     assert f"3 made, 1 failed (see {output}/errors), 0 skipped" in done.stdout

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, request, row, rows
+from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, pids, request, row, rows
 
 from pipelines.failure_budget import FailureBudget, TooManyFailuresError
 from pipelines.ledger import read_ledger
@@ -69,11 +69,11 @@ def test_bad_rows_keep_their_neighbours_and_the_account_adds_up(tmp_path: Path):
 def test_a_pool_grows_while_units_wait(tmp_path: Path):
     log = tmp_path / "calls"
     resources = Resources(rows_per_unit=1, actors=1, max_actors=2, cpus_per_actor=0.5)
-    options = {"references": None, "resources": resources, "seconds_a_row": 0.5, "log": log}
-    account = compose_rows(request(tmp_path / "out", rows(40), **options), Watcher(), address=None)
-    assert account.num_made == 40
-    assert len({line.split()[0] for line in log.read_text().splitlines()}) == 2
-    assert sorted(composed(log)) == [[seed] for seed in range(40)]
+    options = {"references": None, "resources": resources, "processes": 2, "log": log}
+    account = compose_rows(request(tmp_path / "out", rows(8), **options), Watcher(), address=None)
+    assert account.num_made == 8
+    assert len(pids(log)) == 2
+    assert sorted(composed(log)) == [[seed] for seed in range(8)]
 
 
 @pytest.mark.ray
@@ -81,10 +81,9 @@ def test_a_pool_grows_while_units_wait(tmp_path: Path):
 def test_two_actors_share_the_units_and_a_run_with_more_rows_makes_only_those(tmp_path: Path):
     log = tmp_path / "calls"
     resources = Resources(rows_per_unit=1, actors=2)
-    options = {"references": {}, "resources": resources, "seconds_a_row": 0.3, "log": log}
+    options = {"references": {}, "resources": resources, "processes": 2, "log": log}
     compose_rows(request(tmp_path / "out", rows(8), **options), Watcher(), address=None)
-    actors = {line.split()[0] for line in log.read_text().splitlines()}
-    assert len(actors) == 2
+    assert len(pids(log)) == 2
     assert sorted(composed(log)) == [[seed] for seed in range(8)]
     account = compose_rows(request(tmp_path / "out", rows(10), **options), Watcher(), address=None)
     assert (account.num_made, account.num_already_made) == (2, 8)

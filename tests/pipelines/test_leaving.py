@@ -108,7 +108,7 @@ def test_an_actor_whose_machine_is_taken_gives_its_unit_to_another(tmp_path: Pat
     def take_the_first() -> None:
         while not pids(log):
             time.sleep(0.05)
-        time.sleep(0.3)  # in the middle of its unit
+        # The call has begun, and its rows take a second.
         os.kill(pids(log)[0], signal.SIGTERM)
 
     threading.Thread(target=take_the_first, daemon=True).start()
