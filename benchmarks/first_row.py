@@ -59,7 +59,7 @@ def _compose_s() -> float:
         job = {"manifest": "rows.jsonl", "output": "out", "scoring": {"references": 0}}
         (folder / "job.yaml").write_text(yaml.safe_dump(job))
         start = time.perf_counter()
-        command = [sys.executable, "-m", "jobs.compose", str(folder / "job.yaml")]
+        command = [sys.executable, "-m", "jobs", "compose", str(folder / "job.yaml")]
         process = subprocess.Popen(command, env=_quiet(), stdout=subprocess.DEVNULL)
         while process.poll() is None and not list((folder / "out").glob("rows/*.parquet")):
             time.sleep(0.02)

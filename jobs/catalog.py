@@ -1,36 +1,29 @@
 """``clora catalog``: render what changed since last time, then publish the whole as an edition.
 
-Also ``python -m jobs.catalog SPEC``, which is what a cluster runs. What changed is never worked
-out: a row's key covers its prompt, LoRA contents, model and settings, and rows whose key has an
-image are not made again. So a schedule that was missed, doubled or overlaps itself does no harm.
+What changed is never worked out: a row's key covers its prompt, LoRA contents, model and settings,
+and rows whose key has an image are not made again. So a schedule that was missed, doubled or
+overlaps itself does no harm.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from clora_core.errors import CloraError
 from jobs.account_line import account_line
 from jobs.catalog_spec import CatalogSpec, load_catalog, prepare_catalog
-from jobs.compose import exit_code, open_log
-from jobs.exit_code import (
-    ALL_MADE,
-    EXPECTED_ERRORS,
-    INTERRUPTED,
-    SOME_FAILED,
-    code_of_error,
-)
+from jobs.exit_code import ALL_MADE, INTERRUPTED, SOME_FAILED, command
+from jobs.notes import note
+from jobs.run_job import run_job
 from jobs.run_request import run_request
+from manifests.wording import listed
 from pipelines.edition import edition_table
 from pipelines.editions import Published, publish_edition
-from pipelines.failure_budget import TooManyFailuresError
 from pipelines.ledger import read_ledger
 from pipelines.lost_images import damaged_images
-from pipelines.metrics_server import parse_address
 from pipelines.output_table import read_rows
 from pipelines.request import RunRequest
-from pipelines.run import compose_rows
 from pipelines.run_record import new_run_id
 from pipelines.storage import Storage
 
@@ -41,6 +34,7 @@ MAX_LISTED = 10
 MakeRequest = Callable[..., RunRequest]
 
 
+@command()
 def catalog(
     path: str | Path,
     *,
@@ -65,31 +59,23 @@ def catalog(
     try:
         spec = load_catalog(path)
         prepared = prepare_catalog(spec, place=str(path))
-        request = replace(
-            make_request(spec.job, prepared),
-            run_id=new_run_id(read_at),
-            metrics_at=None if metrics_port is None else parse_address(metrics_port),
+        request = replace(make_request(spec.job, prepared), run_id=new_run_id(read_at))
+        account = run_job(
+            request,
+            prepared.problems,
+            address=address,
+            metrics_port=metrics_port,
+            log_format=log_format,
         )
-        with open_log(log_format, request.run_id or "") as progress:
-            for problem in prepared.problems:
-                progress.note(f"{problem}; its rows will fail")
-            account = compose_rows(request, progress, address=address)
         print(account_line(account, spec.job.output))
         is_published = _publish(spec, request, read_at)
-    except EXPECTED_ERRORS as error:
-        print(f"{error}\nnothing was published", file=sys.stderr)
-        return code_of_error(error)
-    except TooManyFailuresError as error:
-        print(f"{error}; nothing was published", file=sys.stderr)
-        return SOME_FAILED
+    except CloraError as error:
+        error.add_note("nothing was published")
+        raise
     except KeyboardInterrupt:
-        print(
-            "stopped; nothing was published, and the same command goes on from what is committed",
-            file=sys.stderr,
-        )
+        note("stopped; nothing was published, and the same command goes on from what is committed")
         return INTERRUPTED
-    code = exit_code(account)
-    return SOME_FAILED if code == ALL_MADE and not is_published else code
+    return ALL_MADE if account.is_complete and is_published else SOME_FAILED
 
 
 def _publish(spec: CatalogSpec, request: RunRequest, read_at: datetime) -> bool:
@@ -102,9 +88,10 @@ def _publish(spec: CatalogSpec, request: RunRequest, read_at: datetime) -> bool:
         digests.pop(key, None)
     missing = [row.row_id for row in rows if row.key not in digests]
     if len(missing) > spec.settings.may_miss:
+        names = listed(missing, MAX_LISTED)
         print(
-            f"not published: {len(missing):,} rows have no image ({_listed(missing)}) and "
-            f"may_miss is {spec.settings.may_miss:,}; the former edition stays the latest"
+            f"not published: {len(missing):,} rows have no image ({names}) and may_miss is "
+            f"{spec.settings.may_miss:,}; the former edition stays the latest"
         )
         return False
     published = publish_edition(
@@ -114,7 +101,7 @@ def _publish(spec: CatalogSpec, request: RunRequest, read_at: datetime) -> bool:
         run_id=request.run_id or "",
         num_missing=len(missing),
         keep=spec.settings.keep,
-        note=lambda text: print(text, file=sys.stderr),
+        note=note,
     )
     print(_described(published))
     return True
@@ -136,18 +123,7 @@ def _described(published: Published) -> str:
     for what in ("added", "changed", "removed"):
         names: Sequence[str] = getattr(changes, what)
         if names:
-            lines.append(f"  {what:<8} {_listed(names)}")
+            lines.append(f"  {what:<8} {listed(names, MAX_LISTED)}")
     if published.dropped:
         lines.append(f"  dropped  edition {', '.join(map(str, published.dropped))}")
     return "\n".join(lines)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - MAX_LISTED
-    return ", ".join(names[:MAX_LISTED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    main(["catalog", *sys.argv[1:]])

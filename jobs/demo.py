@@ -4,13 +4,11 @@ It writes an ordinary job file and manifest into the output folder and runs them
 what to try next is to edit those two and run the command that it names.
 """
 
-import sys
 from pathlib import Path
 
 from emoji_world import example_manifest
 from jobs.compose import compose
-from jobs.exit_code import ALL_MADE, EXPECTED_ERRORS, code_of_error
-from jobs.job_file import load_job
+from jobs.exit_code import ALL_MADE, command
 from jobs.method_table import TABLE_COLUMNS, method_table
 from pipelines.output_table import read_rows
 from pipelines.publish import SHEET_NAME
@@ -34,16 +32,12 @@ resources: {rows_per_unit: 8}
 """
 
 
+@command()
 def demo(out: Path) -> int:
     """Run the demo in the folder ``out``; return the exit code of ``compose``."""
     job_path = out / JOB_NAME
-    try:
-        if not job_path.exists():
-            _lay_out(out)
-        load_job(job_path)
-    except EXPECTED_ERRORS as error:
-        print(f"the demo cannot begin: {error}", file=sys.stderr)
-        return code_of_error(error)
+    if not job_path.exists():
+        _lay_out(out)
     code = compose(job_path)
     if code == ALL_MADE:
         print(_what_next(out))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from clora_core.errors import CloraError
 from emoji_world import base_model_dir, presence_file
 from emoji_world.bestiary import INSTANCES
 from jobs.job_roots import service_roots
@@ -35,7 +36,7 @@ JUDGED_AT_ONCE = 256
 FOUND = 0.5
 
 
-class NoOutputError(Exception):
+class NoOutputError(CloraError):
     """Nothing was made there, or a model is none; the message names the place and the way out."""
 
 

@@ -7,26 +7,21 @@ Ray's own client says 1 for anything that went wrong. The details of a job have 
 process itself, so a submission can say what ``compose`` would have said on the same machine.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import ParamSpec
 
-from manifests.locations import StoreAwayError
-from manifests.problems import InputError
-from pipelines.cluster_session import ClusterError
-from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.ledger import LedgerError
-from pipelines.metrics_server import MetricsAddressError, MetricsPortError
-from pipelines.output_files import DamagedFileError
-from pipelines.shares import SharesError
-from pipelines.storage import PlaceError, StorageError
+from clora_core.errors import CloraError
+from jobs.notes import note
 
 __all__ = [
     "ALL_MADE",
     "BAD_INPUT",
-    "EXPECTED_ERRORS",
     "INTERRUPTED",
     "SOME_FAILED",
     "JobEnd",
-    "code_of_error",
+    "command",
     "exit_code_of",
 ]
 
@@ -39,31 +34,31 @@ BAD_INPUT = 2
 
 INTERRUPTED = 130
 
-_REFUSED = (
-    InputError,
-    PlaceError,
-    SharesError,
-    MetricsAddressError,
-    # Until they are repaired.
-    LedgerError,
-    DamagedFileError,
-)
-
-EXPECTED_ERRORS = (
-    *_REFUSED,
-    StorageError,
-    StoreAwayError,
-    ClusterError,
-    LeaseHeldError,
-    LeaseLostError,
-    MetricsPortError,
-)
-"""Errors whose text is a sentence for the user; all others are faults of the program."""
+Given = ParamSpec("Given")
 
 
-def code_of_error(error: Exception) -> int:
-    """Return the exit code of a command that ended with one of ``EXPECTED_ERRORS``."""
-    return BAD_INPUT if isinstance(error, _REFUSED) else SOME_FAILED
+def command(*, refused: int = BAD_INPUT) -> Callable[[Callable[Given, int]], Callable[Given, int]]:
+    """Decorate a command: an error that is a sentence for the user is printed, and ends it.
+
+    This is the only place where errors become exit codes; all others than ``CloraError`` are faults
+    of the program and pass.
+
+    Args:
+        refused: Exit code of what is refused again, for commands that end with 0 or 1.
+    """
+
+    def decorated(work: Callable[Given, int]) -> Callable[Given, int]:
+        @wraps(work)
+        def run(*arguments: Given.args, **options: Given.kwargs) -> int:
+            try:
+                return work(*arguments, **options)
+            except CloraError as error:
+                note("\n".join([str(error), *getattr(error, "__notes__", [])]))
+                return min(error.exit_code, refused)
+
+        return run
+
+    return decorated
 
 
 _NEVER_STARTED = (

@@ -1,7 +1,7 @@
 """``clora export``: an output in the form that another tool reads."""
 
 from jobs.evaluated import open_output
-from jobs.looking import look
+from jobs.looking import looking
 from manifests.locations import absolute
 from pipelines.damages import Damages
 from pipelines.storage import open_storage
@@ -10,17 +10,10 @@ from pipelines.webdataset import write_webdataset
 __all__ = ["export"]
 
 
-def export(output: str, *, webdataset: str) -> int:
-    """Write the images of ``output`` as WebDataset shards into the folder ``webdataset``.
-
-    Returns:
-        The exit code, see ``looking``.
-    """
-
-    def at(damages: Damages) -> str:
-        storage, _ = open_output(output, damages)
-        target = open_storage(absolute(webdataset, beside="."))
-        num_images, num_shards = write_webdataset(storage, target, damages=damages)
-        return f"{num_images:,} images in {num_shards:,} shard(s) in {target.uri}"
-
-    return look(at)
+@looking
+def export(damages: Damages, output: str, *, webdataset: str) -> str:
+    """Write the images of ``output`` as WebDataset shards into the folder ``webdataset``."""
+    storage, _ = open_output(output, damages)
+    target = open_storage(absolute(webdataset, beside="."))
+    num_images, num_shards = write_webdataset(storage, target, damages=damages)
+    return f"{num_images:,} images in {num_shards:,} shard(s) in {target.uri}"

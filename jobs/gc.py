@@ -1,10 +1,11 @@
 """``clora gc``: what killed runs left in an output, shown or removed."""
 
-import sys
 from collections.abc import Sequence
 
-from jobs.exit_code import EXPECTED_ERRORS
+from jobs.exit_code import ALL_MADE, SOME_FAILED, command
+from jobs.notes import note
 from manifests.locations import absolute
+from manifests.wording import first_lines
 from pipelines.garbage import Garbage, find_garbage, remove_garbage
 from pipelines.heartbeat import LeaseTimes
 from pipelines.lease_record import latest_lease
@@ -13,11 +14,10 @@ from pipelines.storage import open_storage
 
 __all__ = ["gc"]
 
-DONE = 0
-REFUSED = 1
 MAX_LISTED = 10
 
 
+@command(refused=SOME_FAILED)
 def gc(output: str, *, delete: bool = False, times: LeaseTimes | None = None) -> int:
     """Print what nothing in ``output`` refers to, and remove it if asked to.
 
@@ -29,25 +29,17 @@ def gc(output: str, *, delete: bool = False, times: LeaseTimes | None = None) ->
     Returns:
         0, or 1 if the output cannot be read or is being written.
     """
-    try:
-        storage = open_storage(absolute(output, beside="."))
-        if delete:
-            garbage = remove_garbage(
-                storage,
-                times=times or LeaseTimes(),
-                note=lambda text: print(text, file=sys.stderr),
-            )
-        else:
-            garbage = find_garbage(storage)
-            lease = latest_lease(storage)
-            runs = [lease] if lease is not None and lease.state == "live" else []
-            for run in (*runs, *live_makers(storage)):
-                print(f"{run.described()} may be about to use some of these", file=sys.stderr)
-    except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
-        return REFUSED
+    storage = open_storage(absolute(output, beside="."))
+    if delete:
+        garbage = remove_garbage(storage, times=times or LeaseTimes(), note=note)
+    else:
+        garbage = find_garbage(storage)
+        lease = latest_lease(storage)
+        runs = [lease] if lease is not None and lease.state == "live" else []
+        for run in (*runs, *live_makers(storage)):
+            note(f"{run.described()} may be about to use some of these")
     print(_described(garbage, delete=delete))
-    return DONE
+    return ALL_MADE
 
 
 def _described(garbage: Garbage, *, delete: bool) -> str:
@@ -64,6 +56,4 @@ def _described(garbage: Garbage, *, delete: bool) -> str:
 def _listed(title: str, names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    more = len(names) - MAX_LISTED
-    shown = [f"  {name}" for name in names[:MAX_LISTED]]
-    return [f"{len(names):,} {title}", *shown, *([f"  ... and {more:,} more"] if more > 0 else [])]
+    return [f"{len(names):,} {title}", *(f"  {line}" for line in first_lines(names, MAX_LISTED))]

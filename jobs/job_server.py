@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 
 import yaml
 
+from clora_core.errors import CloraError
 from jobs.exit_code import JobEnd
 
 __all__ = [
@@ -25,12 +26,16 @@ __all__ = [
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
-class ServerError(Exception):
+class ServerError(CloraError):
     """The job server cannot be reached or refuses; the message says what to do."""
+
+    exit_code = 1
 
 
 class ServerRefusesError(ServerError):
     """It would refuse the same again: another kind of server, an old one, no token."""
+
+    exit_code = 2
 
 
 class JobServer(Protocol):

@@ -1,7 +1,7 @@
 """Progress as JSON lines, for whatever collects logs: one object a line, the run's id in each.
 
-``event`` is ``begin``, ``unit`` or ``note``. No line has a prompt, a row's id or a LoRA's name but
-for notes, which are the sentences that people get.
+``event`` is ``begin``, ``unit``, ``note`` or ``error``. No line has a prompt, a row's id or a
+LoRA's name but for notes and errors, which are the sentences that people get.
 """
 
 import json
@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
 
+from clora_core.errors import CloraError
 from pipelines.receipts import Receipt
 
 __all__ = ["JsonProgress"]
@@ -48,7 +49,9 @@ class JsonProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End; there is nothing to tidy."""
+        """Write what ended the run, if that is no fault of the program."""
+        if isinstance(error, CloraError):
+            self._write("error", error=error.kind, exit_code=error.exit_code, text=str(error))
 
     def begin(self, phase: str, num_rows: int) -> None:
         """Write that a phase begins."""

@@ -5,18 +5,17 @@ standard output is a catalog of what can be used, ready to be saved.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from jobs.exit_code import ALL_MADE, BAD_INPUT
+from jobs.notes import note
 from manifests.catalog_entry import catalog_entry, catalog_name
 from manifests.lora_file import LoraFileProblem
 from manifests.lora_report import LoraReport, lora_report
 from manifests.text_rules import printable
 
 __all__ = ["described", "inspect"]
-
-BAD_INPUT = 2
 
 
 def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
@@ -34,7 +33,7 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
         try:
             report = lora_report(path)
         except LoraFileProblem as problem:
-            print(printable(str(problem)), file=sys.stderr)
+            note(str(problem))
             has_problem = True
             continue
         if as_catalog:
@@ -44,7 +43,7 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
             print(catalog_entry(report, name=names[-1]), end="")
         else:
             print(described(report, same_as=seen.setdefault(report.fingerprint, path)))
-    return BAD_INPUT if has_problem else 0
+    return BAD_INPUT if has_problem else ALL_MADE
 
 
 def described(report: LoraReport, *, same_as: Path) -> str:

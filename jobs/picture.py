@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from clora_core.errors import CloraError
 from jobs.png_outline import MAX_TEXT_BYTES, png_problem
 from manifests.json_text import load_json
 from manifests.regular_file import irregularity
@@ -26,7 +27,7 @@ MAX_DEPTH = 32
 """Of a recipe's lists and mappings; ours have 3."""
 
 
-class PictureError(Exception):
+class PictureError(CloraError):
     """A file is no picture of ours; the message names it and the way out."""
 
 

@@ -1,13 +1,12 @@
 """``clora plan``: what a run would make and cost. Leaves nothing, starts nothing."""
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from jobs.base_models import JobModel
 from jobs.estimate import COST_COLUMNS, Estimate, estimate
-from jobs.exit_code import EXPECTED_ERRORS, code_of_error
+from jobs.exit_code import ALL_MADE, command
 from jobs.inputs import Scoring, prepare
 from jobs.job_file import load_job
 from jobs.output_places import output_problems
@@ -22,25 +21,22 @@ from pipelines.run_plan import plan_references, plan_rows
 __all__ = ["plan"]
 
 
+@command()
 def plan(path: str | Path) -> int:
     """Print the plan of the job at ``path``; return the exit code.
 
     0, 1 if the output cannot be used now, 2 if the input is bad or the output never can be.
     """
-    try:
-        job = load_job(path)
-        prepared = prepare(job, place=str(path))
-        request = run_request(job, prepared)
-        problems = output_problems(job, place=str(path))
-        if problems:
-            raise InputError(problems)
-        rows = plan_rows(request, read_ledger(request.storage))
-        references = plan_references(request, rows)
-        made = read_rows(request.storage, COST_COLUMNS)
-        made_references = read_rows(request.references_storage, COST_COLUMNS)
-    except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
-        return code_of_error(error)
+    job = load_job(path)
+    prepared = prepare(job, place=str(path))
+    request = run_request(job, prepared)
+    problems = output_problems(job, place=str(path))
+    if problems:
+        raise InputError(problems)
+    rows = plan_rows(request, read_ledger(request.storage))
+    references = plan_references(request, rows)
+    made = read_rows(request.storage, COST_COLUMNS)
+    made_references = read_rows(request.references_storage, COST_COLUMNS)
     cost = estimate(rows.batches(), made)
     print(_described(rows, references, prepared.scoring, job.resources.rows_per_unit))
     if len(prepared.models_by_digest) > 1:
@@ -51,7 +47,7 @@ def plan(path: str | Path) -> int:
         print(_costs("  for references", cost, job.resources.actors))
     for problem in prepared.problems:
         print(f"will fail         {problem}")
-    return 0
+    return ALL_MADE
 
 
 def _described(rows: Plan, references: Plan | None, scoring: Scoring, rows_per_unit: int) -> str:

@@ -32,13 +32,13 @@ class Preflight:
     """What was found.
 
     Attributes:
-        module: What the cluster runs: ``jobs.compose``, or ``jobs.catalog`` for a catalog's spec.
+        command: What the cluster runs: ``compose``, or ``catalog`` for a catalog's spec.
         content: What the work is, for its name.
         refusals: Why it must not be sent; empty if it may.
         notes: What whoever sends it should know.
     """
 
-    module: str
+    command: str
     content: Mapping[str, object]
     refusals: tuple[str, ...]
     notes: tuple[str, ...]
@@ -63,7 +63,7 @@ def check_before_sending(path: Path, working_dir: Path) -> Preflight:
     if prepared is not None:
         notes += [f"{problem}; its rows will fail" for problem in prepared.problems]
     return Preflight(
-        module="jobs.compose" if spec.axes is None else "jobs.catalog",
+        command="compose" if spec.axes is None else "catalog",
         content={
             "job": job.model_dump(mode="json"),
             "catalog": None if spec.axes is None else spec.settings.model_dump(mode="json"),

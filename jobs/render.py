@@ -5,7 +5,6 @@ or that of the latest run in whose output the picture lies. What is made is comp
 picture, so this is also how to ask whether another machine or version still makes the same.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,27 +14,25 @@ import numpy as np
 from clora_core.config import ENGINE_VERSION
 from clora_core.methods import METHODS
 from clora_core.rows import AttentionRecord, RowFailure
-from jobs.exit_code import BAD_INPUT, code_of_error
+from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.job_file import JobFile, load_job, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
+from jobs.notes import note
 from jobs.picture import Picture, PictureError, read_picture, with_texts
 from jobs.recipe import Recipe, unknown_fields
 from jobs.recipe_files import base_of, recipe_of, row_of
 from manifests.base_model import BaseModelFacts
-from manifests.locations import LocationError, StoreAwayError
-from manifests.problems import InputError
-from manifests.text_rules import printable
+from manifests.wording import listed
 from pipelines.damages import Damages
 from pipelines.report.attention import attention_sheet, maps_name
 from pipelines.run_record import read_run_records
-from pipelines.storage import StorageError, open_storage
+from pipelines.storage import open_storage
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
 
 __all__ = ["Likeness", "likeness", "render"]
 
-SAME, DIFFERENT = 0, 1
 MAX_MEAN_DIFFERENCE = 1.0
 """Levels of 255: a batch of another size rounds differently, and that is all that may differ."""
 
@@ -61,6 +58,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> Likeness:
     return Likeness(mean=float(apart.mean()), largest=int(apart.max()))
 
 
+@command()
 def render(
     path: Path, *, job_path: Path | None = None, out: Path | None = None, maps: bool = False
 ) -> int:
@@ -75,46 +73,35 @@ def render(
     Returns:
         The exit code: 0 the same picture, 1 another one or none, 2 it cannot be made here.
     """
-    try:
-        picture = read_picture(path)
-        recipe = recipe_of(picture, path)
-        if maps:
-            _check_maps(recipe, path)
-        job = _job_of(path) if job_path is None else load_job(job_path)
-        allowed = service_roots()
-        used = {name: where for name, where in job_places(job).items() if _is_used(name)}
-        refuse_outside(used, allowed, place=str(job_path or path))
-        base = base_of(recipe, job, path)
-        row = row_of(recipe, job, base, allowed, path)
-    except (PictureError, LocationError) as error:
-        print(printable(str(error)), file=sys.stderr)
-        return BAD_INPUT
-    except (InputError, StoreAwayError) as error:
-        print(error, file=sys.stderr)
-        return code_of_error(error)
+    picture = read_picture(path)
+    recipe = recipe_of(picture, path)
+    if maps:
+        _check_maps(recipe, path)
+    job = _job_of(path) if job_path is None else load_job(job_path)
+    allowed = service_roots()
+    used = {name: where for name, where in job_places(job).items() if _is_used(name)}
+    refuse_outside(used, allowed, place=str(job_path or path))
+    base = base_of(recipe, job, path)
+    row = row_of(recipe, job, base, allowed, path)
     for text in _doubts(picture, recipe):
-        print(printable(text), file=sys.stderr)
+        note(text)
     (made,) = _composer(job, base).compose([row], keep_maps=maps)
     if isinstance(made, RowFailure):
-        print(printable(f"not made: {made.error}: {made.message}"), file=sys.stderr)
-        return DIFFERENT
+        note(f"not made: {made.error}: {made.message}")
+        return SOME_FAILED
     target = out or Path(f"again-{recipe.key[:12]}.png")
     said = {**picture.recipe, "batch_size": 1, "batch_slot": 0}
-    try:
-        folder = open_storage(str(target.absolute().parent))
-        folder.put(target.name, with_texts(made.image, picture.parameters, said))
-        if maps and made.attention is not None:
-            _write_maps(path, recipe, made.image, made.attention)
-    except StorageError as error:
-        print(error, file=sys.stderr)
-        return code_of_error(error)
+    folder = open_storage(str(target.absolute().parent))
+    folder.put(target.name, with_texts(made.image, picture.parameters, said))
+    if maps and made.attention is not None:
+        _write_maps(path, recipe, made.image, made.attention)
     found = likeness(made.image, picture.pixels)
     verdict = "the same picture" if found.is_same else "another picture"
     print(
         f"{target}: {verdict}; it differs by {found.mean:.3f} of 255 levels on average, "
         f"{found.largest} at most"
     )
-    return SAME if found.is_same else DIFFERENT
+    return ALL_MADE if found.is_same else SOME_FAILED
 
 
 def _doubts(picture: Picture, recipe: Recipe) -> list[str]:
@@ -125,9 +112,8 @@ def _doubts(picture: Picture, recipe: Recipe) -> list[str]:
         doubts.append(f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture")
     unknown = unknown_fields(picture.recipe)
     if unknown:
-        names = ", ".join(repr(name[:80]) for name in unknown[:5])
-        more = f" and {len(unknown) - 5:,} more" if len(unknown) > 5 else ""
-        doubts.append(f"its recipe has fields that this version does not use: {names}{more}")
+        names = listed([repr(name[:80]) for name in unknown], 5)
+        doubts.append(f"its recipe has fields that this version does not use: {names}")
     return doubts
 
 
@@ -145,7 +131,7 @@ def _job_of(path: Path) -> JobFile:
             f"{path} lies in no output, so nothing says where base model and LoRAs are; name a job "
             "with --job"
         )
-    damages = Damages(note=lambda text: print(text, file=sys.stderr))
+    damages = Damages(note=note)
     records = read_run_records(open_storage(str(folder)), skip=damages.skip)
     if not records:
         raise PictureError(

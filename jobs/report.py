@@ -4,13 +4,12 @@ A static folder ``report/`` in the output: open ``index.html`` from disk, or fro
 output is copied to.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from jobs.evaluated import evaluated, open_output
-from jobs.looking import look
+from jobs.looking import looking
 from pipelines.damages import Damages
 from pipelines.report.write import write_report
 
@@ -19,23 +18,20 @@ __all__ = ["report"]
 _SHORT = 12
 
 
-def report(output: str, *, clip_model: str | None = None) -> int:
-    """Write the report of ``output``; return the exit code, see ``looking``.
+@looking
+def report(damages: Damages, output: str, *, clip_model: str | None = None) -> str:
+    """Write the report of ``output``.
 
     ``clip_model`` is a folder with a CLIP model, for scores of images against prompts.
     """
-
-    def at(damages: Damages) -> str:
-        storage, record = open_output(output, damages)
-        evaluation = evaluated(storage, record, damages, clip_model=clip_model)
-        title = PurePosixPath(storage.uri).name
-        page = write_report(storage, evaluation, title=title, facts=_facts(record), damages=damages)
-        return (
-            f"{len(evaluation.results):,} images, {len(evaluation.failures):,} failed rows; "
-            f"look at {storage.uri}/{page}"
-        )
-
-    return look(at)
+    storage, record = open_output(output, damages)
+    evaluation = evaluated(storage, record, damages, clip_model=clip_model)
+    title = PurePosixPath(storage.uri).name
+    page = write_report(storage, evaluation, title=title, facts=_facts(record), damages=damages)
+    return (
+        f"{len(evaluation.results):,} images, {len(evaluation.failures):,} failed rows; "
+        f"look at {storage.uri}/{page}"
+    )
 
 
 def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -57,9 +53,3 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _model(place: str, digest: str | None) -> str:
     return f"{PurePosixPath(place).name}, digest {str(digest)[:_SHORT]}"
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    main(["report", *sys.argv[1:]])

@@ -1,17 +1,20 @@
 """``clora show``: what a picture says of itself."""
 
 import json
-import sys
 from pathlib import Path
 
-from jobs.picture import PictureError, read_picture
+from jobs.exit_code import ALL_MADE, BAD_INPUT, command
+from jobs.notes import note
+from jobs.picture import read_picture
 from jobs.recipe import checked_recipe
 from manifests.problems import MAX_SHOWN, Problem
 from manifests.text_rules import printable
+from manifests.wording import first_lines
 
 __all__ = ["show"]
 
 
+@command()
 def show(path: Path) -> int:
     """Print a picture's infotext and recipe.
 
@@ -19,19 +22,13 @@ def show(path: Path) -> int:
         The exit code: 0, or 2 if it has none, or one that does not hold; then what is wrong with it
         is on standard error.
     """
-    try:
-        picture = read_picture(path)
-    except PictureError as error:
-        print(printable(str(error)), file=sys.stderr)
-        return 2
+    picture = read_picture(path)
     recipe = json.dumps(picture.recipe, indent=2, ensure_ascii=False)
     for line in (*picture.parameters.splitlines(), "", *recipe.split("\n")):
         print(printable(line))
     height_px, width_px = picture.pixels.shape[:2]
     _, findings = checked_recipe(picture.recipe, width_px=width_px, height_px=height_px)
-    for field, text in findings[:MAX_SHOWN]:
-        problem = Problem(place=str(path), field=field, problem=text)
-        print(f"{printable(str(path))}: {problem}", file=sys.stderr)
-    if len(findings) > MAX_SHOWN:
-        print(f"... and {len(findings) - MAX_SHOWN:,} more", file=sys.stderr)
-    return 2 if findings else 0
+    problems = [Problem(place=str(path), field=name, problem=text) for name, text in findings]
+    for line in first_lines([f"{path}: {problem}" for problem in problems], MAX_SHOWN):
+        note(line)
+    return BAD_INPUT if findings else ALL_MADE

@@ -5,13 +5,13 @@ run left. It speaks of the rows that the latest run was asked for; images and fa
 manifests are counted apart.
 """
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.exit_code import EXPECTED_ERRORS
+from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.method_table import TABLE_COLUMNS, method_table
+from jobs.notes import note
 from manifests.locations import absolute
 from pipelines.accounting import Account, take_account
 from pipelines.asked_rows import asked_keys
@@ -25,9 +25,6 @@ from pipelines.run_record import read_run_records
 from pipelines.storage import Storage, open_storage
 
 __all__ = ["status"]
-
-ALL_MADE = 0
-SOME_MISSING = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +40,22 @@ class _Asked:
     account: Account
 
 
+@command(refused=SOME_FAILED)
 def status(output: str) -> int:
     """Print the state of ``output``; return 0 if the latest run's rows are all made, else 1."""
-    damages = Damages(note=lambda text: print(text, file=sys.stderr))
-    try:
-        storage = open_storage(absolute(output, beside="."))
-        ledger = survey(storage)
-        for damage in ledger.damaged:
-            damages.skip(damage)
-        records = read_run_records(storage, skip=damages.skip)
-        if not records and not ledger.made and not damages.left_out:
-            print(f"{output}: no run has written here", file=sys.stderr)
-            return SOME_MISSING
-        record = records[-1] if records else None
-        asked = None if record is None else _asked(storage, record, ledger, damages)
-        unsound = damaged_images(storage, ledger)
-        rows = read_rows(storage, TABLE_COLUMNS, skip=damages.skip)
-    except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
-        return SOME_MISSING
+    damages = Damages(note=note)
+    storage = open_storage(absolute(output, beside="."))
+    ledger = survey(storage)
+    for damage in ledger.damaged:
+        damages.skip(damage)
+    records = read_run_records(storage, skip=damages.skip)
+    if not records and not ledger.made and not damages.left_out:
+        note(f"{output}: no run has written here")
+        return SOME_FAILED
+    record = records[-1] if records else None
+    asked = None if record is None else _asked(storage, record, ledger, damages)
+    unsound = damaged_images(storage, ledger)
+    rows = read_rows(storage, TABLE_COLUMNS, skip=damages.skip)
     print("\n".join([*_progress(asked, ledger), *_images(unsound), *_run(record)]))
     table = method_table(rows)
     if table:
@@ -72,7 +66,7 @@ def status(output: str) -> int:
     if errors:
         print("\n".join(["", "why rows failed:", *commonest_reasons(errors)]))
     is_whole = not damages.left_out and not unsound
-    return ALL_MADE if is_whole and _is_complete(asked, record, ledger) else SOME_MISSING
+    return ALL_MADE if is_whole and _is_complete(asked, record, ledger) else SOME_FAILED
 
 
 def _asked(

@@ -6,18 +6,16 @@ and not of the job: it was sent away to go on alone, and the same command takes 
 """
 
 import platform
-import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, SOME_FAILED, exit_code_of
+from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, command, exit_code_of
 from jobs.job_server import JobServer, ServerError, ServerRefusesError, open_job_server
+from jobs.notes import note
 from jobs.preflight import check_before_sending
 from jobs.submission import Submission, attempt_name, content_name, entrypoint, last_attempt
-from manifests.locations import StoreAwayError
-from manifests.problems import InputError
 
 __all__ = ["submit"]
 
@@ -32,6 +30,7 @@ _DISTRIBUTION = "clora-batch"
 _TAIL_CHARACTERS = 4096
 
 
+@command()
 def submit(
     path: Path,
     *,
@@ -58,29 +57,20 @@ def submit(
     """
     options = [] if metrics_port is None else ["--metrics-port", metrics_port]
     options += [] if log_format == "text" else ["--log", log_format]
-    try:
-        found = check_before_sending(path, working_dir)
-        for note in found.notes:
-            print(note, file=sys.stderr)
-        if found.refusals:
-            print("\n".join(found.refusals), file=sys.stderr)
-            return BAD_INPUT
-        server = connect(address)
-        _compare_versions(server, working_dir)
-        submission = Submission(
-            name=submission_id or content_name(path, found.content),
-            entrypoint=entrypoint(found.module, path, working_dir, options),
-            working_dir=working_dir.absolute(),
-            metadata={"job": str(path), _DISTRIBUTION: version(_DISTRIBUTION)},
-        )
-        running = _start(server, submission)
-    except (InputError, ServerRefusesError) as error:
-        print(error, file=sys.stderr)
+    found = check_before_sending(path, working_dir)
+    for text in (*found.notes, *found.refusals):
+        note(text)
+    if found.refusals:
         return BAD_INPUT
-    except (ServerError, StoreAwayError) as error:
-        print(error, file=sys.stderr)
-        return SOME_FAILED
-    return _follow(server, running)
+    server = connect(address)
+    _compare_versions(server, working_dir)
+    submission = Submission(
+        name=submission_id or content_name(path, found.content),
+        entrypoint=entrypoint(found.command, path, working_dir, options),
+        working_dir=working_dir.absolute(),
+        metadata={"job": str(path), _DISTRIBUTION: version(_DISTRIBUTION)},
+    )
+    return _follow(server, _start(server, submission))
 
 
 def _start(server: JobServer, submission: Submission) -> str:
@@ -90,7 +80,7 @@ def _start(server: JobServer, submission: Submission) -> str:
     submission_id = attempt_name(submission.name, number)
     if last is not None and not last.is_over:
         state = "is done already" if last.is_done else "runs already"
-        print(f"{submission_id} {state}; nothing was submitted", file=sys.stderr)
+        note(f"{submission_id} {state}; nothing was submitted")
         return submission_id
     deadline = time.monotonic() + READY_TIMEOUT_S
     while True:
@@ -109,7 +99,7 @@ def _start(server: JobServer, submission: Submission) -> str:
             time.sleep(RETRY_EVERY_S)
             continue
         told = "submitted" if is_new else "was submitted by another at this moment"
-        print(f"{submission_id} {told}, at {server.address}", file=sys.stderr)
+        note(f"{submission_id} {told}, at {server.address}")
         return submission_id
 
 
@@ -132,22 +122,20 @@ def _follow(server: JobServer, submission_id: str) -> int:
                 break
             time.sleep(RETRY_EVERY_S)
     except KeyboardInterrupt:
-        print(
+        note(
             f"\nlet go of {submission_id}, which goes on; the same command shows it again, "
-            f"`ray job stop {submission_id}` stops it",
-            file=sys.stderr,
+            f"`ray job stop {submission_id}` stops it"
         )
         return INTERRUPTED
     except ServerError as error:
-        print(
-            f"lost {submission_id}: {error}; the same command looks for it again", file=sys.stderr
-        )
-        return SOME_FAILED
+        raise ServerError(
+            f"lost {submission_id}: {error}; the same command looks for it again"
+        ) from error
     code, sentence = exit_code_of(end, told_account=" made, " in tail)
     if sentence is not None:
-        print(f"{submission_id}: {sentence}", file=sys.stderr)
+        note(f"{submission_id}: {sentence}")
     elif code == ALL_MADE and not tail:
-        print(f"{submission_id}: all made", file=sys.stderr)
+        note(f"{submission_id}: all made")
     return code
 
 
@@ -169,8 +157,7 @@ def _compare_versions(server: JobServer, working_dir: Path) -> None:
     own = version(_DISTRIBUTION)
     is_sent = (working_dir / "pipelines" / "run.py").is_file()
     code = f"{own}, sent along" if is_sent else f"{own} here, what is installed there is unknown"
-    print(
+    note(
         f"Ray {ray.__version__} here, {theirs} there; Python {platform.python_version()} here, "
-        f"{their_python} there; {_DISTRIBUTION} {code}",
-        file=sys.stderr,
+        f"{their_python} there; {_DISTRIBUTION} {code}"
     )

@@ -6,7 +6,6 @@ sweep itself, its catalog and its settings; ``clora validate`` looks at the file
 """
 
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 from clora_core.methods import METHODS
 from emoji_world import lora_catalog
 from jobs.composable import composition_findings
-from jobs.exit_code import EXPECTED_ERRORS, code_of_error
+from jobs.exit_code import ALL_MADE, command
 from jobs.job_file import JobFile, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
@@ -55,23 +54,20 @@ COLUMNS = pa.schema(
 """Columns of the manifest; the last two are carried through to the output."""
 
 
+@command()
 def sweep(path: str | Path) -> int:
     """Write manifest and job of the sweep at ``path``; return the exit code.
 
     0, 1 if the output cannot be written now, 2 if the sweep is bad or its output never can be.
     """
-    try:
-        spec, place = load_sweep(path)
-        job, expansion = _checked(spec, place)
-        storage = open_storage(job.output, retry_s=job.resources.store_retry_s)
-        _check_free(storage)
-        storage.put(MANIFEST_NAME, _manifest(expansion))
-        storage.put(JOB_NAME, _job_text(job, place))
-    except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
-        return code_of_error(error)
+    spec, place = load_sweep(path)
+    job, expansion = _checked(spec, place)
+    storage = open_storage(job.output, retry_s=job.resources.store_retry_s)
+    _check_free(storage)
+    storage.put(MANIFEST_NAME, _manifest(expansion))
+    storage.put(JOB_NAME, _job_text(job, place))
     print(_summary(spec, expansion, f"{job.output}/{JOB_NAME}"))
-    return 0
+    return ALL_MADE
 
 
 def _check_free(storage: Storage) -> None:
@@ -177,9 +173,3 @@ def _summary(spec: SweepSpec, expansion: Expansion, job: str) -> str:
             f"  next: clora plan {job}, then clora compose {job}",
         )
     )
-
-
-if __name__ == "__main__":
-    from jobs.cli import main
-
-    main(["sweep", *sys.argv[1:]])

@@ -1,7 +1,7 @@
 """``clora table``: methods compared, with intervals, as Markdown, CSV and JSON in the output."""
 
 from jobs.evaluated import evaluated, open_output
-from jobs.looking import look
+from jobs.looking import looking
 from pipelines.damages import Damages
 from pipelines.evaluation.tables import markdown, table_files
 
@@ -10,21 +10,18 @@ __all__ = ["TABLES_FOLDER", "table"]
 TABLES_FOLDER = "tables"
 
 
-def table(output: str, *, clip_model: str | None = None) -> int:
-    """Write and print the tables of ``output``; return the exit code, see ``looking``.
+@looking
+def table(damages: Damages, output: str, *, clip_model: str | None = None) -> str:
+    """Write and print the tables of ``output``.
 
     ``clip_model`` is a folder with a CLIP model, for scores of images against prompts.
     """
-
-    def at(damages: Damages) -> str:
-        storage, record = open_output(output, damages)
-        evaluation = evaluated(storage, record, damages, clip_model=clip_model)
-        files = table_files(evaluation)
-        storage.put_all({f"{TABLES_FOLDER}/{name}": content for name, content in files.items()})
-        return (
-            f"{markdown(evaluation)}\nwritten to {storage.uri}/{TABLES_FOLDER}; scores.csv has the "
-            "row key of every image (CSV is for spreadsheets: ' stands before what one would "
-            "compute; exact texts are in rows/*.parquet)"
-        )
-
-    return look(at)
+    storage, record = open_output(output, damages)
+    evaluation = evaluated(storage, record, damages, clip_model=clip_model)
+    files = table_files(evaluation)
+    storage.put_all({f"{TABLES_FOLDER}/{name}": content for name, content in files.items()})
+    return (
+        f"{markdown(evaluation)}\nwritten to {storage.uri}/{TABLES_FOLDER}; scores.csv has the "
+        "row key of every image (CSV is for spreadsheets: ' stands before what one would "
+        "compute; exact texts are in rows/*.parquet)"
+    )

@@ -5,16 +5,16 @@ a LoRA file that cannot be used counts: whoever asks beforehand wants to know. L
 nor Ray, so that it runs on any machine in a moment.
 """
 
-import sys
 from collections import Counter
 from pathlib import Path
 
-from jobs.exit_code import BAD_INPUT, SOME_FAILED
+from jobs.exit_code import ALL_MADE, BAD_INPUT, command
 from jobs.inputs import PreparedJob, prepare
 from jobs.job_file import load_job
+from jobs.notes import note
 from jobs.output_places import output_problems
-from manifests.locations import StoreAwayError
 from manifests.problems import InputError, Problem, render
+from manifests.wording import listed
 from pipelines.storage import StorageError
 
 __all__ = ["summary", "validate"]
@@ -22,6 +22,7 @@ __all__ = ["summary", "validate"]
 MAX_LISTED = 8
 
 
+@command()
 def validate(path: str | Path) -> int:
     """Check the job at ``path`` and everything it names; return the exit code.
 
@@ -29,32 +30,29 @@ def validate(path: str | Path) -> int:
     """
     problems: list[Problem] = []
     prepared = None
+    job = load_job(path)
     try:
-        job = load_job(path)
-        try:
-            prepared = prepare(job, place=str(path))
-        except InputError as error:
-            problems += error.problems
-        problems += output_problems(job, place=str(path))
+        prepared = prepare(job, place=str(path))
     except InputError as error:
         problems += error.problems
-    except (StorageError, StoreAwayError) as error:
-        if problems:
-            _complain(tuple(problems))
-        print(error, file=sys.stderr)
-        return BAD_INPUT if problems else SOME_FAILED
-    if problems or prepared is None:
-        _complain(tuple(problems))
+    try:
+        problems += output_problems(job, place=str(path))
+    except StorageError as error:
+        if not problems:
+            raise
+        note(f"{render(problems)}\n{error}")
         return BAD_INPUT
+    if problems or prepared is None:
+        raise InputError(problems)
     if prepared.problems:
-        _complain(prepared.problems)
         broken = sum(row.problem is not None for row in prepared.rows)
-        print(f"{broken:,} of {len(prepared.rows):,} row(s) name such a file", file=sys.stderr)
+        note(render(prepared.problems))
+        note(f"{broken:,} of {len(prepared.rows):,} row(s) name such a file")
         if prepared.unknown_layers:
-            print(_layers_checked(prepared), file=sys.stderr)
+            note(_layers_checked(prepared))
         return BAD_INPUT
     print(summary(prepared))
-    return 0
+    return ALL_MADE
 
 
 def summary(prepared: PreparedJob) -> str:
@@ -87,11 +85,5 @@ def _layers_checked(prepared: PreparedJob) -> str:
     return f"not checked whether every layer has its place: {reasons}"
 
 
-def _complain(problems: tuple[Problem, ...]) -> None:
-    print(render(problems), file=sys.stderr)
-
-
 def _counted(counts: Counter[str]) -> str:
-    listed = [f"{name} ({count:,})" for name, count in counts.most_common(MAX_LISTED)]
-    more = len(counts) - len(listed)
-    return ", ".join(listed) + (f" and {more:,} more" if more > 0 else "")
+    return listed([f"{name} ({count:,})" for name, count in counts.most_common()], MAX_LISTED)

@@ -1,10 +1,11 @@
 """``clora verify``: whether an output keeps its promise, and with ``--repair`` what can be done."""
 
-import sys
 from collections import Counter
 
-from jobs.exit_code import EXPECTED_ERRORS
+from jobs.exit_code import ALL_MADE, SOME_FAILED, command
+from jobs.notes import note
 from manifests.locations import absolute
+from manifests.wording import first_lines
 from pipelines.heartbeat import LeaseTimes
 from pipelines.repair import Repair, repair_output
 from pipelines.storage import Storage, open_storage
@@ -12,11 +13,10 @@ from pipelines.verify import damaged_files, nested_outputs, verify_units
 
 __all__ = ["verify"]
 
-HOLDS = 0
-BROKEN = 1
 MAX_LISTED = 20
 
 
+@command(refused=SOME_FAILED)
 def verify(output: str, *, repair: bool = False, times: LeaseTimes | None = None) -> int:
     """Print what is wrong with ``output`` and its references; return 0 if nothing is, else 1.
 
@@ -25,25 +25,21 @@ def verify(output: str, *, repair: bool = False, times: LeaseTimes | None = None
         repair: Restore what can be restored, set aside what cannot, and verify again.
         times: How long a run that may be dead is watched before a repair; the engine's own if None.
     """
-    try:
-        storage = open_storage(absolute(output, beside="."))
-        if repair:
-            times = times or LeaseTimes()
-            print(_described(repair_output(storage, times=times, note=_note), storage))
-        outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
-        counts = [_verify(each) for each in outputs]
-    except EXPECTED_ERRORS as error:
-        print(error, file=sys.stderr)
-        return BROKEN
+    storage = open_storage(absolute(output, beside="."))
+    if repair:
+        times = times or LeaseTimes()
+        print(_described(repair_output(storage, times=times, note=note), storage))
+    outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
+    counts = [_verify(each) for each in outputs]
     num_units, num_rows, num_problems = (sum(column) for column in zip(*counts, strict=True))
     if not num_units and not num_problems:
-        print(f"{output}: nothing is committed here", file=sys.stderr)
-        return BROKEN
+        note(f"{output}: nothing is committed here")
+        return SOME_FAILED
     print(
         f"{num_rows:,} committed rows in {num_units:,} units, {num_problems:,} problem(s)"
         + ("" if num_problems else ": every row has its image, once, unchanged")
     )
-    return BROKEN if num_problems else HOLDS
+    return SOME_FAILED if num_problems else ALL_MADE
 
 
 def _verify(storage: Storage) -> tuple[int, int, int]:
@@ -53,7 +49,7 @@ def _verify(storage: Storage) -> tuple[int, int, int]:
     def complain(problem: str) -> None:
         counts["problems"] += 1
         if counts["problems"] <= MAX_LISTED:
-            print(problem, file=sys.stderr)
+            note(problem)
 
     for check in verify_units(storage):
         counts["units"] += 1
@@ -64,20 +60,18 @@ def _verify(storage: Storage) -> tuple[int, int, int]:
     for damage in damaged_files(storage):
         complain(str(damage))
     if counts["problems"] > MAX_LISTED:
-        print(f"... and {counts['problems'] - MAX_LISTED:,} more", file=sys.stderr)
+        note(f"... and {counts['problems'] - MAX_LISTED:,} more")
     if counts["unwritten"]:
-        print(
+        note(
             f"{counts['unwritten']:,} image(s) of {storage.uri} are in their units and not yet "
-            "files: the run that made them writes them, or else the next one that uses them",
-            file=sys.stderr,
+            "files: the run that made them writes them, or else the next one that uses them"
         )
     return counts["units"], counts["rows"], counts["problems"]
 
 
 def _described(done: Repair, storage: Storage) -> str:
-    lines = [f"restored    {name}" for name in done.restored[:MAX_LISTED]]
-    if len(done.restored) > MAX_LISTED:
-        lines.append(f"... and {len(done.restored) - MAX_LISTED:,} more files restored")
+    restored = [f"restored    {name}" for name in done.restored]
+    lines = first_lines(restored, MAX_LISTED, more="more files restored")
     # Each of these is named: they are where somebody may want to look.
     for damage, target in done.set_aside:
         lines.append(f"set aside   {damage.place}/{damage.name}: it {damage.reason}")
@@ -85,7 +79,3 @@ def _described(done: Repair, storage: Storage) -> str:
     if done.num_units:
         lines.append(f"the next `clora compose` makes the rows of {done.num_units:,} unit(s) again")
     return "\n".join(lines or [f"{storage.uri}: nothing to repair"])
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from clora_core.errors import CloraError
 from manifests.digests import folder_digest
 from manifests.regular_file import irregularity
 
 __all__ = ["BaseModelFacts", "BaseModelProblem", "inspect_base_model"]
 
 
-class BaseModelProblem(Exception):  # noqa: N818  (a finding about a folder, not a fault of ours)
+class BaseModelProblem(CloraError):  # noqa: N818  (a finding about a folder, not a fault of ours)
     """The folder is no base model; the message is a sentence that names it and the way out."""
 
 

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import ArrowException, NativeFile, fs
 
+from clora_core.errors import CloraError
 from manifests.globs import glob_pattern
 from manifests.patience import RETRY_S, GaveUpError
 from manifests.regular_file import irregularity
@@ -39,15 +40,17 @@ _GS_RETRY = f"retry_limit_seconds={RETRY_S:g}"
 _READABLE = "a local path, s3:// or gs://"
 
 
-class LocationError(Exception):
+class LocationError(CloraError):
     """A place cannot be read; the message is a sentence that names it and the way out."""
 
 
-class StoreAwayError(Exception):
+class StoreAwayError(CloraError):
     """A store does not answer now; the message names what was asked for and for how long.
 
     No LocationError: it is not a mistake in the input, and the same command may do better later.
     """
+
+    exit_code = 1
 
 
 def is_uri(text: str) -> bool:

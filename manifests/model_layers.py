@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from clora_core.errors import CloraError
 from manifests.regular_file import irregularity
 from manifests.safetensors_header import LoraFileProblem, read_header
 
@@ -30,7 +31,7 @@ _WEIGHT_FILES = {
 _PIECE = re.compile(r"-\d+-of-(\d+)\.safetensors\Z")
 
 
-class UnknownLayersError(Exception):
+class UnknownLayersError(CloraError):
     """The folder does not tell its layers; the message names what is missing."""
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeVar
 
+from clora_core.errors import CloraError
+
 __all__ = ["RETRY_S", "GaveUpError", "Patience", "status_may_pass"]
 
 RETRY_S = 60.0
@@ -26,12 +28,14 @@ _NUM_DOUBLINGS = 10
 Result = TypeVar("Result")
 
 
-class GaveUpError(Exception):
+class GaveUpError(CloraError):
     """A request failed for too long; the message says how often and for how long it was tried.
 
     Attributes:
         failure: What the last try raised.
     """
+
+    exit_code = 1
 
     def __init__(self, failure: Exception, tried: str) -> None:
         super().__init__(tried)

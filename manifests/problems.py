@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from clora_core.errors import CloraError
 from manifests.text_rules import printable
 
 __all__ = ["MAX_SHOWN", "InputError", "Problem", "render"]
@@ -50,7 +51,7 @@ class Problem:
         return printable(f"{', '.join(where)}: {self.problem}")
 
 
-class InputError(Exception):
+class InputError(CloraError):
     """The job, its catalog or its manifest has problems; nothing was started.
 
     Attributes:

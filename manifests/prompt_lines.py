@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clora_core.errors import CloraError
+
 __all__ = ["PromptLine", "PromptLineError", "parse_prompt_line", "read_prompt_lines"]
 
 _TAG = re.compile(r"<lora:([^:<>]+)(?::([^<>]*))?>")
@@ -28,7 +30,7 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 }
 
 
-class PromptLineError(ValueError):
+class PromptLineError(CloraError):
     """A line that cannot be read as it is meant; the message says why and the way out."""
 
 

@@ -13,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
+from clora_core.errors import CloraError
 from manifests.file_cache import MAX_FILE_BYTES
 from manifests.file_magic import PICKLE_SUFFIXES, other_format
 from manifests.json_text import load_json
@@ -41,7 +42,7 @@ MAX_TENSOR_NAME_CHARACTERS = 500
 _ENTRY_FIELDS = ("dtype", "shape", "data_offsets")
 
 
-class LoraFileProblem(Exception):  # noqa: N818  (a finding about a file, not a fault of ours)
+class LoraFileProblem(CloraError):  # noqa: N818  (a finding about a file, not a fault of ours)
     """The file cannot be used as a LoRA; the message is a sentence that names it and says why."""
 
 

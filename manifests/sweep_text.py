@@ -9,6 +9,7 @@ manifest is made and never later: a row is one prompt, word for word, or it coul
 import re
 from collections.abc import Mapping, Sequence
 
+from clora_core.errors import CloraError
 from manifests.wording import did_you_mean
 
 __all__ = ["MAX_TEXTS", "TemplateError", "expand_template", "listed_subjects"]
@@ -21,7 +22,7 @@ _WORDS = re.compile(r"__([A-Za-z0-9][A-Za-z0-9_\-]*?)__")
 _ALTERNATIVES = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
 
-class TemplateError(ValueError):
+class TemplateError(CloraError):
     """A template that cannot be written out; the message says why and the way out."""
 
 

@@ -10,11 +10,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from clora_core.errors import CloraError
+
 __all__ = [
     "MAX_FINDINGS",
     "WHOLE",
     "SettingsError",
     "did_you_mean",
+    "first_lines",
+    "listed",
     "nearest",
     "sentences",
     "shown",
@@ -29,7 +33,7 @@ WHOLE = "(all)"
 """The field of a finding about several fields together."""
 
 
-class SettingsError(ValueError):
+class SettingsError(CloraError):
     """Settings that don't hold; ``findings`` are (field, sentence) pairs, one a mistake."""
 
     def __init__(self, findings: Sequence[tuple[str, str]]) -> None:
@@ -46,6 +50,18 @@ def shown(value: object) -> str:
     return f"{text[:half]} ... {text[-half:]}"
 
 
+def first_lines(lines: Sequence[str], most: int, *, more: str = "more") -> list[str]:
+    """Return the first ``most`` lines, and one that counts the rest."""
+    num_more = len(lines) - most
+    return [*lines[:most], *([f"... and {num_more:,} {more}"] if num_more > 0 else [])]
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first ``most`` names in one line, and how many more there are."""
+    num_more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {num_more:,} more" if num_more > 0 else "")
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` looks like, or None."""
     by_lower = {candidate.lower(): candidate for candidate in islice(known, MAX_CANDIDATES)}
@@ -60,8 +76,8 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
         return f"did you mean {near!r}?"
     if not known:
         return "none are known"
-    listed = ", ".join(sorted(known[:MAX_CANDIDATES])[:12])
-    return f"known: {listed}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    first = ", ".join(sorted(known[:MAX_CANDIDATES])[:12])
+    return f"known: {first}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
 
 
 def sentences(

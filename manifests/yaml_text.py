@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from clora_core.errors import CloraError
+
 __all__ = ["YamlError", "load_yaml", "numbered_items"]
 
 
@@ -20,7 +22,7 @@ MAX_WRITTEN_NODES = 2_000_000
 MAX_NUMBER_CHARACTERS = 100
 
 
-class YamlError(Exception):
+class YamlError(CloraError):
     """The text is not the YAML we read; ``line`` is 1-based or None."""
 
     def __init__(self, message: str, line: int | None) -> None:

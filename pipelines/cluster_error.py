@@ -6,6 +6,7 @@ of its own. Which of them it was matters less than what its words and its causes
 
 from collections.abc import Iterator
 
+from clora_core.errors import CloraError
 from manifests.text_rules import one_line
 
 __all__ = ["ClusterError", "first_words", "not_reached"]
@@ -16,8 +17,10 @@ _AUTHENTICATION = "AuthenticationError"
 """Ray's class, which also comes as text only."""
 
 
-class ClusterError(Exception):
+class ClusterError(CloraError):
     """There is no cluster to work on; the message says which, why, and the way out."""
+
+    exit_code = 1
 
 
 def first_words(error: BaseException) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from clora_core.errors import CloraError
+
 if TYPE_CHECKING:
     from pipelines.accounting import Account
 
@@ -20,12 +22,14 @@ __all__ = ["FailureBudget", "TooManyFailuresError", "commonest_reasons"]
 MAX_REASONS = 5
 
 
-class TooManyFailuresError(Exception):
+class TooManyFailuresError(CloraError):
     """A run stopped because too many rows failed.
 
     Attributes:
         account: Where the manifest's rows are; set when the run has come to an end.
     """
+
+    exit_code = 1
 
     account: "Account | None" = None
 

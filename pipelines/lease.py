@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
+from clora_core.errors import CloraError
 from pipelines.heartbeat import Beat, Heartbeat, LeaseTimes, SilenceWatch
 from pipelines.lease_record import (
     LeaseRecord,
@@ -41,12 +42,16 @@ __all__ = [
 ]
 
 
-class LeaseHeldError(Exception):
+class LeaseHeldError(CloraError):
     """Another run works on the output; the message says which, where and since when."""
 
+    exit_code = 1
 
-class LeaseLostError(Exception):
+
+class LeaseLostError(CloraError):
     """A later run has taken the output over; the message says which."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True, kw_only=True)

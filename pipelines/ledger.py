@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from clora_core.errors import CloraError
+from manifests.wording import first_lines
 from pipelines.committed_unit import (
     ERRORS_FOLDER,
     ROWS_FOLDER,
@@ -30,7 +32,7 @@ _NUM_READERS = 16
 _MAX_NAMED = 20
 
 
-class LedgerError(Exception):
+class LedgerError(CloraError):
     """Committed units are damaged; the message names each and the way out."""
 
 
@@ -136,13 +138,11 @@ def _read(storage: Storage, name: str) -> tuple[list[str], UnitFooter] | Damaged
 
 def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:
     """Return every damaged unit, a line each, and the way out."""
-    lines = [f"  {error.name}: {error.reason}" for error in damaged[:_MAX_NAMED]]
-    if len(damaged) > _MAX_NAMED:
-        lines.append(f"  ... and {len(damaged) - _MAX_NAMED:,} more")
+    lines = first_lines([f"{error.name}: {error.reason}" for error in damaged], _MAX_NAMED)
     return "\n".join(
         [
             f"{len(damaged):,} committed unit(s) in {storage.uri} are damaged:",
-            *lines,
+            *(f"  {line}" for line in lines),
             f"`clora verify {storage.uri} --repair` sets them aside, and the same command then "
             "makes their rows again",
         ]

@@ -10,18 +10,24 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, start_http_server
 
+from clora_core.errors import CloraError
+
 __all__ = ["MetricsAddress", "MetricsAddressError", "MetricsPortError", "parse_address", "served"]
 
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
 
 
-class MetricsPortError(Exception):
+class MetricsPortError(CloraError):
     """The port cannot be opened; the message names it and the way out."""
+
+    exit_code = 1
 
 
 class MetricsAddressError(MetricsPortError):
     """What was given is no address."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True, kw_only=True)

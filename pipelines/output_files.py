@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clora_core.errors import CloraError
 from pipelines.storage import Storage
 
 __all__ = [
@@ -54,7 +55,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _GAP_BYTES = len(_MARK) + _DIGEST_BYTES
 
 
-class DamagedFileError(Exception):
+class DamagedFileError(CloraError):
     """A file of an output does not hold what was written to it.
 
     Args:

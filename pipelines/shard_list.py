@@ -8,6 +8,7 @@ and it is ``finished`` when exactly the shards that it names are there.
 import re
 from dataclasses import asdict, dataclass
 
+from manifests.wording import listed
 from pipelines.output_files import DamagedFileError, encode_json, read_json
 from pipelines.storage import PlaceError, Storage
 
@@ -52,23 +53,22 @@ def own_shards(target: Storage) -> set[str]:
         StorageError: The folder cannot be read now.
     """
     try:
-        listed = set(read_json(target, SHARD_LIST, _names))
+        own = set(read_json(target, SHARD_LIST, _names))
     except FileNotFoundError:
-        listed = set[str]()
+        own = set[str]()
     except DamagedFileError as error:
         raise PlaceError(
             f"{target.uri}/{SHARD_LIST} is damaged (it {error.reason}), so nothing says which "
             "shards are an earlier export's; empty that folder, or name another one"
         ) from error
     found = {name.rpartition("/")[2] for name in target.list("", ".tar")}
-    strange = sorted(name for name in found - listed if _SHARD.fullmatch(name))
+    strange = sorted(name for name in found - own if _SHARD.fullmatch(name))
     if strange:
-        more = f" and {len(strange) - 1:,} more" if len(strange) > 1 else ""
         raise PlaceError(
-            f"{target.uri} holds {strange[0]}{more}, which no export has listed as its own; "
+            f"{target.uri} holds {listed(strange, 1)}, which no export has listed as its own; "
             "readers would take it for a part of this one: move it away, or name another folder"
         )
-    return listed
+    return own
 
 
 def _names(values: dict[str, object]) -> list[str]:

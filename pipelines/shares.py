@@ -7,13 +7,15 @@ processor a task. So generating gets what is left when the small stages have the
 import math
 from dataclasses import dataclass
 
+from clora_core.errors import CloraError
+
 __all__ = ["Shares", "SharesError", "share_cluster"]
 
 SMALL_STAGE_CPUS = 0.1
 RAY_UNITS_PER_CPU = 10_000  # Ray's resources are fixed-point numbers with four decimals
 
 
-class SharesError(Exception):
+class SharesError(CloraError):
     """The cluster cannot hold what the job asks for; the message names both and the way out."""
 
 

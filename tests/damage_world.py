@@ -24,6 +24,7 @@ import jobs.catalog
 import jobs.compose
 import jobs.plan
 import jobs.render
+import jobs.run_job
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from jobs.job_file import JobFile
 from jobs.progress import LineProgress
@@ -117,7 +118,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, engine: Engine | None = None) -> None
     request = partial(fake_request, engine or Engine())
     monkeypatch.setattr(jobs.compose, "run_request", request)
     monkeypatch.setattr(jobs.plan, "run_request", request)
-    monkeypatch.setattr(jobs.compose, "open_progress", lambda: LineProgress(sys.stderr))
+    monkeypatch.setattr(jobs.run_job, "open_progress", lambda: LineProgress(sys.stderr))
     monkeypatch.setattr(jobs.render, "_composer", lambda *_: Engine())
     # Every process that a lease names is gone; one that is damaged names none.
     monkeypatch.setattr("pipelines.lease.is_gone", bool)

@@ -168,7 +168,7 @@ def test_the_catalog_s_spec_holds_asks_for_gpus_and_has_only_places_on_the_share
 def test_ray_jobs_run_that_job_file_and_clean_up(name: str):
     spec = load(name)["spec"]
     spec = spec.get("jobTemplate", spec)
-    command = ["python", "-m", "jobs.catalog", "/jobs/catalog.yaml"]
+    command = ["python", "-m", "jobs", "catalog", "/jobs/catalog.yaml"]
     assert shlex.split(spec["entrypoint"]) == [*command, "--metrics-port", METRICS]
     assert spec["shutdownAfterJobFinishes"] is True
     assert yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]

@@ -39,7 +39,7 @@ def clora(environment: dict[str, str]) -> Run:
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "jobs.cli", *map(str, arguments)],
+            [sys.executable, "-m", "jobs", *map(str, arguments)],
             cwd=REPOSITORY,
             env=environment,
             capture_output=True,

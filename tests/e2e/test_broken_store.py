@@ -94,7 +94,7 @@ def test_a_store_that_goes_away_at_a_phase_ends_with_1_and_the_same_command_comp
 
         def compose() -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                [sys.executable, "-m", "jobs.cli", "compose", str(job)],
+                [sys.executable, "-m", "jobs", "compose", str(job)],
                 cwd=REPOSITORY,
                 env=there,
                 capture_output=True,
@@ -116,7 +116,7 @@ def test_a_store_that_goes_away_at_a_phase_ends_with_1_and_the_same_command_comp
 
 def composing(job: Path, environment: dict[str, str], out: Path) -> subprocess.Popen[str]:
     """Start ``clora compose``; return when a unit is committed."""
-    command = [sys.executable, "-m", "jobs.cli", "compose", str(job)]
+    command = [sys.executable, "-m", "jobs", "compose", str(job)]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, env=environment, text=True, stderr=subprocess.PIPE
     )

@@ -100,7 +100,7 @@ def test_the_same_job_file_through_ray_job_submit_gives_the_same_images(
 ):
     job = write_job(tmp_path, rows(), scoring=REFERENCES)
     code = packages(tmp_path / "code")
-    entrypoint = [sys.executable, "-m", "jobs.compose", str(job)]
+    entrypoint = [sys.executable, "-m", "jobs", "compose", str(job)]
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit"]
     command += ["--address", head.dashboard, "--working-dir", ".", "--submission-id"]
     deadline = time.monotonic() + 90

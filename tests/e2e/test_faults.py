@@ -25,7 +25,7 @@ def test_a_killed_run_goes_on_where_it_was_killed(
 ):
     job = write_job(tmp_path, manifest(16))
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "jobs.cli", "compose", str(job)]
+    command = [sys.executable, "-m", "jobs", "compose", str(job)]
     driver = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + DEADLINE_S
     while not list(output.glob("rows/unit-*")) and time.monotonic() < deadline:

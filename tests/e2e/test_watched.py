@@ -46,7 +46,7 @@ def test_a_sweep_is_watched_stopped_and_finished(
     (port,) = free_ports(1)
     options = ["--address", head.dashboard, "--working-dir", packages(tmp_path / "code")]
     options += ["--id", NAME, "--metrics-port", str(port), "--log", "json"]
-    command = [sys.executable, "-m", "jobs.cli", "submit", job, *options]
+    command = [sys.executable, "-m", "jobs", "submit", job, *options]
     with (
         second_node(head, environment) as second,
         prometheus(

@@ -205,7 +205,7 @@ def test_a_bad_spec_ends_with_2_and_a_sentence_and_writes_nothing(
 def test_a_catalog_runs_as_a_module_too(tmp_path: Path):
     spec = write_spec(tmp_path, [])
     done = subprocess.run(
-        [sys.executable, "-m", "jobs.catalog", str(spec)], capture_output=True, text=True
+        [sys.executable, "-m", "jobs", "catalog", str(spec)], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert "items: should not be empty" in done.stderr

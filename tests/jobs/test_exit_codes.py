@@ -1,6 +1,9 @@
-"""Exit codes of a run whose store breaks: 1 while it may come back, 2 if it never can."""
+"""Exit codes: 1 while something may come back, 2 if it never can, and where they are made."""
 
-from collections.abc import Mapping
+import ast
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,22 +13,23 @@ from engine_kit import BAD_ROW, FakeEngineSource
 from inline_engine import run_inline
 from input_kit import row, write_job
 
+from clora_core.errors import CloraError, NonFiniteImageError
 from jobs import compose as compose_module
 from jobs.catalog import catalog
 from jobs.compose import compose
-from jobs.exit_code import EXPECTED_ERRORS, code_of_error
+from jobs.exit_code import command
+from jobs.job_server import ServerError
 from jobs.plan import plan
 from jobs.run_request import run_request
 from jobs.validate import validate
 from manifests.locations import StoreAwayError
-from manifests.problems import InputError
+from manifests.patience import GaveUpError
 from pipelines.cluster_session import ClusterError
+from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.ledger import LedgerError, read_ledger
-from pipelines.metrics_server import MetricsAddressError, MetricsPortError
-from pipelines.output_files import DamagedFileError
+from pipelines.ledger import read_ledger
+from pipelines.metrics_server import MetricsPortError
 from pipelines.request import RunRequest
-from pipelines.shares import SharesError
 from pipelines.storage import LocalStorage, PlaceError, StorageError
 
 WRITES = (
@@ -33,6 +37,46 @@ WRITES = (
     "metrics.prom", "README.md", "contact_sheet.png",
 )  # fmt: skip
 """Where a run writes, in the order that it comes to them."""
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("clora_core", "manifests", "pipelines", "jobs", "cluster", "emoji_world")
+
+PASSING = {
+    ClusterError, GaveUpError, LeaseHeldError, LeaseLostError, MetricsPortError, ServerError,
+    StorageError, StoreAwayError, TooManyFailuresError,
+}  # fmt: skip
+"""What may come back, so that the same command may do better."""
+
+EXIT_CODES = {"exit_code", "ALL_MADE", "SOME_FAILED", "BAD_INPUT", "INTERRUPTED"}
+
+ENDING = {
+    ("jobs/exit_code.py", "CloraError"),
+    # These say more than the sentence.
+    ("jobs/compose.py", "TooManyFailuresError"),
+    ("jobs/compose.py", "KeyboardInterrupt"),
+    ("jobs/catalog.py", "KeyboardInterrupt"),
+    ("jobs/submit.py", "KeyboardInterrupt"),
+    ("jobs/validate.py", "StorageError"),
+}
+"""Handlers that end a command with an exit code, and what they catch."""
+
+BROAD = {
+    ("jobs/exit_code.py", "CloraError"),
+    ("jobs/catalog.py", "CloraError"),  # adds a sentence and raises it again
+    # Libraries whose errors have no class in common.
+    ("jobs/base_models.py", "Exception"),
+    ("jobs/picture.py", "Exception"),
+    ("manifests/patience.py", "Exception"),
+    ("pipelines/cluster_session.py", "Exception"),
+    ("pipelines/private_cluster.py", "Exception"),
+    # What else a row or a device can fail of is kept, or ends the process.
+    ("pipelines/generate.py", "Exception"),
+    # They tidy, and raise it again.
+    ("pipelines/makers.py", "BaseException"),
+    ("pipelines/private_cluster.py", "BaseException"),
+    ("pipelines/run.py", "BaseException"),
+}
+"""Handlers that catch more than they can name."""
 
 
 class Breaking(LocalStorage):
@@ -168,23 +212,91 @@ def test_a_store_that_is_away_is_1_for_commands_that_only_check(
     assert "the store is away" in capsys.readouterr().err
 
 
-def test_2_is_for_what_is_refused_again_and_1_for_what_may_come_back():
-    refused = [
-        InputError([]),
-        PlaceError(""),
-        SharesError(),
-        LedgerError(),
-        DamagedFileError("", "", ""),
-        MetricsAddressError(),
-    ]
-    passing = [
-        StorageError(),
-        StoreAwayError(),
-        ClusterError(),
-        LeaseHeldError(),
-        LeaseLostError(),
-        MetricsPortError(),
-    ]
-    assert {type(error) for error in (*refused, *passing)} == set(EXPECTED_ERRORS)
-    assert {code_of_error(error) for error in refused} == {2}
-    assert {code_of_error(error) for error in passing} == {1}
+def subclasses(kind: type[CloraError]) -> Iterator[type[CloraError]]:
+    for inner in kind.__subclasses__():
+        yield inner
+        yield from subclasses(inner)
+
+
+def every_error() -> set[type[CloraError]]:
+    """Return every class of the product's errors; imports all of its modules for that."""
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+    return {kind for kind in subclasses(CloraError) if kind.__module__.split(".")[0] in PACKAGES}
+
+
+def test_1_is_for_what_may_come_back_and_every_other_error_is_refused_again():
+    assert {kind for kind in every_error() if kind.exit_code == 1} == PASSING
+    assert {kind.exit_code for kind in every_error() - PASSING} == {2}
+
+
+def test_every_error_has_a_name_of_its_own_and_the_manual_lists_them_by_exit_code():
+    by_code: dict[int, list[str]] = {1: [], 2: []}
+    for kind in every_error():
+        by_code[kind.exit_code].append(kind.kind)
+    assert len({*by_code[1], *by_code[2]}) == len(every_error())
+    manual = (ROOT / "docs" / "operating.md").read_text()
+    for code, names in by_code.items():
+        listed = ", ".join(f"`{name}`" for name in sorted(names))
+        assert f"| {listed} | {code} |" in manual
+
+
+def test_an_error_is_named_by_its_class():
+    assert (LeaseHeldError.kind, NonFiniteImageError.kind) == ("lease-held", "non-finite-image")
+
+
+def test_an_expected_error_ends_a_command_with_its_code_and_what_was_added_to_its_sentence(
+    capsys: pytest.CaptureFixture[str],
+):
+    def fail(error: Exception) -> int:
+        error.add_note("nothing was published")
+        raise error
+
+    assert command()(fail)(LeaseHeldError("another \x1b[31mrun")) == 1
+    assert capsys.readouterr().err == "another \\x1b[31mrun\nnothing was published\n"
+    assert command()(fail)(PlaceError("no")) == 2
+    assert command(refused=1)(fail)(PlaceError("no")) == 1
+    with pytest.raises(ZeroDivisionError):
+        command()(fail)(ZeroDivisionError("a fault of the program"))
+
+
+def handlers(folder: str) -> Iterator[tuple[str, ast.ExceptHandler]]:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                yield str(path.relative_to(ROOT)), node
+
+
+def caught(handler: ast.ExceptHandler) -> set[str]:
+    """Return the names of the classes; ``BaseException`` for all."""
+    return {"BaseException"} if handler.type is None else names(handler.type)
+
+
+def names(node: ast.AST) -> set[str]:
+    """Return the names and attributes that an expression or a statement has."""
+    inner = list(ast.walk(node))
+    attributes = {part.attr for part in inner if isinstance(part, ast.Attribute)}
+    return attributes | {part.id for part in inner if isinstance(part, ast.Name)}
+
+
+def test_one_place_makes_exit_codes_of_errors_and_these_say_more_before_they_end():
+    ending = {
+        (path, name)
+        for path, handler in handlers("jobs")
+        for returned in ast.walk(handler)
+        if isinstance(returned, ast.Return) and EXIT_CODES & names(returned)
+        for name in caught(handler)
+    }
+    assert ending == ENDING
+
+
+def test_what_is_caught_whatever_it_is_is_this_and_no_more():
+    found = {
+        (path, name)
+        for package in PACKAGES
+        for path, handler in handlers(package)
+        for name in caught(handler) & {"CloraError", "Exception", "BaseException"}
+    }
+    assert found == BROAD

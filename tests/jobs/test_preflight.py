@@ -39,7 +39,7 @@ def test_a_catalog_s_spec_is_checked_row_by_row_and_run_as_a_catalog(tmp_path: P
     spec = write_spec(tmp_path, out)
     found = check_before_sending(spec, spec.parent)
     assert not found.refusals
-    assert found.module == "jobs.catalog"
+    assert found.command == "catalog"
     (spec.parent / "items.csv").write_text("item,loras,subject\nmug,cat,dog\n")
     changed = check_before_sending(spec, spec.parent)
     assert changed.content != found.content
@@ -54,7 +54,7 @@ def test_a_catalog_s_spec_is_checked_row_by_row_and_run_as_a_catalog(tmp_path: P
 
 def test_a_job_is_run_as_one(tmp_path: Path, out: str):
     job = write_job(tmp_path / "sent", [row()], output=out)
-    assert check_before_sending(job, job.parent).module == "jobs.compose"
+    assert check_before_sending(job, job.parent).command == "compose"
 
 
 def test_too_large_a_folder_is_refused_with_its_largest_files(tmp_path: Path, out: str):

@@ -50,10 +50,10 @@ def test_the_last_attempt_is_the_one_with_the_largest_number():
 
 
 def test_a_job_in_the_folder_that_is_sent_is_named_relative_to_it():
-    command = entrypoint("jobs.compose", Path("/w/a b/job.yaml"), Path("/w"))
-    assert command == "python -m jobs.compose 'a b/job.yaml'"
-    away = entrypoint("jobs.compose", Path("/data/job.yaml"), Path("/w"))
-    assert away == "python -m jobs.compose /data/job.yaml"
+    command = entrypoint("compose", Path("/w/a b/job.yaml"), Path("/w"))
+    assert command == "python -m jobs compose 'a b/job.yaml'"
+    away = entrypoint("compose", Path("/data/job.yaml"), Path("/w"))
+    assert away == "python -m jobs compose /data/job.yaml"
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_log_is_shown_and_the_end_is_the_exit_code(
     server = FakeServer(JobEnd(status="FAILED", driver_exit_code=2), ("job.yaml: ", "bad\n"))
     assert submit(job, working_dir=job.parent, connect=server) == 2
     assert capsys.readouterr().out == "job.yaml: bad\n"
-    assert server.commands == ["python -m jobs.compose job.yaml"]
+    assert server.commands == ["python -m jobs compose job.yaml"]
 
 
 def test_the_same_work_is_submitted_once_and_its_end_told_again(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jobs.exit_code import SOME_FAILED, code_of_error
+from jobs.exit_code import SOME_FAILED
 from pipelines import cluster_session as sessions
 from pipelines.cluster_session import ClusterError, cluster_session
 from pipelines.private_folder import folder_prefix
@@ -114,7 +114,7 @@ def test_a_private_start_that_fails_in_any_way_is_a_sentence_and_leaves_its_logs
     assert "Ray said: C++ said" in text
     assert "\x1b" not in text
     assert "ulimit -u" in text
-    assert code_of_error(refused.value) == SOME_FAILED
+    assert refused.value.exit_code == SOME_FAILED
     assert capfd.readouterr() == ("", "")
 
 
@@ -139,7 +139,7 @@ def test_a_cluster_that_cannot_be_used_is_a_sentence_with_the_way_out(
         pass
     assert "'head'" in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert code_of_error(refused.value) == SOME_FAILED
+    assert refused.value.exit_code == SOME_FAILED
     assert list(base.iterdir()) == []
 
 

@@ -186,7 +186,7 @@ def test_a_process_that_read_a_damaged_unit_ends_with_its_own_exit_code(
     more = ["--webdataset", str(tmp_path / "shards")] if command == "export" else []
     for _ in range(times):
         ended = subprocess.run(
-            [sys.executable, "-m", "jobs.cli", command, output.uri, *more],
+            [sys.executable, "-m", "jobs", command, output.uri, *more],
             env=environment(), capture_output=True, text=True,
         )  # fmt: skip
         assert ended.returncode == 1, ended.stderr

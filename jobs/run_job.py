@@ -1,0 +1,46 @@
+"""What ``clora compose`` and ``clora catalog`` share: a request is run and its progress shown."""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from jobs.json_progress import JsonProgress
+from jobs.progress import open_progress
+from manifests.problems import Problem
+from pipelines.accounting import Account
+from pipelines.metrics_server import parse_address
+from pipelines.request import RunRequest
+from pipelines.run import compose_rows
+from pipelines.run_record import new_run_id
+
+__all__ = ["run_job"]
+
+
+def run_job(
+    request: RunRequest,
+    problems: Iterable[Problem],
+    *,
+    address: str | None,
+    metrics_port: str | None,
+    log_format: str,
+) -> Account:
+    """Make what is missing of a request; return where its rows are.
+
+    Args:
+        request: What to make.
+        problems: Of LoRA files whose rows will fail.
+        address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
+        metrics_port: ``PORT`` on loopback, or ``HOST:PORT``, to serve metrics at; None for none.
+        log_format: ``text`` for people, ``json`` for one JSON object a line.
+
+    Raises:
+        CloraError: As ``compose_rows``, or ``metrics_port`` is no address.
+    """
+    run_id = request.run_id or new_run_id(datetime.now(UTC))
+    metrics_at = None if metrics_port is None else parse_address(metrics_port)
+    with JsonProgress(sys.stderr, run_id) if log_format == "json" else open_progress() as progress:
+        for problem in problems:
+            progress.note(f"{problem}; its rows will fail")
+        request = replace(request, run_id=run_id, metrics_at=metrics_at)
+        return compose_rows(request, progress, address=address)
