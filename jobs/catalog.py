@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Unpack
 
 from clora_core.errors import CloraError
 from jobs.account_line import account_line
 from jobs.catalog_spec import CatalogSpec, load_catalog, prepare_catalog
 from jobs.exit_code import ALL_MADE, INTERRUPTED, SOME_FAILED, command
 from jobs.notes import note
-from jobs.run_job import run_job
+from jobs.run_job import RunOptions, run_job
 from jobs.run_request import run_request
 from manifests.wording import listed
 from pipelines.edition import edition_table
@@ -38,19 +39,15 @@ MakeRequest = Callable[..., RunRequest]
 def catalog(
     path: str | Path,
     *,
-    address: str | None = None,
-    metrics_port: str | None = None,
-    log_format: str = "text",
     make_request: MakeRequest = run_request,
+    **options: Unpack[RunOptions],
 ) -> int:
     """Render and publish the catalog at ``path``: a spec, or a job file whose manifest it is.
 
     Args:
         path: The file.
-        address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
-        metrics_port: ``PORT`` on loopback, or ``HOST:PORT``; None for none.
-        log_format: ``text`` or ``json``.
         make_request: From a job to a request; tests give engines of their own.
+        options: Where it runs, and how it is watched.
 
     Returns:
         As ``compose``: 0 all made, 1 some have no image, 2 refused again, 130 interrupted.
@@ -60,13 +57,7 @@ def catalog(
         spec = load_catalog(path)
         prepared = prepare_catalog(spec, place=str(path))
         request = replace(make_request(spec.job, prepared), run_id=new_run_id(read_at))
-        account = run_job(
-            request,
-            prepared.problems,
-            address=address,
-            metrics_port=metrics_port,
-            log_format=log_format,
-        )
+        account = run_job(request, prepared.problems, **options)
         print(account_line(account, spec.job.output))
         is_published = _publish(spec, request, read_at)
     except CloraError as error:

@@ -1,12 +1,16 @@
 """The ``clora`` command: names, options and exit codes. What commands do is in their own modules.
 
-Every command imports its module when it runs, so that ``clora --help`` waits for nothing.
+Here a command is what a person sees of it: its parameters and a line of help. The function that
+does it has the same parameters, and its module is imported when the command runs, so that
+``clora --help`` waits for nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+loras_app = typer.Typer(help="Look at LoRA files.", no_args_is_help=True)
+app.add_typer(loras_app, name="loras")
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).")]
 OutPath = Annotated[str, typer.Argument(metavar="OUT", help="An output folder.")]
@@ -57,6 +63,27 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _does(work: str, *, group: typer.Typer = app, **fixed: object) -> Callable[[Any], Any]:
+    """Register a command.
+
+    Args:
+        work: ``MODULE.FUNCTION`` in this package, which returns the exit code.
+        group: What the command belongs to.
+        fixed: Arguments that the command line cannot change.
+    """
+    module, function = work.split(".")
+
+    def registered(shown: Any) -> Any:
+        @wraps(shown)
+        def run(**given: object) -> None:
+            work = getattr(import_module(f"jobs.{module}"), function)
+            raise typer.Exit(work(**given, **fixed))
+
+        return group.command()(run)
+
+    return registered
+
+
 @app.callback()
 def _root(
     *,
@@ -68,76 +95,56 @@ def _root(
     """Compose several LoRAs in one image, for tables of prompts, on a laptop or a cluster."""
 
 
-@app.command()
+@_does("demo.demo")
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")] = Path(
         "demo_out"
     ),
 ) -> None:
     """Run a small job on the embedded world, offline."""
-    from jobs.demo import demo as run
-
-    raise typer.Exit(run(out))
 
 
-@app.command()
-def validate(job: JobPath) -> None:
+@_does("validate.validate")
+def validate(path: JobPath) -> None:
     """Check job file, manifest, LoRA files and output; list every problem. Exit 0, 1 or 2."""
-    from jobs.validate import validate as run
-
-    raise typer.Exit(run(job))
 
 
-@app.command()
-def plan(job: JobPath) -> None:
+@_does("plan.plan")
+def plan(path: JobPath) -> None:
     """Show what a run would make and what it costs; start nothing. Exit 0, 1 or 2."""
-    from jobs.plan import plan as run
-
-    raise typer.Exit(run(job))
 
 
-@app.command()
+@_does("compose.compose")
 def compose(
-    job: JobPath,
+    path: JobPath,
     address: Address = None,
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Only the manifest's first N rows.")
     ] = None,
     metrics_port: MetricsPort = None,
-    log: Log = LogFormat.text,
+    log_format: Log = LogFormat.text,
 ) -> None:
     """Make the rows that are not made yet. Exit 0 all made, 1 try again, 2 bad input."""
-    from jobs.compose import compose as run
-
-    raise typer.Exit(
-        run(job, address=address, limit=limit, metrics_port=metrics_port, log_format=log.value)
-    )
 
 
-@app.command()
-def retry(job: JobPath, address: Address = None) -> None:
+@_does("compose.compose", only_failed=True)
+def retry(path: JobPath, address: Address = None) -> None:
     """Try rows again that failed, and rows that were corrected since. Exit as compose."""
-    from jobs.compose import compose as run
-
-    raise typer.Exit(run(job, address=address, only_failed=True))
 
 
-@app.command()
+@_does("catalog.catalog")
 def catalog(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A catalog's spec, or a job file.")],
+    path: Annotated[Path, typer.Argument(metavar="SPEC", help="A catalog's spec, or a job file.")],
     address: Address = None,
     metrics_port: MetricsPort = None,
-    log: Log = LogFormat.text,
+    log_format: Log = LogFormat.text,
 ) -> None:
     """Render what changed since last time and publish it as an edition. Exit as compose."""
-    from jobs.catalog import catalog as run
-
-    raise typer.Exit(run(spec, address=address, metrics_port=metrics_port, log_format=log.value))
 
 
-@app.command()
+@_does("submit.submit")
 def submit(
-    job: JobPath,
+    path: JobPath,
     address: Annotated[
         str | None,
         typer.Option(metavar="A", help="Dashboard, http://HOST:8265; default: $RAY_ADDRESS."),
@@ -150,34 +157,19 @@ def submit(
         Path, typer.Option(metavar="DIR", help="Folder that is sent: the checkout, or the job's.")
     ] = Path(),
     metrics_port: MetricsPort = None,
-    log: Log = LogFormat.text,
+    log_format: Log = LogFormat.text,
 ) -> None:
     """Run the job on a cluster and show its log; Ctrl-C lets go of it. Exit as compose."""
-    from jobs.submit import submit as run
-
-    raise typer.Exit(
-        run(
-            job,
-            address=address,
-            submission_id=submission_id,
-            working_dir=working_dir,
-            metrics_port=metrics_port,
-            log_format=log.value,
-        )
-    )
 
 
-@app.command()
-def status(out: OutPath) -> None:
+@_does("status.status")
+def status(output: OutPath) -> None:
     """Show how far an output is, from its files alone. Exit 0 if all is made, else 1."""
-    from jobs.status import status as run
-
-    raise typer.Exit(run(out))
 
 
-@app.command()
+@_does("verify.verify")
 def verify(
-    out: OutPath,
+    output: OutPath,
     *,
     repair: Annotated[
         bool,
@@ -185,76 +177,57 @@ def verify(
     ] = False,
 ) -> None:
     """Check that every committed row has its image, once, unchanged. Exit 0 or 1."""
-    from jobs.verify import verify as run
-
-    raise typer.Exit(run(out, repair=repair))
 
 
-@app.command()
+@_does("gc.gc")
 def gc(
-    out: OutPath,
+    output: OutPath,
     *,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them.")] = False,
 ) -> None:
     """Show files of an output that nothing refers to; a killed run leaves some."""
-    from jobs.gc import gc as run
-
-    raise typer.Exit(run(out, delete=delete))
 
 
-@app.command()
+@_does("sweep.sweep")
 def sweep(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")],
+    path: Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")],
 ) -> None:
     """Write out a grid of LoRAs, prompts, seeds and methods as manifest and job. Exit 0 or 2."""
-    from jobs.sweep import sweep as run
-
-    raise typer.Exit(run(spec))
 
 
-@app.command()
-def table(out: OutPath, clip: ClipModel = None) -> None:
+@_does("table.table")
+def table(output: OutPath, clip_model: ClipModel = None) -> None:
     """Compare the methods of an output, with intervals; Markdown, CSV and JSON. Exit 0 or 2."""
-    from jobs.table import table as run
-
-    raise typer.Exit(run(out, clip_model=clip))
 
 
-@app.command()
-def report(out: OutPath, clip: ClipModel = None) -> None:
+@_does("report.report")
+def report(output: OutPath, clip_model: ClipModel = None) -> None:
     """Write a static page about an output: pictures, plots, provenance. Exit 0 or 2."""
-    from jobs.report import report as run
-
-    raise typer.Exit(run(out, clip_model=clip))
 
 
-@app.command()
+@_does("export.export")
 def export(
-    out: OutPath,
+    output: OutPath,
     webdataset: Annotated[
         str, typer.Option(metavar="DIR", help="Folder for tar shards of images, captions, rows.")
     ],
 ) -> None:
     """Write the images of an output as WebDataset shards. Exit 0 or 2."""
-    from jobs.export import export as run
-
-    raise typer.Exit(run(out, webdataset=webdataset))
 
 
-@app.command()
-def show(image: ImagePath) -> None:
+@_does("show.show")
+def show(path: ImagePath) -> None:
     """Print what an image says of itself: infotext and recipe. Exit 0 or 2."""
-    from jobs.show import show as run
-
-    raise typer.Exit(run(image))
 
 
-@app.command()
+@_does("render.render")
 def render(
-    image: ImagePath,
-    job: Annotated[
+    path: ImagePath,
+    job_path: Annotated[
         Path | None,
-        typer.Option(metavar="JOB", help="Names base model and LoRAs; default: the image's own."),
+        typer.Option(
+            "--job", metavar="JOB", help="Names base model and LoRAs; default: the image's own."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Default: again-KEY.png, here.")
@@ -264,26 +237,16 @@ def render(
     ] = False,
 ) -> None:
     """Make an image again from what it says of itself. Exit 0 the same, 1 another, 2 bad input."""
-    from jobs.render import render as run
-
-    raise typer.Exit(run(image, job_path=job, out=out, maps=maps))
 
 
-loras_app = typer.Typer(help="Look at LoRA files.", no_args_is_help=True)
-app.add_typer(loras_app, name="loras")
-
-
-@loras_app.command("inspect")
-def loras_inspect(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRA files.")],
-    catalog: Annotated[
+@_does("loras.inspect", group=loras_app)
+def inspect(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRA files.")],
+    as_catalog: Annotated[
         bool, typer.Option("--catalog", help="Write a LoRA catalog (YAML) of the files instead.")
     ] = False,
 ) -> None:
     """Say what LoRA files are, or what is wrong with them. Exit 0, or 2 if one is no use."""
-    from jobs.loras import inspect as run
-
-    raise typer.Exit(run(files, as_catalog=catalog))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,13 +1,14 @@
 """``clora compose`` and ``clora retry``: make what is missing, and say how it came out."""
 
 from pathlib import Path
+from typing import Unpack
 
 from jobs.account_line import account_line
 from jobs.exit_code import ALL_MADE, INTERRUPTED, SOME_FAILED, command
 from jobs.inputs import prepare
 from jobs.job_file import load_job
 from jobs.notes import note
-from jobs.run_job import run_job
+from jobs.run_job import RunOptions, run_job
 from jobs.run_request import run_request
 from pipelines.failure_budget import TooManyFailuresError, commonest_reasons
 from pipelines.ledger import survey
@@ -19,21 +20,17 @@ __all__ = ["compose"]
 def compose(
     path: str | Path,
     *,
-    address: str | None = None,
     limit: int | None = None,
     only_failed: bool = False,
-    metrics_port: str | None = None,
-    log_format: str = "text",
+    **options: Unpack[RunOptions],
 ) -> int:
     """Run or resume the job at ``path``.
 
     Args:
         path: The job file.
-        address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
         limit: Only the first rows of the manifest.
         only_failed: Make the rows that failed, however often, and nothing else.
-        metrics_port: ``PORT`` on loopback, or ``HOST:PORT``, to serve metrics at; None for none.
-        log_format: ``text`` for people, ``json`` for one JSON object a line.
+        options: Where it runs, and how it is watched.
 
     Returns:
         The exit code: 0 every row has its image, 1 some have not and the same command may make
@@ -43,13 +40,7 @@ def compose(
     prepared = prepare(job, place=str(path))
     request = run_request(job, prepared, limit=limit, only_failed=only_failed)
     try:
-        account = run_job(
-            request,
-            prepared.problems,
-            address=address,
-            metrics_port=metrics_port,
-            log_format=log_format,
-        )
+        account = run_job(request, prepared.problems, **options)
     except TooManyFailuresError as error:
         note(str(error))
         reasons = commonest_reasons(survey(request.storage).last_errors.values())

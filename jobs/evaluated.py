@@ -7,6 +7,7 @@ further figures by row key.
 
 import io
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -114,15 +115,13 @@ def _clip_scores(storage: Storage, model: str, damages: Damages) -> dict[str, fl
             "its tokenizer and preprocessor_config.json"
         ) from error
     rows = read_rows(storage, [*IMAGE_COLUMNS, "prompt"], skip=damages.skip).to_pylist()
-    found: dict[str, float] = {}
-    for batch in _batches(rows):
-        pixels = _pixels(storage, batch, damages)
-        shown = [row for row in batch if row["key"] in pixels]
-        if not pixels:
-            continue
-        scores = scorer.scores(list(pixels.values()), [row["prompt"] for row in shown])
-        found |= dict(zip(pixels, map(float, scores), strict=True))
-    return found
+    return {
+        row["key"]: float(score)
+        for batch, pixels in _images(storage, rows, damages)
+        for row, score in zip(
+            batch, scorer.scores(pixels, [row["prompt"] for row in batch]), strict=True
+        )
+    }
 
 
 def _references(storage: Storage, record: Mapping[str, Any]) -> Storage | None:
@@ -161,32 +160,29 @@ def _presence(storage: Storage, damages: Damages) -> dict[str, dict[str, float]]
         and set(names) <= instances
         and row["width"] == row["height"] == 64
     }
-    for batch in _batches([row for row in mine if row["key"] in wanted]):
-        pixels = _pixels(storage, batch, damages)
-        verdicts = judge(net, list(pixels.values())) if pixels else []
-        for key, verdict in zip(pixels, verdicts, strict=True):
-            hits = [verdict.present[name] > FOUND for name in wanted[key]]
-            found[key] = {
+    mine = [row for row in mine if row["key"] in wanted]
+    for batch, pixels in _images(storage, mine, damages):
+        for row, verdict in zip(batch, judge(net, pixels), strict=True):
+            hits = [verdict.present[name] > FOUND for name in wanted[row["key"]]]
+            found[row["key"]] = {
                 "presence_all": float(all(hits)),
                 "presence_share": sum(hits) / len(hits),
             }
     return found
 
 
-def _batches(rows: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    ordered = sorted(rows, key=lambda row: row["key"])
-    for start in range(0, len(ordered), JUDGED_AT_ONCE):
-        yield ordered[start : start + JUDGED_AT_ONCE]
-
-
-def _pixels(
+def _images(
     storage: Storage, rows: list[dict[str, Any]], damages: Damages
-) -> dict[str, NDArray[np.uint8]]:
-    """Return the images of rows by key, RGB [height, width, 3]; lost ones are left out."""
-    found: dict[str, NDArray[np.uint8]] = {}
-    for row in rows:
-        content = damages.image(storage, row)
-        if content is not None:
-            with Image.open(io.BytesIO(content)) as image:
-                found[row["key"]] = np.asarray(image.convert("RGB"))
-    return found
+) -> Iterator[tuple[list[dict[str, Any]], list[NDArray[np.uint8]]]]:
+    """Yield rows and their images, RGB [height, width, 3], by the batch; lost ones are left out."""
+    ordered = iter(sorted(rows, key=lambda row: row["key"]))
+    while batch := list(islice(ordered, JUDGED_AT_ONCE)):
+        read = [(row, damages.image(storage, row)) for row in batch]
+        shown = [(row, _pixels(content)) for row, content in read if content is not None]
+        if shown:
+            yield [row for row, _ in shown], [pixels for _, pixels in shown]
+
+
+def _pixels(content: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TypedDict
 
 from jobs.json_progress import JsonProgress
 from jobs.progress import open_progress
@@ -14,25 +15,39 @@ from pipelines.request import RunRequest
 from pipelines.run import compose_rows
 from pipelines.run_record import new_run_id
 
-__all__ = ["run_job"]
+__all__ = ["RunOptions", "run_job"]
+
+
+class RunOptions(TypedDict, total=False):
+    """Where a run runs, and how it is watched; no part of what is made.
+
+    Attributes:
+        address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
+        metrics_port: ``PORT`` on loopback, or ``HOST:PORT``, to serve metrics at; None for none.
+        log_format: ``text`` for people, ``json`` for one JSON object a line.
+    """
+
+    address: str | None
+    metrics_port: str | None
+    log_format: str
 
 
 def run_job(
     request: RunRequest,
     problems: Iterable[Problem],
     *,
-    address: str | None,
-    metrics_port: str | None,
-    log_format: str,
+    address: str | None = None,
+    metrics_port: str | None = None,
+    log_format: str = "text",
 ) -> Account:
     """Make what is missing of a request; return where its rows are.
 
     Args:
         request: What to make.
         problems: Of LoRA files whose rows will fail.
-        address: Of a Ray cluster; None for ``RAY_ADDRESS`` or this machine alone.
-        metrics_port: ``PORT`` on loopback, or ``HOST:PORT``, to serve metrics at; None for none.
-        log_format: ``text`` for people, ``json`` for one JSON object a line.
+        address: As in ``RunOptions``.
+        metrics_port: As there.
+        log_format: As there.
 
     Raises:
         CloraError: As ``compose_rows``, or ``metrics_port`` is no address.

@@ -1,8 +1,13 @@
+import importlib
+import inspect
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from input_kit import row, write_job
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -11,35 +16,71 @@ from jobs.cli import app, main
 
 OPTIONS = {
     "demo": {"--out"},
-    "validate": {"job"},
-    "plan": {"job"},
-    "compose": {"job", "--address", "--limit", "--metrics-port", "--log"},
-    "retry": {"job", "--address"},
-    "catalog": {"spec", "--address", "--metrics-port", "--log"},
-    "submit": {"job", "--address", "--id", "--working-dir", "--metrics-port", "--log"},
-    "status": {"out"},
-    "verify": {"out", "--repair"},
-    "gc": {"out", "--delete"},
-    "sweep": {"spec"},
-    "table": {"out", "--clip"},
-    "report": {"out", "--clip"},
-    "export": {"out", "--webdataset"},
-    "show": {"image"},
-    "render": {"image", "--job", "--out", "--maps"},
-    "loras inspect": {"files", "--catalog"},
+    "validate": {"path"},
+    "plan": {"path"},
+    "compose": {"path", "--address", "--limit", "--metrics-port", "--log"},
+    "retry": {"path", "--address"},
+    "catalog": {"path", "--address", "--metrics-port", "--log"},
+    "submit": {"path", "--address", "--id", "--working-dir", "--metrics-port", "--log"},
+    "status": {"output"},
+    "verify": {"output", "--repair"},
+    "gc": {"output", "--delete"},
+    "sweep": {"path"},
+    "table": {"output", "--clip"},
+    "report": {"output", "--clip"},
+    "export": {"output", "--webdataset"},
+    "show": {"path"},
+    "render": {"path", "--job", "--out", "--maps"},
+    "loras inspect": {"paths", "--catalog"},
 }
 
 
 def test_the_command_line_is_this_and_no_more():
     """New knobs go into the job file; a new option here is a decision."""
-    commands = dict(get_command(app).commands)  # pyright: ignore[reportAttributeAccessIssue]
-    group = commands.pop("loras")
-    commands |= {f"loras {name}": command for name, command in group.commands.items()}
     found = {
         name: {parameter.opts[0] for parameter in command.params if parameter.name != "help"}
-        for name, command in commands.items()
+        for name, command in commands()
     }
     assert found == OPTIONS
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """Yield every command with its name, those of a group with both names."""
+    for name, command in get_command(app).commands.items():  # pyright: ignore[reportAttributeAccessIssue]
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            yield name, command
+        else:
+            yield from ((f"{name} {each}", found) for each, found in inner.items())
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_what_a_command_says_that_it_takes_is_what_its_function_takes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """Its module is imported late, so no type checker sees the two together."""
+    command = dict(commands())[name]
+    asked: list[inspect.BoundArguments] = []
+
+    def work_of(module: str) -> Any:
+        def given(function: str) -> Any:
+            signature = inspect.signature(getattr(importlib.import_module(module), function))
+            # What ``looking`` gives to functions that only look.
+            more = {"damages": None} if "damages" in signature.parameters else {}
+            return lambda **values: asked.append(signature.bind(**more, **values)) or 7
+
+        return type("Module", (), {"__getattr__": lambda _self, function: given(function)})()
+
+    monkeypatch.setattr("jobs.cli.import_module", work_of)
+    values = {
+        parameter.name: parameter.default
+        for parameter in command.params
+        if parameter.name != "help"
+    }
+    with pytest.raises(typer.Exit) as ended:
+        command.callback(**values)
+    assert ended.value.exit_code == 7
+    assert asked
 
 
 def test_help_and_version_wait_for_no_model_library():
