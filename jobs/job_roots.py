@@ -11,7 +11,7 @@ from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
 from manifests.allowed_roots import VARIABLE, AllowedRoots, allowed_roots, named
 from manifests.problems import InputError, Problem
 
-__all__ = ["job_places", "refuse_outside", "service_roots"]
+__all__ = ["job_names", "job_places", "refuse_outside", "service_roots"]
 
 
 def service_roots() -> AllowedRoots:
@@ -27,10 +27,8 @@ def service_roots() -> AllowedRoots:
         raise InputError([problem]) from error
 
 
-def job_places(job: JobFile) -> dict[str, str]:
-    """Return the places that a job names, by setting.
-
-    The embedded world and models named by hub id are no places and stay open.
+def job_names(job: JobFile) -> dict[str, str]:
+    """Return what a job names, by setting: places, and models by hub id.
 
     Args:
         job: From ``load_job``, its paths absolute.
@@ -39,18 +37,16 @@ def job_places(job: JobFile) -> dict[str, str]:
         "manifest": job.manifest,
         "output": job.output,
         "loras": job.loras,
-        **{
-            model_setting(name): None if is_hub_name(model) else model
-            for name, model in job.models.items()
-        },
-        "scoring.model": None if is_hub_name(job.scoring.model or "") else job.scoring.model,
+        **{model_setting(name): model for name, model in job.models.items()},
+        "scoring.model": job.scoring.model,
         "scoring.references_at": job.scoring.references_at,
     }
-    return {
-        field: value
-        for field, value in named_by_job.items()
-        if value is not None and value != EMOJI_WORLD
-    }
+    return {field: name for field, name in named_by_job.items() if name not in (None, EMOJI_WORLD)}
+
+
+def job_places(job: JobFile) -> dict[str, str]:
+    """Return the places that a job names, by setting; models named by hub id stay open."""
+    return {field: name for field, name in job_names(job).items() if not is_hub_name(name)}
 
 
 def refuse_outside(places: Mapping[str, str], allowed: AllowedRoots, *, place: str) -> None:

@@ -15,7 +15,8 @@ from cluster.upload import Upload, described, measure_upload, read_excludes
 from jobs.catalog_spec import CatalogSpec, load_spec, prepare_catalog
 from jobs.inputs import PreparedJob
 from jobs.job_file import JobFile
-from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
+from jobs.job_roots import job_names
+from jobs.model_names import EMOJI_WORLD, is_hub_name
 from manifests.digests import file_sha256
 from manifests.locations import LocationError, absolute, expand, is_uri, parent
 from manifests.problems import InputError
@@ -24,7 +25,7 @@ from pipelines.storage import StorageError, open_storage
 
 __all__ = ["Preflight", "check_before_sending"]
 
-_PLACES_OF_OUTPUT = (("output",), ("scoring", "references_at"))
+_OUTPUTS = ("output", "scoring.references_at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +77,13 @@ def check_before_sending(path: Path, working_dir: Path) -> Preflight:
 
 def _unseen(job: JobFile, sent: Path) -> list[tuple[str, str]]:
     """Return inputs that only the cluster may have: absolute places that nothing is at here."""
-    named = {
-        "manifest": job.manifest,
-        "loras": job.loras,
-        **{model_setting(name): model for name, model in job.models.items()},
-        "scoring.model": job.scoring.model,
-    }
-    unseen: list[tuple[str, str]] = []
-    for what, place in named.items():
-        if place is None or place == EMOJI_WORLD or is_uri(place):
-            continue
-        is_fetched = is_hub_name(place)
-        is_there = bool(_files(place)) or Path(place).is_relative_to(sent)
-        if is_fetched or not is_there:
-            unseen.append((what, place))
-    return unseen
+    return [
+        (what, name)
+        for what, name in job_names(job).items()
+        if what not in _OUTPUTS
+        and not is_uri(name)
+        and (is_hub_name(name) or not (_files(name) or Path(name).is_relative_to(sent)))
+    ]
 
 
 def _prepared(spec: CatalogSpec, path: Path, refusals: list[str]) -> PreparedJob | None:
@@ -106,13 +99,13 @@ def _relative_outputs(path: Path) -> list[str]:
     """Return a refusal for each place of output that is relative: the folder sent is deleted."""
     values: Any = load_yaml(path.read_text("utf-8-sig"))
     refusals: list[str] = []
-    for names in _PLACES_OF_OUTPUT:
+    for setting in _OUTPUTS:
         value = values
-        for name in names:
+        for name in setting.split("."):
             value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
         if isinstance(value, str) and not is_uri(value) and not value.startswith(("/", "~")):
             refusals.append(
-                f"{path}: {'.'.join(names)} {value!r} is relative, and the cluster deletes the "
+                f"{path}: {setting} {value!r} is relative, and the cluster deletes the "
                 "folder that is sent; name an absolute path on a disk that all machines share"
             )
     return refusals
