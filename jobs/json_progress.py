@@ -49,9 +49,7 @@ class JsonProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Write what ended the run, if that is no fault of the program."""
-        if isinstance(error, CloraError):
-            self._write("error", error=error.kind, exit_code=error.exit_code, text=str(error))
+        """End; there is nothing to tidy."""
 
     def begin(self, phase: str, num_rows: int) -> None:
         """Write that a phase begins."""
@@ -82,6 +80,10 @@ class JsonProgress:
     def note(self, text: str) -> None:
         """Write a sentence."""
         self._write("note", text=text)
+
+    def failed(self, error: CloraError) -> None:
+        """Write what ended the run."""
+        self._write("error", error=error.kind, exit_code=error.exit_code, text=str(error))
 
     def _write(self, event: str, **values: object) -> None:
         time = self._now().isoformat(timespec="milliseconds")

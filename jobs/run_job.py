@@ -1,11 +1,13 @@
 """What ``clora compose`` and ``clora catalog`` share: a request is run and its progress shown."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypedDict
 
+from clora_core.errors import CloraError
 from jobs.json_progress import JsonProgress
 from jobs.progress import open_progress
 from manifests.problems import Problem
@@ -54,8 +56,19 @@ def run_job(
     """
     run_id = request.run_id or new_run_id(datetime.now(UTC))
     metrics_at = None if metrics_port is None else parse_address(metrics_port)
-    with JsonProgress(sys.stderr, run_id) if log_format == "json" else open_progress() as progress:
+    with _json_log(run_id) if log_format == "json" else open_progress() as progress:
         for problem in problems:
             progress.note(f"{problem}; its rows will fail")
         request = replace(request, run_id=run_id, metrics_at=metrics_at)
         return compose_rows(request, progress, address=address)
+
+
+@contextmanager
+def _json_log(run_id: str) -> Generator[JsonProgress]:
+    """Give progress as JSON lines; the last is what ended the run, if no fault of ours."""
+    progress = JsonProgress(sys.stderr, run_id)
+    try:
+        yield progress
+    except CloraError as error:
+        progress.failed(error)
+        raise

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -62,7 +63,9 @@ ENDING = {
 
 BROAD = {
     ("jobs/exit_code.py", "CloraError"),
-    ("jobs/catalog.py", "CloraError"),  # adds a sentence and raises it again
+    # They add a sentence, or write it into the log, and raise it again.
+    ("jobs/catalog.py", "CloraError"),
+    ("jobs/run_job.py", "CloraError"),
     # Libraries whose errors have no class in common.
     ("jobs/base_models.py", "Exception"),
     ("jobs/picture.py", "Exception"),
@@ -147,6 +150,16 @@ def test_a_store_that_breaks_in_a_run_ends_with_1_and_a_sentence_and_the_same_co
     assert "1 failed" in capsys.readouterr().out
     ledger = read_ledger(LocalStorage(job.parent / "out"))
     assert (len(ledger.made), len(ledger.failed), ledger.num_doubled) == (4, 1, 0)
+
+
+def test_with_a_json_log_the_last_line_of_a_broken_run_has_the_error_s_name(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(compose_module, "run_request", broken_request("images/"))
+    assert compose(job, log_format="json") == 1
+    lines = [text for text in capsys.readouterr().err.splitlines() if text.startswith("{")]
+    last = json.loads(lines[-1])
+    assert (last["event"], last["error"], last["exit_code"]) == ("error", "storage", 1)
 
 
 def test_a_place_that_never_can_be_written_is_2_before_a_run_and_1_within_one(

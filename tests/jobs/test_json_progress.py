@@ -2,7 +2,6 @@ import io
 import json
 from pathlib import Path
 
-import pytest
 from engine_kit import BAD_ROW, NOW, commit, row
 
 from jobs.json_progress import JsonProgress
@@ -29,8 +28,7 @@ def test_every_line_is_an_object_with_the_run_and_units_have_their_id(tmp_path: 
 
 def test_what_ends_a_run_has_its_name_and_exit_code():
     stream = io.StringIO()
-    with pytest.raises(LeaseHeldError), JsonProgress(stream, "r"):
-        raise LeaseHeldError("out is being written")
+    JsonProgress(stream, "r").failed(LeaseHeldError("out is being written"))
     line = json.loads(stream.getvalue())
     assert (line["event"], line["error"], line["exit_code"]) == ("error", "lease-held", 1)
     assert line["text"] == "out is being written"
