@@ -99,14 +99,11 @@ def exit_code_of(end: JobEnd, *, told_account: bool) -> tuple[int, str | None]:
         return ALL_MADE, None
     if end.status == "STOPPED":
         return INTERRUPTED, "the job was stopped; the same command goes on from there"
-    if end.driver_exit_code == BAD_INPUT:
-        return BAD_INPUT, None
-    if end.driver_exit_code == INTERRUPTED:
-        return INTERRUPTED, None
+    explained = (BAD_INPUT, INTERRUPTED, *((SOME_FAILED,) if told_account else ()))
+    if end.driver_exit_code in explained:
+        return end.driver_exit_code, None
     if end.driver_exit_code is None and end.error_type in _NEVER_STARTED:
         return SOME_FAILED, f"nothing was started: {end.message or end.error_type}"
-    if end.driver_exit_code == SOME_FAILED and told_account:
-        return SOME_FAILED, None
     reason = (
         f"its process ended with {end.driver_exit_code}"
         if end.driver_exit_code is not None
