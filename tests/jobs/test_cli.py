@@ -122,6 +122,16 @@ def test_bad_input_ends_with_2_every_problem_and_nothing_written(
     assert not (tmp_path / "job" / "out").exists()
 
 
+def test_ctrl_c_before_anything_is_made_ends_with_130(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(_path: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.plan.load_job", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "job.yaml"])
+    assert ended.value.code == 130
+
+
 def test_a_missing_job_file_is_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         main(["compose", str(tmp_path / "none.yaml")])
