@@ -51,7 +51,7 @@ def measure() -> PassCosts:
             capturing(model, layers, torch.float32) as capture,
             FlopCounterMode(display=False) as counter,
         ):
-            capture.start(stop_after_maps=stop, gradient_until_maps=gradient and not stop)
+            capture.start(stop_after_maps=stop)
             with torch.set_grad_enabled(gradient):
                 # Times one: the counter cannot watch a leaf enter the model.
                 _run(model, leaf * 1, t, text)

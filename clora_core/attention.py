@@ -7,7 +7,7 @@ at the model's own size. That is 16x16 of Stable Diffusion 1.5 at 512 px (arXiv 
 3.2) and 32x32 of SDXL at 1024 px.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,25 +72,23 @@ def choose_map_layers(
 class MapCapture:
     """Reads the maps of one pass after the other.
 
+    A graph reaches up to the last map at most: from there on gradients are off, and the caller's
+    block puts the mode back.
+
     Attributes:
         num_layers: Map layers of the model.
-        stop_after_maps: End the pass by ``MapsCompleteError`` as soon as the last map is read.
-        gradient_until_maps: Switch gradients off behind the last map: the rest of the pass then
-            gives its prediction without a graph.
         dtype: Precision of probabilities and maps.
     """
 
     num_layers: int
     dtype: torch.dtype
-    stop_after_maps: bool = False
-    gradient_until_maps: bool = False
-    _total: Tensor | None = field(default=None, init=False)
+    _stop_after_maps: bool = field(default=False, init=False)
+    _total: Float[Tensor, "lane position token"] | None = field(default=None, init=False)
     _num_seen: int = field(default=0, init=False)
 
-    def start(self, *, stop_after_maps: bool, gradient_until_maps: bool) -> None:
-        """Forget the last pass and say what the next one is for."""
-        self.stop_after_maps = stop_after_maps
-        self.gradient_until_maps = gradient_until_maps
+    def start(self, *, stop_after_maps: bool) -> None:
+        """Forget the last pass; end the next by ``MapsCompleteError`` once it has its last map."""
+        self._stop_after_maps = stop_after_maps
         self._total, self._num_seen = None, 0
 
     def add(self, probabilities: Float[Tensor, "lane position token"]) -> None:
@@ -98,10 +96,9 @@ class MapCapture:
         self._total = probabilities if self._total is None else self._total + probabilities
         self._num_seen += 1
         if self._num_seen == self.num_layers:
-            if self.stop_after_maps:
+            if self._stop_after_maps:
                 raise MapsCompleteError
-            if self.gradient_until_maps:
-                torch.set_grad_enabled(False)
+            torch.set_grad_enabled(False)
 
     def take(self) -> Float[Tensor, "lane position token"]:
         """Return the mean over layers, and keep no reference to its graph."""
@@ -123,27 +120,28 @@ class CapturingProcessor:
     def __call__(
         self,
         attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,  # noqa: ARG002 - part of the processors' common signature
-    ) -> Tensor:
-        """Return the layer's output for ``hidden_states`` of shape [lane, position, channel]."""
+        hidden_states: Float[Tensor, "lane position channel"],
+        encoder_hidden_states: Float[Tensor, "lane token text_channel"],
+        attention_mask: Float[Tensor, "#lane_head #position token"] | None = None,
+        temb: Float[Tensor, "lane time_channel"] | None = None,  # noqa: ARG002 - all processors'
+    ) -> Float[Tensor, "lane position channel"]:
+        """Return the layer's output, as every processor of diffusers does."""
         lanes = hidden_states.shape[0]
-        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))  # [lane*head, position, channel]
         key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
         dtype = self._capture.dtype
         if attn.upcast_attention:  # Stable Diffusion 2's scores overflow in half precision
             query, key = query.float(), key.float()
-        scores = torch.baddbmm(
+        scores = torch.baddbmm(  # [lane*head, position, token]
             query.new_zeros(1, 1, 1) if attention_mask is None else attention_mask,
             query,
             key.mT,
             beta=0 if attention_mask is None else 1,
             alpha=attn.scale,
         )
-        probabilities = scores.to(dtype).softmax(dim=-1)  # [lane * head, position, token]
-        self._capture.add(probabilities.unflatten(0, (lanes, -1)).mean(dim=1))
+        probabilities = scores.to(dtype).softmax(dim=-1)
+        by_head = probabilities.unflatten(0, (lanes, -1))  # [lane, head, position, token]
+        self._capture.add(by_head.mean(dim=1))
         value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
         output = attn.batch_to_head_dim(probabilities.to(value.dtype) @ value)
         for layer in attn.to_out:
@@ -166,7 +164,7 @@ def capturing(unet: nn.Module, layers: MapLayers, dtype: torch.dtype) -> Generat
             module.processor = original
 
 
-def measure_cross_attention(unet: nn.Module, run: Any) -> dict[str, int]:
+def measure_cross_attention(unet: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Return the positions every cross-attention sees in one call of ``run``, in running order."""
     seen: dict[str, int] = {}
 

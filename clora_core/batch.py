@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clora_core.diffusion.model import BaseModel
 from clora_core.errors import NonFiniteImageError
-from clora_core.lanes import RowLanes, lane_batch
+from clora_core.lanes import lane_batch
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
+from clora_core.row_lanes import RowLanes
 from clora_core.rows import AttentionRecord, ComposedImage, Diagnostics, RowFailure
 from clora_core.sampler import Trace, sample
 
@@ -24,7 +26,7 @@ FLATTEST_SPREAD = 2
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one method, sampler config, size and number of variants.
+    """Rows of one kind, to be sampled together.
 
     Attributes:
         rows: The rows' variants and prompts.
@@ -64,7 +66,9 @@ def run_batch(
 
 
 @torch.no_grad()
-def decode(model: BaseModel, latents: Tensor) -> np.ndarray:
+def decode(
+    model: BaseModel, latents: Float[Tensor, "1 channel latent_height latent_width"]
+) -> UInt8[np.ndarray, "height width 3"]:
     """Return the uint8 RGB image of one row's latents; of no size if anything is not finite."""
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)
     if not bool(latents.isfinite().all()):
@@ -74,14 +78,14 @@ def decode(model: BaseModel, latents: Tensor) -> np.ndarray:
     with model.in_dtype(torch.float32) if precise else nullcontext():
         scaled = latents / model.vae.config["scaling_factor"]
         decoded: Any = model.vae.decode(scaled.to(model.vae.dtype))
-    pixels: Tensor = decoded.sample[0]
+    pixels: Float[Tensor, "3 height width"] = decoded.sample[0]
     if not bool(pixels.isfinite().all()):
         return nothing
     levels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.permute(1, 2, 0).cpu().numpy()
+    return levels.permute(1, 2, 0).cpu().numpy()  # [height, width, 3]
 
 
-def _blank(image: np.ndarray) -> RowFailure | None:
+def _blank(image: UInt8[np.ndarray, "height width 3"]) -> RowFailure | None:
     if not image.size:
         why = "the latents or the image are not finite; lower step_size or guidance_scale"
     elif int(image.max()) - int(image.min()) < FLATTEST_SPREAD:
@@ -92,7 +96,11 @@ def _blank(image: np.ndarray) -> RowFailure | None:
 
 
 def _composed(
-    image: np.ndarray, batch: Batch, trace: Trace, slot: int, seconds: float
+    image: UInt8[np.ndarray, "height width 3"],
+    batch: Batch,
+    trace: Trace,
+    slot: int,
+    seconds: float,
 ) -> ComposedImage:
     overlap = _mean([overlap[slot : slot + 1] for overlap in trace.overlap])
     diagnostics = Diagnostics(
@@ -115,5 +123,5 @@ def _composed(
     return ComposedImage(image=image, diagnostics=diagnostics, attention=attention)
 
 
-def _mean(steps: Sequence[Tensor]) -> tuple[float, ...]:
+def _mean(steps: Sequence[Float[Tensor, " concept"]]) -> tuple[float, ...]:
     return tuple(torch.stack(list(steps)).mean(dim=0).tolist()) if steps else ()

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 
 
@@ -45,9 +45,9 @@ class ClipScorer:
 
     @torch.no_grad()
     def scores(
-        self, images: Sequence[np.ndarray], prompts: Sequence[str]
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]], prompts: Sequence[str]
     ) -> Float[np.ndarray, " image"]:
-        """Return the cosine of each uint8 RGB image [height, width, 3] with its own prompt.
+        """Return the cosine of each RGB image with its own prompt.
 
         Prompts longer than CLIP reads are cut off, as CLIP was trained.
         """
@@ -61,6 +61,6 @@ class ClipScorer:
             attention_mask=texts["attention_mask"].to(self._device),
             pixel_values=pixels.to(self._device),
         )
-        image_side: Tensor = nn.functional.normalize(output.image_embeds.float(), dim=1)
-        text_side: Tensor = nn.functional.normalize(output.text_embeds.float(), dim=1)
+        image_side = nn.functional.normalize(output.image_embeds.float(), dim=1)  # [image, feature]
+        text_side = nn.functional.normalize(output.text_embeds.float(), dim=1)  # [image, feature]
         return (image_side * text_side).sum(dim=1).cpu().numpy()

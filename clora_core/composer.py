@@ -1,8 +1,8 @@
 """The composer: rows in, images and diagnostics out. What an actor calls.
 
-Any mix of rows may be given: they are grouped into batches that one sampler call can make together
-(same method, settings, size and number of variants). A row's own fault comes back as a value in its
-place and its neighbours are made; the machine's faults are raised.
+Any mix of rows may be given: they are grouped by kind into batches that one sampler call can make
+together. A row's own fault comes back as a value in its place and its neighbours are made; the
+machine's faults are raised.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import torch
 from clora_core.batch import Batch, run_batch
 from clora_core.diffusion.model import BaseModel
 from clora_core.errors import CompositionError, PromptError
-from clora_core.lanes import RowLanes, row_lanes
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.files import lora_targets, read_lora
 from clora_core.memory import default_budget_bytes
+from clora_core.row_lanes import BatchKind, RowLanes, row_lanes
 from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
 
 
@@ -56,7 +56,7 @@ class Composer:
     ) -> list[ComposedImage | RowFailure]:
         """Return one result per row, in order; with maps and masks of every step if asked for."""
         results: dict[int, ComposedImage | RowFailure] = {}
-        groups: dict[tuple[object, ...], list[tuple[int, RowLanes]]] = {}
+        groups: dict[BatchKind, list[tuple[int, RowLanes]]] = {}
         factors: dict[str, LoraFactors] = {}
         for index, row in enumerate(rows):
             try:
@@ -66,8 +66,7 @@ class Composer:
             except CompositionError as error:
                 results[index] = RowFailure.of(error)
                 continue
-            key = (row.method, row.sampler, row.width, row.height, len(lanes.variants))
-            groups.setdefault(key, []).append((index, lanes))
+            groups.setdefault(lanes.kind, []).append((index, lanes))
         for members in groups.values():
             made = self._compose_group([lanes for _, lanes in members], factors, keep_maps)
             results |= dict(zip((index for index, _ in members), made, strict=True))

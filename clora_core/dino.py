@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
@@ -39,12 +39,14 @@ class DinoScorer:
         return cls(model, processor, device)
 
     @torch.no_grad()
-    def features(self, images: Sequence[np.ndarray]) -> Float[np.ndarray, "image feature"]:
-        """Return unit-length class embeddings of uint8 RGB ``images`` [height, width, 3]."""
+    def features(
+        self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+    ) -> Float[np.ndarray, "image feature"]:
+        """Return unit-length class embeddings of RGB ``images``."""
         pictures = [Image.fromarray(image) for image in images]
         pixels: Any = self._processor(images=pictures, return_tensors="pt")["pixel_values"]
         output: Any = self._model(pixel_values=pixels.to(self._device))
-        embedding = output.last_hidden_state[:, 0].float()
+        embedding = output.last_hidden_state[:, 0].float()  # [image, feature]
         return nn.functional.normalize(embedding, dim=1).cpu().numpy()
 
 

@@ -5,7 +5,7 @@ row's update depends on its neighbours. Two ways to the same gradient: one joint
 lanes when they fit, else two passes (maps first, then one graph per chunk of lanes).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clora_core.lanes import LaneBatch
 from clora_core.loss import contrastive_loss, has_constant_map
-from clora_core.passes import LanePasses, Pass
+from clora_core.passes import LanePasses, Pass, PassInputs
 
 HALF_PRECISION_LOSS_SCALE = 2.0**12
 """Float16 cannot hold the gradients inside the UNet (1e-6 and less) unless the loss is enlarged."""
@@ -37,57 +37,47 @@ class Round:
 
 
 def update_round(
-    passes: LanePasses,
-    latents: Float[Tensor, "row channel height width"],
-    t: Tensor,
-    weights: Float[Tensor, "lane lora"],
-    *,
-    temperature: float,
-    predict: bool,
+    passes: LanePasses, inputs: PassInputs, *, temperature: float, predict: bool
 ) -> Round:
-    """Return the loss and its gradient at ``latents``.
+    """Return the loss and its gradient at the latents of ``inputs``.
 
     Args:
         passes: The batch's UNet passes.
-        latents: Latents as the model sees them (scaled by the solver).
-        t: Timestep.
-        weights: LoRA weights of every lane.
+        inputs: Latents as the model sees them, timestep and LoRA weights.
         temperature: Temperature of the loss.
         predict: Give predictions too: the last round of a step.
     """
-    lanes = passes.lanes
     scale = HALF_PRECISION_LOSS_SCALE if passes.model.dtype == torch.float16 else 1.0
     if passes.fits_in_one_call:
-        leaf = latents.detach().requires_grad_()
-        result = passes.with_graph(leaf, t, weights, predict=predict)
+        leaf = inputs.latents.detach().requires_grad_()
+        result = passes.with_graph(replace(inputs, latents=leaf), predict=predict)
         with torch.enable_grad():
-            losses, constant = batch_losses(lanes, _maps_of(result), temperature)
+            losses, constant = batch_losses(passes.lanes, _maps_of(result), temperature)
             [gradient] = torch.autograd.grad(losses.sum() * scale, leaf)
     else:
-        result = passes.predict(latents, t, weights) if predict else None
-        result = result or passes.maps_only(latents, t, weights)
+        result = passes.predict(inputs) if predict else passes.maps_only(inputs)
         maps = _maps_of(result).detach().requires_grad_()
         with torch.enable_grad():
-            losses, constant = batch_losses(lanes, maps, temperature)
+            losses, constant = batch_losses(passes.lanes, maps, temperature)
             [map_gradients] = torch.autograd.grad(losses.sum() * scale, maps)
-        gradient = passes.map_gradient(latents, t, weights, map_gradients)
+        gradient = passes.map_gradient(inputs, map_gradients)
     gradient = gradient.detach() / scale
     finite = gradient.isfinite().flatten(start_dim=1).all(dim=1)
-    detached = Pass(result.conditional, result.unconditional, _maps_of(result).detach())
-    return Round(detached, losses.detach(), gradient, finite & ~constant)
+    result = replace(result, maps=_maps_of(result).detach())
+    return Round(result, losses.detach(), gradient, finite & ~constant)
 
 
 def batch_losses(
     lanes: LaneBatch, maps: Float[Tensor, "row variant position token"], temperature: float
 ) -> tuple[Float[Tensor, " row"], Bool[Tensor, " row"]]:
     """Return every row's contrastive loss, and which rows have a map without contrast."""
-    rows = torch.arange(len(maps), device=maps.device)[:, None]
+    rows = torch.arange(len(maps), device=maps.device)[:, None]  # [row, 1]
     compared = maps[rows, lanes.map_variants, :, lanes.map_tokens]  # [row, map, position]
     losses = contrastive_loss(compared, lanes.map_concepts, temperature=temperature)
     return losses, has_constant_map(compared.detach(), lanes.map_concepts)
 
 
-def _maps_of(result: Pass) -> Tensor:
+def _maps_of(result: Pass) -> Float[Tensor, "row variant position token"]:
     if result.maps is None:
         raise RuntimeError("an update round without captured maps")
     return result.maps

@@ -5,72 +5,40 @@ UNet sees all of them at once. What the loss and the masks need, which token of 
 for which concept, is laid out here as index tensors, padded where rows differ.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import BaseModel
-from clora_core.diffusion.text import Conditions, encode
-from clora_core.errors import PromptError
+from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.loss import PADDING
 from clora_core.methods import METHODS, Method, Variant
-from clora_core.prompts import MarkedPrompt, mark_prompt
-from clora_core.regions import region_mask
+from clora_core.row_lanes import BatchKind, RowLanes
 from clora_core.rows import ComposeRow
-from clora_core.tokens import ConceptPositions, concept_positions
 
 
-@dataclass(frozen=True)
-class RowLanes:
-    """One row's variants, their prompts and where the concepts are in them."""
+class Half(StrEnum):
+    """A half of classifier-free guidance: with the prompt, or with the negative prompt."""
 
-    row: ComposeRow
-    variants: tuple[Variant, ...]
-    prompts: tuple[MarkedPrompt, ...]
-    positions: tuple[tuple[ConceptPositions, ...], ...]  # [variant][concept]
-    regions: Float[Tensor, "variant map_height map_width"]
-
-    def map_entries(self) -> list[tuple[int, int, int]]:
-        """Return (variant, token, concept) of every map the loss compares.
-
-        In a concept's own variant its trigger counts with its subject; elsewhere the subject.
-        """
-        return [
-            (v, token, concept)
-            for v, variant in enumerate(self.variants)
-            for concept, found in enumerate(self.positions[v])
-            for token in (found.own if variant.concept == concept else found.subject)
-        ]
-
-    def mask_tokens(self) -> list[tuple[int, ...]]:
-        """Return per variant the tokens its mask is made from: its own trigger and subject."""
-        return [
-            () if variant.concept is None else self.positions[v][variant.concept].own
-            for v, variant in enumerate(self.variants)
-        ]
-
-    def replaced(self) -> list[bool]:
-        """Return per variant whether its region is its mask."""
-        regions = [
-            None if variant.concept is None else self.row.concepts[variant.concept].region
-            for variant in self.variants
-        ]
-        return [region is not None and region.mode == "replace" for region in regions]
+    UNCONDITIONAL = "unconditional"
+    CONDITIONAL = "conditional"
 
 
 @dataclass(frozen=True)
 class LaneBatch:
-    """All lanes of some rows of one method, size and number of variants.
+    """All lanes of some rows of one kind, made by ``lane_batch``.
 
     Attributes:
+        kind: What the rows share.
         rows: Every row's variants.
-        num_variants: Variants of each row.
-        conditional: Conditions of the prompts, lane by lane.
-        unconditional: Conditions of the negative prompts; None where guidance is off.
+        conditions: Conditions of every lane in each guidance half; one half where guidance is off.
         map_variants: Variant of each compared map.
         map_tokens: Token of each compared map.
         map_concepts: Concept of each compared map, or ``PADDING``.
@@ -80,10 +48,9 @@ class LaneBatch:
         loras: Column of every LoRA digest in the weights.
     """
 
+    kind: BatchKind
     rows: tuple[RowLanes, ...]
-    num_variants: int
-    conditional: Conditions
-    unconditional: Conditions | None
+    conditions: Mapping[Half, Conditions]
     map_variants: Int[Tensor, "row map"]
     map_tokens: Int[Tensor, "row map"]
     map_concepts: Int[Tensor, "row map"]
@@ -93,42 +60,31 @@ class LaneBatch:
     loras: tuple[str, ...]
 
     @property
+    def method(self) -> Method:
+        """The method of every row."""
+        return METHODS[self.kind.method]
+
+    @property
     def num_lanes(self) -> int:
         """Rows times variants."""
-        return len(self.rows) * self.num_variants
+        return len(self.rows) * self.kind.num_variants
 
-    def weights_at(self, method: Method, step: int) -> Float[Tensor, "lane lora"]:
+    @property
+    def map_halves(self) -> tuple[Half, ...]:
+        """The guidance halves whose attention maps count."""
+        if self.kind.sampler.attention_half == "both":
+            return tuple(self.conditions)
+        return (Half.CONDITIONAL,)
+
+    def weights_at(self, step: int) -> Float[Tensor, "lane lora"]:
         """Return every lane's LoRA weights in the UNet at ``step``."""
+        weights_at = self.method.weights_at
         per_lane = [
             (lanes.row, weights)
             for lanes in self.rows
-            for weights in method.weights_at(lanes.row, lanes.variants, step, lanes.row.sampler)
+            for weights in weights_at(lanes.row, lanes.variants, step, self.kind.sampler)
         ]
         return lora_weights(per_lane, self.loras).to(self.map_tokens.device)
-
-
-def row_lanes(model: BaseModel, row: ComposeRow) -> RowLanes:
-    """Return the variants of ``row`` with their prompts and token positions.
-
-    Raises:
-        CompositionError: The method cannot make this row.
-        PromptError: A subject is missing from the prompt or cut off by the text encoder's limit.
-    """
-    if row.method not in METHODS:
-        raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
-    method = METHODS[row.method]
-    variants = method.variants(row)
-    concepts = row.concepts
-    if row.method != "base" and not method.masked and any(lora.region for lora in row.loras):
-        masked = ", ".join(name for name, known in METHODS.items() if known.masked)
-        raise PromptError(
-            f"method {row.method!r} cannot keep a LoRA in a region, having no masks; use one of "
-            f"{masked}, or leave the region out"
-        )
-    prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers) for v in variants)
-    tokenizer = model.towers[0].tokenizer
-    positions = tuple(concept_positions(tokenizer, marked, concepts) for marked in prompts)
-    return RowLanes(row, variants, prompts, positions, _regions(model, row, variants))
 
 
 def lane_batch(
@@ -138,11 +94,14 @@ def lane_batch(
 
     Args:
         model: Base model.
-        rows: Rows of one method, sampler config, size and number of variants.
+        rows: Rows of one kind.
         loras: Digests of all LoRAs of these rows, in the order of the banks' columns.
         banks: One LoRA bank per text tower.
+
+    Raises:
+        ValueError: There are no rows, or they are of several kinds.
     """
-    first = rows[0].row
+    kind = BatchKind.shared_by(rows)
     texts = [marked.text for lanes in rows for marked in lanes.prompts]
     negatives = [lanes.row.negative_prompt for lanes in rows for _ in lanes.prompts]
     weights = lora_weights(
@@ -153,44 +112,28 @@ def lane_batch(
         ],
         loras,
     ).to(model.device)
-    width_px, height_px = first.width, first.height
-    guided = first.sampler.guidance_scale != 1
-    negative = (
-        encode(
-            model, banks, negatives, weights, width_px=width_px, height_px=height_px, negative=True
-        )
-        if guided
-        else None
+    encoded = partial(
+        encode, model, banks, weights=weights, width_px=kind.width_px, height_px=kind.height_px
     )
+    conditions: dict[Half, Conditions] = {}
+    if kind.sampler.guidance_scale != 1:
+        conditions[Half.UNCONDITIONAL] = encoded(negatives, negative=True)
+    conditions[Half.CONDITIONAL] = encoded(texts)
     entries = [lanes.map_entries() for lanes in rows]
     return LaneBatch(
+        kind=kind,
         rows=tuple(rows),
-        num_variants=len(rows[0].variants),
-        conditional=encode(model, banks, texts, weights, width_px=width_px, height_px=height_px),
-        unconditional=negative,
+        conditions=conditions,
         map_variants=_padded([[e[0] for e in row] for row in entries], 0, model.device),
         map_tokens=_padded([[e[1] for e in row] for row in entries], 0, model.device),
         map_concepts=_padded([[e[2] for e in row] for row in entries], PADDING, model.device),
         mask_tokens=_padded(
             [list(tokens) for lanes in rows for tokens in lanes.mask_tokens()], -1, model.device
-        ).unflatten(0, (len(rows), -1)),
+        ).unflatten(0, (len(rows), -1)),  # [row, variant, slot]
         regions=torch.stack([lanes.regions for lanes in rows]).to(model.device),
         replaced=torch.tensor([lanes.replaced() for lanes in rows], device=model.device),
         loras=tuple(loras),
     )
-
-
-def _regions(
-    model: BaseModel, row: ComposeRow, variants: Sequence[Variant]
-) -> Float[Tensor, "variant height width"]:
-    layers = model.map_layers(row.sampler.map_size)
-    shape = layers.map_shape(row.height // model.image_scale, row.width // model.image_scale)
-    masks = torch.ones(len(variants), *shape, dtype=model.precise_dtype)
-    for index, variant in enumerate(variants):
-        region = None if variant.concept is None else row.concepts[variant.concept].region
-        if region is not None:
-            masks[index] = region_mask(region, *shape)
-    return masks
 
 
 def lora_weights(
@@ -213,7 +156,9 @@ def _text_weights(row: ComposeRow, variant: Variant) -> tuple[float, ...]:
     )
 
 
-def _padded(lists: Sequence[Sequence[int]], filler: int, device: torch.device) -> Tensor:
+def _padded(
+    lists: Sequence[Sequence[int]], filler: int, device: torch.device
+) -> Int[Tensor, "list slot"]:
     width = max(1, *(len(values) for values in lists))
     table = [[*values, *[filler] * (width - len(values))] for values in lists]
     return torch.tensor(table, device=device)

@@ -36,7 +36,7 @@ def contrastive_loss(
         ValueError: A row has no concept with two maps, so there is no pair to pull together.
     """
     valid = concepts != PADDING
-    both = valid[:, :, None] & valid[:, None, :]
+    both = valid[:, :, None] & valid[:, None, :]  # [row, map, map]
     same = (concepts[:, :, None] == concepts[:, None, :]) & both
     identity = torch.eye(concepts.shape[1], dtype=torch.bool, device=maps.device)
     positive = same & ~identity

@@ -38,9 +38,11 @@ def own_maps(
     return own.masked_fill((tokens < 0)[:, :, None, :], 0).amax(dim=3)
 
 
-def _gathered(maps: Tensor, tokens: Tensor) -> Float[Tensor, "row variant position slot"]:
-    index = tokens.clamp_min(0)[:, :, None, :].expand(-1, -1, maps.shape[2], -1)
-    return maps.gather(3, index)
+def _gathered(
+    maps: Float[Tensor, "row variant position token"], tokens: Int[Tensor, "row variant slot"]
+) -> Float[Tensor, "row variant position slot"]:
+    index = tokens.clamp_min(0)[:, :, None, :]  # [row, variant, 1, slot]
+    return maps.gather(3, index.expand(-1, -1, maps.shape[2], -1))
 
 
 def with_background(
@@ -66,10 +68,14 @@ def clean(
 ) -> Float[Tensor, "row variant height width"]:
     """Return ``masks`` after 3x3 dilation, erosion, opening and closing, background anew."""
 
-    def dilate(mask: Tensor) -> Tensor:
+    def dilate(
+        mask: Float[Tensor, "row variant height width"],
+    ) -> Float[Tensor, "row variant height width"]:
         return functional.max_pool2d(mask, kernel_size=3, stride=1, padding=1)
 
-    def erode(mask: Tensor) -> Tensor:
+    def erode(
+        mask: Float[Tensor, "row variant height width"],
+    ) -> Float[Tensor, "row variant height width"]:
         return 1 - dilate(1 - mask)
 
     cleaned = erode(dilate(masks))
@@ -90,7 +96,7 @@ def blend(
     if masks is None:
         return predictions.mean(dim=1)
     weights = functional.interpolate(masks, size=predictions.shape[-2:], mode="nearest")
-    weights = weights[:, :, None]
+    weights = weights[:, :, None]  # [row, variant, 1, height, width]
     return (predictions * weights).sum(dim=1) / weights.sum(dim=1)
 
 

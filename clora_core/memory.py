@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 
 SHARE_OF_FREE = 0.6
@@ -27,11 +28,11 @@ def default_budget_bytes(device: torch.device) -> int:
     return int(free * SHARE_OF_FREE)
 
 
-def graph_bytes(run: Callable[[], object], weights: Iterable[Tensor]) -> int:
+def graph_bytes(run: Callable[[], object], weights: Iterable[Shaped[Tensor, "..."]]) -> int:
     """Return the bytes that autograd saves while ``run`` builds its graph, ``weights`` left out."""
     seen: dict[int, int] = {}
 
-    def weigh(tensor: Tensor) -> Tensor:
+    def weigh(tensor: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
         storage = tensor.untyped_storage()
         seen[storage.data_ptr()] = storage.nbytes()
         return tensor

@@ -47,7 +47,7 @@ def region_mask(region: Region, height: int, width: int) -> Bool[Tensor, "height
     return mask
 
 
-def _drawn(path: str, height: int, width: int) -> Tensor:
+def _drawn(path: str, height: int, width: int) -> Bool[Tensor, "height width"]:
     try:
         with Image.open(path) as image:
             small = image.convert("L").resize((width, height), Image.Resampling.BOX)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool, Float32, UInt8
 
 from clora_core.config import SamplerConfig
 from clora_core.errors import CompositionError
@@ -113,19 +114,19 @@ class AttentionRecord:
     """A row's maps and masks, step by step, for reports.
 
     Attributes:
-        maps: float32 [step, concept, height, width]: the maximum over the concept's own tokens.
-        masks: bool [step, variant, height, width]; variant 0 is the background.
+        maps: The maximum over each concept's own tokens.
+        masks: Variant 0 is the background.
     """
 
-    maps: np.ndarray
-    masks: np.ndarray
+    maps: Float32[np.ndarray, "step concept map_height map_width"]
+    masks: Bool[np.ndarray, "step variant map_height map_width"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComposedImage:
-    """A finished row: uint8 RGB of shape [height, width, 3] and how it came about."""
+    """A finished row: an RGB image and how it came about."""
 
-    image: np.ndarray
+    image: UInt8[np.ndarray, "height width 3"]
     diagnostics: Diagnostics
     attention: AttentionRecord | None = None
 

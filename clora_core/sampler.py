@@ -17,11 +17,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clora_core.attention import capturing
-from clora_core.config import SamplerConfig
 from clora_core.diffusion.model import BaseModel
 from clora_core.diffusion.schedulers import Solver, make_solver
 from clora_core.guidance import update_round
-from clora_core.lanes import LaneBatch
+from clora_core.lanes import Half, LaneBatch
 from clora_core.lora.bank import LoraBank
 from clora_core.masks import (
     blend,
@@ -32,8 +31,7 @@ from clora_core.masks import (
     own_maps,
     within_regions,
 )
-from clora_core.methods import METHODS, Method
-from clora_core.passes import LanePasses, Pass
+from clora_core.passes import LanePasses, Pass, PassInputs
 
 
 @dataclass
@@ -65,12 +63,7 @@ def initial_noise(
     model: BaseModel, seeds: Sequence[int], height_px: int, width_px: int
 ) -> Float[Tensor, "row channel height width"]:
     """Return each row's starting noise of unit variance, drawn on the CPU in float32."""
-    shape = (
-        1,
-        model.latent_channels,
-        height_px // model.image_scale,
-        width_px // model.image_scale,
-    )
+    shape = (1, model.latent_channels, *model.latent_shape(width_px, height_px))
     noise = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(s)) for s in seeds]
     return torch.cat(noise).to(model.device, model.precise_dtype)
 
@@ -88,18 +81,19 @@ def sample(
 
     Args:
         model: Base model.
-        lanes: Rows of one method, sampler config, size and number of variants.
+        lanes: The batch.
         bank: The UNet's LoRA bank; attached here, and removed again whatever happens.
         max_lanes: Most lanes in one UNet call; None for no limit. Changes no result.
         graph_budget_bytes: Memory that graphs may take at once; None for no limit. Changes no
             result, only whether the gradient is joint or in two passes.
         keep_maps: Keep every step's maps and masks in the trace.
     """
-    rows = [prepared.row for prepared in lanes.rows]
-    config, method = rows[0].sampler, METHODS[rows[0].method]
+    kind, method = lanes.kind, lanes.method
+    config = kind.sampler
     solver = make_solver(model.scheduler_config, config, model.device)
-    noise = initial_noise(model, [row.seed for row in rows], rows[0].height, rows[0].width)
-    guided = method.guided and lanes.num_variants > 2 and config.guide_until_step > 0
+    seeds = [prepared.row.seed for prepared in lanes.rows]
+    noise = initial_noise(model, seeds, kind.height_px, kind.width_px)
+    guided = method.guided and kind.num_variants > 2 and config.guide_until_step > 0
     trace = Trace(keep_maps=keep_maps)
     with ExitStack() as stack:
         stack.enter_context(bank.attached())
@@ -107,15 +101,12 @@ def sample(
         if guided or method.masked:
             layers = model.map_layers(config.map_size)
             capture = stack.enter_context(capturing(model.unet, layers, model.precise_dtype))
-        halves = ("uncond", "cond") if config.attention_half == "both" else ("cond",)
-        passes = LanePasses(model, bank, lanes, capture, max_lanes, map_halves=halves)
+        passes = LanePasses(model, bank, lanes, capture, max_lanes)
         if guided and graph_budget_bytes is not None:
-            weights = lanes.weights_at(method, 0)
-            per_lane = passes.graph_bytes_per_lane(noise, solver.timesteps[0], weights)
+            first = PassInputs(noise, solver.timesteps[0], lanes.weights_at(0))
+            per_lane = passes.graph_bytes_per_lane(first)
             passes.max_graph_lanes = max(1, graph_budget_bytes // per_lane)
-        latents = _denoise(
-            passes, solver, noise * solver.init_noise_sigma, method, trace, guided=guided
-        )
+        latents = _denoise(passes, solver, noise * solver.init_noise_sigma, trace, guided=guided)
     trace.evaluations = passes.evaluations
     return latents, trace
 
@@ -123,15 +114,14 @@ def sample(
 def _denoise(
     passes: LanePasses,
     solver: Solver,
-    latents: Tensor,
-    method: Method,
+    latents: Float[Tensor, "row channel height width"],
     trace: Trace,
     *,
     guided: bool,
-) -> Tensor:
-    config = passes.lanes.rows[0].row.sampler
+) -> Float[Tensor, "row channel height width"]:
+    lanes, config = passes.lanes, passes.lanes.kind.sampler
     for step, t in enumerate(solver.timesteps):
-        weights = passes.lanes.weights_at(method, step)
+        weights = lanes.weights_at(step)
         # How much smaller the model sees the latents than the solver holds them: 1 unless the
         # solver works in sigma space, where both directions of an update need the factor.
         shrink = float(solver.scale_model_input(torch.ones((), dtype=torch.float64), t))
@@ -141,9 +131,7 @@ def _denoise(
             is_last = update == num_updates - 1
             round_ = update_round(
                 passes,
-                latents * shrink,
-                t,
-                weights,
+                PassInputs(latents * shrink, t, weights),
                 temperature=config.temperature,
                 predict=is_last and not config.reforward_after_update,
             )
@@ -151,32 +139,32 @@ def _denoise(
             moved = latents - config.step_size / shrink * round_.gradient
             latents = torch.where(round_.usable[:, None, None, None], moved, latents)
             result = round_.result
-        if result is None or result.conditional is None:
-            result = passes.predict(latents * shrink, t, weights)
-        masks = _masks(passes, result, latents, step, trace) if method.masked else None
-        prediction = _guided_prediction(result, masks, config)
+        if result is None or not result.predictions:
+            result = passes.predict(PassInputs(latents * shrink, t, weights))
+        masks = _masks(lanes, result, step, trace) if lanes.method.masked else None
+        prediction = _guided_prediction(result, masks, config.guidance_scale)
         latents = solver.step(prediction, t, latents).prev_sample
     return latents
 
 
 def _masks(
-    passes: LanePasses, result: Pass, latents: Tensor, step: int, trace: Trace
-) -> Tensor | None:
+    lanes: LaneBatch, result: Pass, step: int, trace: Trace
+) -> Float[Tensor, "row variant map_height map_width"] | None:
     """Return this step's masks as images, or None before the first masked step."""
-    config = passes.lanes.rows[0].row.sampler
+    config = lanes.kind.sampler
     if step < config.mask_from_step or result.maps is None:
         return None
-    layers = passes.model.map_layers(config.map_size)
-    shape = layers.map_shape(*latents.shape[-2:])
-    flat = concept_masks(result.maps, passes.lanes.mask_tokens, threshold=config.mask_threshold)
-    masks = flat.unflatten(2, shape)
+    map_shape = lanes.regions.shape[2:]
+    flat = concept_masks(result.maps, lanes.mask_tokens, threshold=config.mask_threshold)
+    masks = flat.unflatten(2, map_shape)  # [row, variant, map_height, map_width]
     if config.mask_morphology:
         masks = clean(masks)
-    masks = within_regions(masks, passes.lanes.regions, passes.lanes.replaced)
+    masks = within_regions(masks, lanes.regions, lanes.replaced)
     coverage, overlap = coverage_and_overlap(masks)
     trace.coverage.append(coverage)
     trace.overlap.append(overlap)
-    own = own_maps(result.maps, passes.lanes.mask_tokens)[:, 1:].detach().unflatten(2, shape)
+    own = own_maps(result.maps, lanes.mask_tokens)[:, 1:]  # [row, concept, position]
+    own = own.unflatten(2, map_shape)  # [row, concept, map_height, map_width]
     trace.leakage.append(leakage(own, masks[:, 1:]))
     if trace.keep_maps:
         trace.maps.append(own.float().cpu())
@@ -184,12 +172,15 @@ def _masks(
     return masks
 
 
-def _guided_prediction(result: Pass, masks: Tensor | None, config: SamplerConfig) -> Tensor:
+def _guided_prediction(
+    result: Pass,
+    masks: Float[Tensor, "row variant map_height map_width"] | None,
+    guidance_scale: float,
+) -> Float[Tensor, "row channel height width"]:
     """Return the blended prediction after classifier-free guidance."""
-    if result.conditional is None:
-        raise RuntimeError("a step without predictions")
-    conditional = blend(result.conditional, masks)
-    if result.unconditional is None:
+    blended = {half: blend(each, masks) for half, each in result.predictions.items()}
+    conditional = blended[Half.CONDITIONAL]
+    if Half.UNCONDITIONAL not in blended:
         return conditional
-    unconditional = blend(result.unconditional, masks)
-    return unconditional + config.guidance_scale * (conditional - unconditional)
+    unconditional = blended[Half.UNCONDITIONAL]
+    return unconditional + guidance_scale * (conditional - unconditional)

@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 from clora_core.attention import MapLayers, choose_map_layers, measure_cross_attention
+from clora_core.diffusion.conditions import Conditions
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model lies."""
+        """The device of the model's weights."""
         return self.unet.device
 
     @property
@@ -90,23 +92,48 @@ class BaseModel:
             self._map_layers[map_size] = layers
         return self._map_layers[map_size]
 
-    def _probe(self, side: int) -> Tensor:
-        def zeros(*shape: int) -> Tensor:
+    def latent_shape(self, width_px: int, height_px: int) -> tuple[int, int]:
+        """Return height and width of the latents of an image of this size."""
+        return height_px // self.image_scale, width_px // self.image_scale
+
+    def run_unet(
+        self,
+        latents: Float[Tensor, "lane channel height width"],
+        t: Num[Tensor, ""],
+        conditions: Conditions,
+    ) -> Float[Tensor, "lane channel height width"]:
+        """Return the predicted noise in ``precise_dtype``; every pass of the sampler is one call.
+
+        Args:
+            latents: Latents as the model sees them (scaled by the solver), in any precision.
+            t: Timestep.
+            conditions: What each lane shows.
+        """
+        [noise] = self.unet(
+            latents.to(self.dtype),
+            t,
+            conditions.text,
+            added_cond_kwargs=dict(conditions.added),
+            return_dict=False,
+        )
+        return noise.to(self.precise_dtype)
+
+    def _probe(self, side: int) -> None:
+        def zeros(*shape: int) -> Float[Tensor, "..."]:
             return torch.zeros(shape, device=self.device, dtype=self.dtype)
 
         config = self.unet.config
-        added = None
+        added: dict[str, Float[Tensor, "lane _"]] = {}
         if self.is_xl:
-            width = config["projection_class_embeddings_input_dim"]
             num_ids = 6
-            pooled = width - num_ids * config["addition_time_embed_dim"]
-            added = {
-                "text_embeds": zeros(1, pooled),
-                "time_ids": zeros(1, num_ids),
-            }
+            pooled = (
+                config["projection_class_embeddings_input_dim"]
+                - num_ids * config["addition_time_embed_dim"]
+            )
+            added = {"text_embeds": zeros(1, pooled), "time_ids": zeros(1, num_ids)}
+        conditions = Conditions(zeros(1, 1, config["cross_attention_dim"]), added)
         latents = zeros(1, self.latent_channels, side, side)
-        text = zeros(1, 1, config["cross_attention_dim"])
-        return self.unet(latents, 0, text, added_cond_kwargs=added).sample
+        self.run_unet(latents, torch.zeros((), device=self.device), conditions)
 
     @contextmanager
     def in_dtype(self, dtype: torch.dtype) -> Generator[None]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from clora_core.config import SamplerConfig
@@ -20,14 +21,21 @@ _CLASSES = {
 class Solver(Protocol):
     """What the sampler uses of a diffusers scheduler."""
 
-    timesteps: Tensor
+    timesteps: Num[Tensor, " step"]
     init_noise_sigma: float
 
-    def scale_model_input(self, sample: Tensor, timestep: Any) -> Tensor:
+    def scale_model_input(
+        self, sample: Float[Tensor, "*shape"], timestep: Num[Tensor, ""]
+    ) -> Float[Tensor, "*shape"]:
         """Return the sample as the model wants to see it."""
         ...
 
-    def step(self, model_output: Tensor, timestep: Any, sample: Tensor) -> Any:
+    def step(
+        self,
+        model_output: Float[Tensor, "row channel height width"],
+        timestep: Num[Tensor, ""],
+        sample: Float[Tensor, "row channel height width"],
+    ) -> Any:
         """Return the sample one step further."""
         ...
 
@@ -40,11 +48,7 @@ def make_solver(
     Latents are never clipped: clipping is for models of pixels, and with it blending predictions
     would no longer equal blending latents.
     """
-    kind = _CLASSES[config.scheduler]
-    solver: Any = kind.from_config(dict(scheduler_config), **_overrides(config.scheduler))
+    overrides = {"clip_sample": False} if config.scheduler == "ddim" else {}
+    solver: Any = _CLASSES[config.scheduler].from_config(dict(scheduler_config), **overrides)
     solver.set_timesteps(config.num_steps, device=device)
     return solver
-
-
-def _overrides(scheduler: str) -> dict[str, Any]:
-    return {"clip_sample": False} if scheduler == "ddim" else {}

@@ -25,24 +25,28 @@ class _PackedLayer:
     """The factors of all LoRAs on one layer."""
 
     def __init__(self, module: nn.Module, factors: Sequence[tuple[int, Factor]]) -> None:
-        weight: Tensor = module.weight  # type: ignore[assignment]
+        weight: Float[Tensor, "out in *kernel"] = module.weight  # type: ignore[assignment]
         self.module = module
         self.is_conv = isinstance(module, nn.Conv2d)
-        self.down = torch.cat([_shaped(factor.down, module).to(weight) for _, factor in factors])
+        downs = [_shaped(factor.down, module).to(weight) for _, factor in factors]
         ups = [_shaped(factor.up, module).to(weight) * factor.scale for _, factor in factors]
-        self.up = torch.cat(ups, dim=1)
+        self.down = torch.cat(downs)  # [sum of ranks, in, *kernel]
+        self.up = torch.cat(ups, dim=1)  # [out, sum of ranks, *1x1]
         columns = [index for index, factor in factors for _ in range(factor.rank)]
         self.columns = torch.tensor(columns, device=weight.device)
 
-    def delta(self, x: Tensor, weights: Float[Tensor, "lane lora"]) -> Tensor:
-        """Return what the LoRAs add to the layer's output for input ``x`` [lane, ...]."""
-        by_rank = weights[:, self.columns]
+    def delta(
+        self, x: Float[Tensor, "lane ..."], weights: Float[Tensor, "lane lora"]
+    ) -> Float[Tensor, "lane ..."]:
+        """Return what the LoRAs add to the layer's output for input ``x``."""
+        by_rank = weights[:, self.columns]  # [lane, rank]
         if self.is_conv:
             conv: Any = self.module
             hidden = functional.conv2d(x, self.down, None, conv.stride, conv.padding, conv.dilation)
             return functional.conv2d(hidden * by_rank[:, :, None, None], self.up)
         shape = (len(by_rank), *(1,) * (x.ndim - 2), -1)
-        return functional.linear(functional.linear(x, self.down) * by_rank.view(shape), self.up)
+        by_rank = by_rank.view(shape)  # [lane, 1, ..., rank]
+        return functional.linear(functional.linear(x, self.down) * by_rank, self.up)
 
 
 class LoraBank:
@@ -63,7 +67,7 @@ class LoraBank:
             _PackedLayer(component.get_submodule(layer), factors)
             for layer, factors in by_layer.items()
         ]
-        self._weights: Tensor | None = None
+        self._weights: Float[Tensor, "lane lora"] | None = None
 
     @property
     def num_layers(self) -> int:
@@ -88,10 +92,12 @@ class LoraBank:
                 handle.remove()
 
     def _hook(self, layer: _PackedLayer) -> Any:
-        def add_delta(_module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def add_delta(
+            _module: nn.Module, args: tuple[Any, ...], output: Float[Tensor, "lane ..."]
+        ) -> Float[Tensor, "lane ..."]:
             if self._weights is None:
                 raise RuntimeError("LoraBank.use() was not called before the pass")
-            x: Tensor = args[0]
+            x: Float[Tensor, "lane ..."] = args[0]
             if len(x) != len(self._weights):
                 raise RuntimeError(f"a pass of {len(x)} lanes with weights of {len(self._weights)}")
             return output + layer.delta(x, self._weights.to(x.dtype))
@@ -99,7 +105,9 @@ class LoraBank:
         return add_delta
 
 
-def _shaped(factor: Tensor, module: nn.Module) -> Tensor:
+def _shaped(
+    factor: Float[Tensor, "rows columns ..."], module: nn.Module
+) -> Float[Tensor, "rows ..."]:
     """Bring a factor to the layer's kind: files write 1x1 convolutions either way."""
     if isinstance(module, nn.Conv2d):
         return factor if factor.ndim == 4 else factor[:, :, None, None]

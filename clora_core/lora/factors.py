@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -12,13 +13,13 @@ class Factor:
     """One layer's delta ``up @ down * scale``.
 
     Attributes:
-        down: [rank, in] for a linear layer, [rank, in, kernel, kernel] for a convolution.
-        up: [out, rank] or [out, rank, 1, 1].
+        down: From the layer's input; with the kernel's two sides for a convolution.
+        up: To the layer's output; with two sides of 1 where the file writes a convolution.
         scale: alpha / rank, as the file says; 1 where it says nothing.
     """
 
-    down: Tensor
-    up: Tensor
+    down: Float[Tensor, "rank in *kernel"]
+    up: Float[Tensor, "out rank *one"]
     scale: float
 
     @property

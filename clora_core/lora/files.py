@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -70,7 +71,7 @@ def read_lora(
     return LoraFactors(by_component)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -83,6 +84,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def _weight(component: nn.Module, layer: str) -> Tensor:
+def _weight(component: nn.Module, layer: str) -> Float[Tensor, "out in *kernel"]:
     # To the type checker any attribute of a module may be a module, too.
     return cast("Tensor", component.get_submodule(layer).weight)

@@ -147,7 +147,7 @@ def test_captured_maps_are_those_of_attention_written_out(core, inputs):
     unet, layers = core.model.unet, core.model.map_layers()
     with torch.no_grad():
         with capturing(unet, layers, torch.float64) as capture:
-            capture.start(stop_after_maps=False, gradient_until_maps=False)
+            capture.start(stop_after_maps=False)
             output = unet(*inputs).sample
             maps = capture.take()
         with stored_attention(unet) as store:
@@ -168,10 +168,10 @@ def test_a_pass_that_stops_early_has_read_the_same_maps(core, inputs):
     last = unet.conv_out.register_forward_hook(lambda *_: ran.append("conv_out"))
     try:
         with torch.no_grad(), capturing(unet, layers, torch.float64) as capture:
-            capture.start(stop_after_maps=False, gradient_until_maps=False)
+            capture.start(stop_after_maps=False)
             unet(*inputs)
             whole = capture.take()
-            capture.start(stop_after_maps=True, gradient_until_maps=False)
+            capture.start(stop_after_maps=True)
             with pytest.raises(MapsCompleteError):
                 unet(*inputs)
             assert torch.equal(capture.take(), whole)
@@ -180,12 +180,12 @@ def test_a_pass_that_stops_early_has_read_the_same_maps(core, inputs):
     assert ran == ["conv_out"]
 
 
-def test_behind_the_maps_there_is_no_graph_if_so_wanted(core, inputs):
+def test_after_the_maps_there_is_no_graph(core, inputs):
     unet, layers = core.model.unet, core.model.map_layers()
     latents, t, text = inputs
     leaf = latents.clone().requires_grad_()
     with capturing(unet, layers, torch.float64) as capture:
-        capture.start(stop_after_maps=False, gradient_until_maps=True)
+        capture.start(stop_after_maps=False)
         with torch.set_grad_enabled(True):  # puts the mode back that the capture changes
             output = unet(leaf, t, text).sample
         maps = capture.take()
@@ -230,7 +230,7 @@ def test_the_layers_output_is_that_of_diffusers(original, heads):
 def test_half_precision_maps_are_taken_in_single_precision():
     layer = Attention(query_dim=32, cross_attention_dim=24, heads=2, dim_head=16).bfloat16()
     capture = MapCapture(1, torch.float32)
-    capture.start(stop_after_maps=False, gradient_until_maps=False)
+    capture.start(stop_after_maps=False)
     layer.set_processor(CapturingProcessor(capture))
     hidden, text = torch.randn(2, 12, 32).bfloat16(), torch.randn(2, 77, 24).bfloat16()
     with torch.no_grad():

@@ -1,23 +1,25 @@
 """The composer: order, failures as values, rows apart from their batch, a model left alone."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.core_runs import Core, relative
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
-import clora_core.batch
 from clora_core.composer import Composer
 from clora_core.cost import unet_evaluations
 from clora_core.diffusion.model import load_base_model
+from clora_core.lanes import lane_batch
 from clora_core.lora.cache import LoraCache
 from clora_core.memory import default_budget_bytes, graph_bytes
 from clora_core.methods import METHODS
-from clora_core.passes import LanePasses
+from clora_core.row_lanes import row_lanes
 from clora_core.rows import ComposedImage, Region, RowFailure
 
 QUICK = {"num_steps": 2, "guide_until_step": 1, "num_refine_updates": 1}
@@ -133,6 +135,15 @@ def test_the_image_is_the_autoencoders_of_the_latents(tiny_sd_dir, rows, alone):
     assert np.abs(alone[0].image - expected).max() < 1.01
 
 
+def test_rows_of_two_kinds_share_no_batch_and_the_message_says_why(model, rows):
+    merged = replace(rows[1], method="merge", width=128)
+    lanes = [row_lanes(model, row) for row in (rows[0], rows[1], merged)]
+    with pytest.raises(ValueError, match=r"of 2 \(method, width_px, num_variants\); group rows"):
+        lane_batch(model, lanes, [], [])
+    with pytest.raises(ValueError, match=r"of 0 \(no rows\)"):
+        lane_batch(model, [], [], [])
+
+
 def test_nothing_comes_of_nothing(composer):
     assert composer.compose([]) == []
 
@@ -195,20 +206,20 @@ def test_a_map_size_that_the_model_lacks_is_the_rows_own_fault(composer, rows):
 
 
 def spoiled(monkeypatch, spoil):
-    """Let ``spoil`` change the latents that sampling gives."""
-    real = clora_core.batch.sample
+    """Let ``spoil`` change the latents that each step of the solver gives."""
+    step = DDIMScheduler.step
 
-    def sample(model, *args, **kwargs):
-        latents, trace = real(model, *args, **kwargs)
-        spoil(model, latents)
-        return latents, trace
+    def spoiled_step(*args):
+        result = step(*args)
+        spoil(result.prev_sample)
+        return result
 
-    monkeypatch.setattr(clora_core.batch, "sample", sample)
+    monkeypatch.setattr(DDIMScheduler, "step", spoiled_step)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_latents_that_are_not_finite_are_a_failure_of_that_row(composer, rows, monkeypatch, value):
-    def spoil(_, latents):
+    def spoil(latents):
         latents[1, 0, 2, 2] = value
 
     spoiled(monkeypatch, spoil)
@@ -219,17 +230,18 @@ def test_latents_that_are_not_finite_are_a_failure_of_that_row(composer, rows, m
     assert isinstance(third, ComposedImage)
 
 
-def test_a_flat_image_is_a_failure(composer, rows, monkeypatch):
-    real = clora_core.batch.decode
-    flat = np.full((64, 64, 3), 7, dtype=np.uint8)
-    slightly = flat + np.eye(64, dtype=np.uint8)[:, :, None]
+def test_a_flat_image_is_a_failure(composer, model, rows, monkeypatch):
+    decode = model.vae.decode
+    level = 2 / 255
+    flat = torch.full((1, 3, 64, 64), 7 * level - 1)
+    slightly = flat + level * torch.eye(64)
     blanks = iter([None, flat, slightly])
 
-    def decode(*args):
+    def blank_or_decoded(latents):
         blank = next(blanks)
-        return real(*args) if blank is None else blank
+        return decode(latents) if blank is None else SimpleNamespace(sample=blank)
 
-    monkeypatch.setattr(clora_core.batch, "decode", decode)
+    monkeypatch.setattr(model.vae, "decode", blank_or_decoded)
     first, second, third = composer.compose(rows[:3])
     assert isinstance(first, ComposedImage)
     assert (second.stage, second.error) == (third.stage, third.error)
@@ -237,8 +249,8 @@ def test_a_flat_image_is_a_failure(composer, rows, monkeypatch):
 
 
 def test_half_precision_tries_a_broken_row_again_in_single(half_model, rows, monkeypatch):
-    def spoil(model, latents):
-        if model.dtype == torch.bfloat16:
+    def spoil(latents):
+        if half_model.dtype == torch.bfloat16:
             latents[0] = float("nan")
 
     spoiled(monkeypatch, spoil)
@@ -250,7 +262,7 @@ def test_half_precision_tries_a_broken_row_again_in_single(half_model, rows, mon
 
 
 def test_half_precision_that_stays_broken_is_a_failure(half_model, rows, monkeypatch):
-    spoiled(monkeypatch, lambda _, latents: latents.fill_(float("nan")))
+    spoiled(monkeypatch, lambda latents: latents.fill_(float("nan")))
     [failure] = composer_of(half_model).compose(rows[:1])
     assert failure.error == "NonFiniteImageError"
     assert half_model.dtype == torch.bfloat16
@@ -291,15 +303,15 @@ def test_a_row_alone_and_in_a_batch_of_eight_has_the_same_latents(tiny_sd_dir, r
 
 def test_out_of_memory_halves_the_lanes_and_gives_the_same_images(model, rows, alone, monkeypatch):
     sizes = []
-    call = LanePasses._call
+    run_unet = model.run_unet
 
-    def small_machine(self, inputs, *args, **kwargs):
-        sizes.append(len(inputs))
-        if len(inputs) > 5:
+    def small_machine(latents, *args):
+        sizes.append(len(latents))
+        if len(latents) > 5:
             raise torch.OutOfMemoryError("a fake of no memory")
-        return call(self, inputs, *args, **kwargs)
+        return run_unet(latents, *args)
 
-    monkeypatch.setattr(LanePasses, "_call", small_machine)
+    monkeypatch.setattr(model, "run_unet", small_machine)
     worker = composer_of(model)
     made = worker.compose(rows[:3])
     for result, expected in zip(made, alone, strict=False):
@@ -311,10 +323,10 @@ def test_out_of_memory_halves_the_lanes_and_gives_the_same_images(model, rows, a
 
 
 def test_a_machine_too_small_for_one_lane_is_the_machines_fault(model, rows, monkeypatch):
-    def no_memory(*_, **__):
+    def no_memory(*_):
         raise torch.OutOfMemoryError("a fake of no memory")
 
-    monkeypatch.setattr(LanePasses, "_call", no_memory)
+    monkeypatch.setattr(model, "run_unet", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         composer_of(model).compose(rows[:2])
 
@@ -475,15 +487,15 @@ def test_out_of_memory_takes_the_loras_from_the_device_before_it_halves_the_lane
     host, device = LoraCache(2**26), LoraCache(2**26)
     worker = Composer(model, host, device_loras=device, graph_budget_bytes=BUDGET)
     sizes = []
-    call = LanePasses._call
+    run_unet = model.run_unet
 
-    def full_machine(self, inputs, *args, **kwargs):
-        sizes.append(len(inputs))
+    def full_machine(latents, *args):
+        sizes.append(len(latents))
         if device.stats.bytes:
             raise torch.OutOfMemoryError("a fake of no memory")
-        return call(self, inputs, *args, **kwargs)
+        return run_unet(latents, *args)
 
-    monkeypatch.setattr(LanePasses, "_call", full_machine)
+    monkeypatch.setattr(model, "run_unet", full_machine)
     [made] = worker.compose(rows[:1])
     assert grey_levels_apart(made, alone[0]) == 0
     assert sizes[1] == sizes[0]  # the same call again, as large as before

@@ -1,4 +1,4 @@
-"""The fast sampler against the sequential reference on trained weights and a whole schedule."""
+"""The fast sampler against the sequential reference on trained weights and schedules in small."""
 
 from dataclasses import replace
 
@@ -38,45 +38,62 @@ def uses():
     }
 
 
-@pytest.mark.parametrize(
-    ("prompt", "names"),
-    [
-        ("a cat and a dog on the beach", ("violet-cat", "husky-dog")),
-        ("a car and a robot in the snow", ("mint-taxi", "retro-robot", "night")),
-        ("a cat, a dog and a frog", ("violet-cat", "husky-dog", "azure-frog")),
-    ],
-    ids=["two", "two and a style", "three"],
-)
-def test_every_latent_update_and_mask_of_a_whole_image(core, pipeline, uses, prompt, names):
-    """Text-encoder weights, convolutions and three file formats are among these LoRAs."""
-    row = ComposeRow(
+def row(uses, prompt, names, **schedule):
+    """A row of the world's own preset, on a shorter schedule."""
+    return ComposeRow(
         prompt=prompt,
         loras=tuple(uses[name] for name in names),
         seed=11,
         method="clora",
-        sampler=sampler_preset("emoji"),
+        sampler=sampler_preset("emoji").model_copy(update=schedule),
         width=64,
         height=64,
     )
-    expected = sequential_sample(pipeline, row)
-    found, trace = core.sample(row, keep_maps=True)
+
+
+@pytest.fixture(scope="module")
+def two(uses, core):
+    """Two concepts over twelve steps, and what the sampler makes of them, once."""
+    asked = row(
+        uses,
+        "a cat and a dog on the beach",
+        ("violet-cat", "husky-dog"),
+        num_steps=12,
+        guide_until_step=6,
+        refine_steps=(0, 4),
+        num_refine_updates=3,
+    )
+    return asked, core.sample(asked, keep_maps=True)
+
+
+@pytest.fixture(scope="module")
+def three_and_a_style(uses, core):
+    """Text-encoder weights, convolutions and three file formats are among all these LoRAs."""
+    asked = row(
+        uses,
+        "a car, a robot and a frog in the snow",
+        ("mint-taxi", "retro-robot", "azure-frog", "night"),
+        num_steps=5,
+        guide_until_step=3,
+        refine_steps=(0,),
+        num_refine_updates=2,
+    )
+    return asked, core.sample(asked, keep_maps=True)
+
+
+@pytest.mark.parametrize(("made", "num_losses"), [("two", 6 + 6), ("three_and_a_style", 3 + 2)])
+def test_every_latent_update_and_mask_of_an_image(request, pipeline, made, num_losses):
+    asked, (found, trace) = request.getfixturevalue(made)
+    expected = sequential_sample(pipeline, asked)
     assert relative(found, expected.latents) < 1e-6
     assert [float(loss) for loss in trace.losses] == pytest.approx(expected.losses, rel=1e-8)
-    assert len(trace.losses) == 15 + 3 * 4
+    assert len(trace.losses) == num_losses
     for ours, theirs in zip(trace.masks, expected.masks, strict=True):
         assert torch.equal(ours[0], theirs)
 
 
-def test_other_steps_would_be_noticed(core, uses):
+def test_one_update_less_would_be_noticed(core, two):
     """What the comparison above compares is not the same for any settings."""
-    row = ComposeRow(
-        prompt="a cat and a dog",
-        loras=(uses["violet-cat"], uses["husky-dog"]),
-        seed=11,
-        method="clora",
-        sampler=sampler_preset("emoji"),
-        width=64,
-        height=64,
-    )
-    other = replace(row, sampler=row.sampler.model_copy(update={"num_refine_updates": 3}))
-    assert relative(core.sample(other)[0], core.sample(row)[0]) > 1e-3
+    asked, (found, _) = two
+    other = asked.sampler.model_copy(update={"num_refine_updates": 2})
+    assert relative(core.sample(replace(asked, sampler=other))[0], found) > 1e-3

@@ -4,33 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.golden_losses import ALTERNATING, GOLDEN, GOLDEN_GRADIENT, MIXED
 from oracles.loops import loop_loss
 from pytorch_metric_learning.losses import NTXentLoss
 
 from clora_core.loss import PADDING, contrastive_loss, has_constant_map
-
-ALTERNATING = [
-    [0.3, 0.1, 0.1, 0.1, 0.1, 0.2],
-    [0.4, 0.1, 0.2, 0.1, 0.1, 0.1],
-    [0.2, 0.2, 0.1, 0.1, 0.1, 0.5],
-    [0.1, 0.1, 0.1, 0.2, 0.4, 0.3],
-    [0.1, 0.2, 0.1, 0.1, 0.3, 0.1],
-    [0.1, 0.1, 0.1, 0.5, 0.2, 0.2],
-]
-MIXED = [
-    [1, 0, 0, 0],
-    [0.8, 0.2, 0, 0.1],
-    [0, 0, 1, 0.2],
-    [0, 0.1, 0.9, 1],
-    [1, 0.5, 0, 0],
-    [0, 0, 0.3, 1],
-]
-# (maps, labels, loss at temperature 0.5), computed with pytorch-metric-learning in float64.
-GOLDEN = [
-    (ALTERNATING, [0, 0, 0, 1, 1, 1], 0.9010338525744453),
-    (MIXED, [0, 0, 1, 1, 0, 1], 0.4867411104789285),
-    (MIXED[:3], [0, 0, 1], 0.13908501138625806),
-]
 
 
 def one_row(maps, labels, *, temperature=0.5, dtype=torch.float64):
@@ -58,8 +36,7 @@ def test_the_first_golden_value_is_not_that_of_a_similar_loss(other):
 def test_the_golden_gradient():
     maps = torch.tensor([ALTERNATING], dtype=torch.float64, requires_grad=True)
     contrastive_loss(maps, torch.tensor([[0, 0, 0, 1, 1, 1]]), temperature=0.5).sum().backward()
-    golden = [-0.000283, -0.360503, -0.538808, 0.291367, 0.607661, 0.000566]
-    assert maps.grad[0, 0].tolist() == pytest.approx(golden, abs=1e-6)
+    assert maps.grad[0, 0].tolist() == pytest.approx(GOLDEN_GRADIENT, abs=1e-6)
 
 
 def test_the_gradient_is_the_losss_slope():

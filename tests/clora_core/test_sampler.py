@@ -9,9 +9,9 @@ from oracles.peft_pipeline import load_pipeline, loaded_loras
 from oracles.sequential import sequential_sample
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
+from clora_core.attention import MapCapture
 from clora_core.cost import unet_evaluations
 from clora_core.methods import METHODS
-from clora_core.passes import LanePasses
 from clora_core.sampler import initial_noise
 
 HELD = ("peft_attention", "peft_text", "kohya_text", "kohya_locon", "style")
@@ -285,17 +285,19 @@ def test_a_small_budget_takes_two_passes_and_counts_them(core, joint):
 
 def test_passes_that_stop_early_give_what_whole_passes_give(core, joint, monkeypatch):
     rows, expected, expected_trace = joint["plain"]
-    call = LanePasses._call
+    start = MapCapture.start
 
-    def whole(self, *args, stop):
-        output, maps = call(self, *args, stop=False)
-        return None if stop else output, maps
+    def whole(self, *, stop_after_maps):
+        stops.append(stop_after_maps)
+        start(self, stop_after_maps=False)
 
-    monkeypatch.setattr(LanePasses, "_call", whole)
+    monkeypatch.setattr(MapCapture, "start", whole)
+    stops = []
     for limits in ({}, {"graph_budget_bytes": 1}):
         found, trace = core.sample(rows, **limits)
         assert relative(found, expected) < 1e-12
         assert len(trace.losses) == len(expected_trace.losses)
+    assert any(stops)
 
 
 SCHEDULES = [

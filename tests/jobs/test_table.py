@@ -9,12 +9,12 @@ import pytest
 from engine_kit import NOW, commit, lora, row
 from PIL import Image
 
-import jobs.evaluated
-from emoji_world import presence_file
+from emoji_world import base_model_dir, presence_file
 from emoji_world.presence import judge, load_presence
 from jobs.evaluated import evaluated, open_output
 from jobs.report import report
 from jobs.table import table
+from manifests.digests import folder_digest
 from pipelines.committed_image import image_name
 from pipelines.damages import Damages
 from pipelines.output_table import read_rows
@@ -27,10 +27,14 @@ SEES = Damages(note=print)
 @pytest.fixture
 def output(tmp_path: Path) -> LocalStorage:
     """Two methods' images, one pair of them of the embedded world's own instances."""
-    storage = LocalStorage(tmp_path / "out")
+    return committed(tmp_path / "out")
+
+
+def committed(folder: Path, **changes: str) -> LocalStorage:
+    storage = LocalStorage(folder)
     loras = (lora("violet-cat"), lora("husky-dog"))
-    side = {"width": 64, "height": 64}
-    commit(storage, "u1", [row(0, loras=loras, **side), row(1), row(2, **side)])
+    side = {"width": 64, "height": 64, **changes}
+    commit(storage, "u1", [row(0, loras=loras, **side), row(1, **changes), row(2, **side)])
     commit(storage, "u2", [row(0, method="merge", loras=loras, **side)])
     record = RunRecord(
         run_id=new_run_id(NOW), started_at=NOW.isoformat(), num_rows=4, job={}, digests={}
@@ -86,9 +90,10 @@ def is_number(text: str) -> bool:
 
 
 def test_the_judge_is_asked_about_instances_of_the_embedded_world_alone(
-    output: LocalStorage, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ):
-    monkeypatch.setattr(jobs.evaluated, "folder_digest", lambda _folder: "ab" * 32)
+    embedded = folder_digest(base_model_dir())
+    output = committed(tmp_path / "out", base_model_digest=embedded)
     results = evaluated(*open_output(output.uri, SEES), SEES).results
     judged = [result for result in results if "presence_all" in result.values]
     assert {result.lora_set for result in judged} == {"violet-cat + husky-dog"}

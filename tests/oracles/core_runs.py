@@ -9,10 +9,11 @@ from pathlib import Path
 from torch import Tensor
 
 from clora_core.diffusion.model import BaseModel, load_base_model
-from clora_core.lanes import lane_batch, row_lanes
+from clora_core.lanes import lane_batch
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.files import lora_targets, read_lora
+from clora_core.row_lanes import row_lanes
 from clora_core.rows import ComposeRow
 from clora_core.sampler import Trace, sample
 

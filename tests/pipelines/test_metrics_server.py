@@ -45,6 +45,13 @@ def test_a_port_that_is_taken_is_a_sentence():
             pass
 
 
+def listening() -> set[tuple[str, int]]:
+    """Return where this process takes connections."""
+    connections = psutil.Process().net_connections("tcp")
+    return {tuple(each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
+
+
 def test_without_an_address_nothing_listens():
+    before = listening()
     with served(RunMetrics(1).registry, None):
-        pass
+        assert listening() == before
