@@ -20,6 +20,11 @@ from clora_core.lanes import Half, LaneBatch
 from clora_core.lora.bank import LoraBank
 from clora_core.memory import graph_bytes
 
+CallResult = tuple[
+    Float[Tensor, "lane channel height width"] | None, Float[Tensor, "lane position token"] | None
+]
+"""Predictions of one call, unless it stopped at the maps, and its maps, if any are captured."""
+
 
 @dataclass(frozen=True)
 class PassInputs:
@@ -124,7 +129,7 @@ class LanePasses:
         total = torch.zeros_like(leaf, requires_grad=False)
         calls = self._calls(replace(inputs, latents=leaf), halves, self._graph_limit, stop=True)
         with torch.enable_grad():
-            for chunk, _, maps in calls:
+            for chunk, (_, maps) in calls:
                 if maps is None:
                     raise RuntimeError("a gradient of maps without captured maps")
                 [gradient] = torch.autograd.grad(maps, leaf, share[chunk])
@@ -147,9 +152,9 @@ class LanePasses:
         self, inputs: PassInputs, halves: Sequence[Half], limit: int | None, *, stop: bool = False
     ) -> Pass:
         """Run all lanes of ``halves`` in as few calls as ``limit`` allows."""
-        calls = list(self._calls(inputs, halves, limit, stop=stop))
-        predictions = self._by_half(halves, [prediction for _, prediction, _ in calls])
-        maps = self._by_half(halves, [maps for _, _, maps in calls])
+        results = [result for _, result in self._calls(inputs, halves, limit, stop=stop)]
+        predictions = self._by_half(halves, [prediction for prediction, _ in results])
+        maps = self._by_half(halves, [maps for _, maps in results])
         counted = [maps[half] for half in self.lanes.map_halves if half in maps]
         return Pass(predictions, torch.stack(counted).mean(dim=0) if counted else None)
 
@@ -166,24 +171,15 @@ class LanePasses:
 
     def _calls(
         self, inputs: PassInputs, halves: Sequence[Half], limit: int | None, *, stop: bool
-    ) -> Iterator[
-        tuple[
-            slice,
-            Float[Tensor, "lane channel height width"] | None,
-            Float[Tensor, "lane position token"] | None,
-        ]
-    ]:
-        """Yield the lanes of each call with its predictions and maps."""
+    ) -> Iterator[tuple[slice, CallResult]]:
+        """Yield the lanes of each call and its result."""
         conditions = Conditions.join([self.lanes.conditions[half] for half in halves])
         weights = inputs.weights.repeat(len(halves), 1)  # [half*row*variant, lora]
         for chunk in _chunks(self.lanes.num_lanes, len(halves), limit):
             by_row = inputs.latents.repeat_interleave(self.lanes.kind.num_variants, dim=0)
             latents = by_row.repeat(len(halves), 1, 1, 1)[chunk]  # [lane, channel, height, width]
             self._num_samples += len(latents)
-            yield (
-                chunk,
-                *self._call(latents, inputs.t, conditions[chunk], weights[chunk], stop=stop),
-            )
+            yield chunk, self._call(latents, inputs.t, conditions[chunk], weights[chunk], stop=stop)
 
     def _call(
         self,
@@ -193,11 +189,7 @@ class LanePasses:
         weights: Float[Tensor, "lane lora"],
         *,
         stop: bool,
-    ) -> tuple[
-        Float[Tensor, "lane channel height width"] | None,
-        Float[Tensor, "lane position token"] | None,
-    ]:
-        """Return one call's predictions, unless it stops at the maps, and maps, if captured."""
+    ) -> CallResult:
         self.bank.use(weights)
         if self.capture is not None:
             self.capture.start(stop_after_maps=stop)
