@@ -159,7 +159,7 @@ class LanePasses:
         return Pass(predictions, torch.stack(counted).mean(dim=0) if counted else None)
 
     def _by_half(
-        self, halves: Sequence[Half], chunks: Sequence[Float[Tensor, "lane ..."] | None]
+        self, halves: Sequence[Half], chunks: Sequence[Float[Tensor, "_ ..."] | None]
     ) -> dict[Half, Float[Tensor, "row variant ..."]]:
         present = [chunk for chunk in chunks if chunk is not None]
         if not present:
