@@ -19,7 +19,7 @@ from manifests.file_cache import local_copy
 from manifests.locations import LocationError, StoreAwayError
 from pipelines.actor_metrics import ActorMetrics
 from pipelines.attempts import AttemptLog, UnitTries
-from pipelines.engine import Engine, EngineUse, LoadEngine
+from pipelines.engine import Engine, EngineUse
 from pipelines.lease import Fence
 from pipelines.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.planned_rows import PlannedRow, compose_row
@@ -40,7 +40,7 @@ class GenerateImages:
     def __init__(
         self,
         take_unit: Callable[[int], UnitMessage],
-        load_engine: LoadEngine,
+        load_engine: Callable[[], Engine],
         attempts: AttemptLog | None = None,
         fence: Fence | None = None,
         claims: UnitClaims | None = None,

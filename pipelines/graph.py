@@ -14,6 +14,7 @@ row's error (Ray would, without end) and never drop a block.
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -73,7 +74,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
         GenerateImages,
         fn_constructor_kwargs={
             "take_unit": TakeUnit(_start_dealer(plan)),
-            "load_engine": stages.load_engine,
+            "load_engine": partial(stages.load_engine, shares),
             "attempts": stages.store.attempts,
             "fence": stages.store.fence,
             "claims": stages.store.claims,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from pipelines.accounting import Account
-from pipelines.cluster_session import Cluster, cluster_session
+from pipelines.cluster_session import cluster_session
 from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import HeldLease, LeaseLostError, acquire
@@ -20,7 +20,7 @@ from pipelines.ledger import Ledger, read_ledger, restore_errors
 from pipelines.lost_images import damaged_images, restore_lost_images
 from pipelines.metrics_server import served
 from pipelines.plan import Plan
-from pipelines.request import Observer, Resources, RunRequest
+from pipelines.request import Observer, RunRequest
 from pipelines.run_account import manifest_account, record_nothing_to_make
 from pipelines.run_phases import Run
 from pipelines.run_plan import plan_references, plan_rows, sealed_plan
@@ -65,7 +65,7 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
             observer.note(_announced(request, plan, references))
         run = Run(request, observer, before, plan, references, run_id)
         with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
-            shares = _shares(request.resources, cluster)
+            shares = share_cluster(request.resources, cluster)
             try:
                 return _made(run, lease, shares, is_sealed=is_sealed)
             except PlaceError as error:
@@ -130,16 +130,3 @@ def _state_after(error: BaseException) -> RunState:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return "stopped" if isinstance(error, TooManyFailuresError) else "failed"
-
-
-def _shares(resources: Resources, cluster: Cluster) -> Shares:
-    return share_cluster(
-        cpus=cluster.cpus,
-        gpus=cluster.gpus,
-        actors=resources.actors,
-        max_actors=resources.max_actors,
-        gpus_per_actor=resources.gpus_per_actor,
-        cpus_per_actor=resources.cpus_per_actor,
-        score_actors=resources.score_actors,
-        may_grow=not cluster.is_private,
-    )

@@ -12,7 +12,6 @@ from pipelines.accounting import Account
 from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
 from pipelines.damages import Damages
-from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import Fence, HeldLease
 from pipelines.ledger import Ledger, restore_errors, survey
@@ -83,17 +82,12 @@ class Run:
         lease.fence.check()
         if is_sealed:
             lease.sealed()
-        load_engine = request.make_engine(shares)
-        centroids = self._make_references(load_engine, shares, lease.fence)
-        self._make_units(
-            "images", self._plan, request.storage, load_engine, centroids, shares, lease.fence
-        )
+        centroids = self._make_references(shares, lease.fence)
+        self._make_units("images", self._plan, request.storage, centroids, shares, lease.fence)
         lease.fence.check()
         AttemptLog(storage=request.storage, run_id=self._record.run_id).clear()
 
-    def _make_references(
-        self, load_engine: LoadEngine, shares: Shares, fence: Fence
-    ) -> CentroidSource:
+    def _make_references(self, shares: Shares, fence: Fence) -> CentroidSource:
         """Make the references that pending rows need and nobody has made; return centroids."""
         request = self._request
         none = CentroidSource()
@@ -104,7 +98,7 @@ class Run:
         if plan.num_rows:
             _write_plan(request.storage, plan_name(run_id, "references"), plan)
             with present(storage, run_id, request.lease_times):
-                self._make_units("references", plan, storage, load_engine, none, shares, fence)
+                self._make_units("references", plan, storage, none, shares, fence)
         # Last, because a run that died may have committed a unit and not come to its images.
         ledger = restore_shared_images(storage, times=request.lease_times, note=self._observer.note)
         wanted = wanted_references(request, self._plan)
@@ -143,7 +137,6 @@ class Run:
         phase: str,
         plan: Plan,
         storage: Storage,
-        load_engine: LoadEngine,
         centroids: CentroidSource,
         shares: Shares,
         fence: Fence,
@@ -156,7 +149,7 @@ class Run:
         record.phases[phase] = totals
         self._observer.begin(phase, totals.num_planned)
         stages = Stages(
-            load_engine=load_engine,
+            load_engine=request.load_engine,
             load_scorer=request.load_scorer,
             load_centroids=centroids,
             store=StoreUnits(

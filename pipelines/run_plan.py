@@ -1,7 +1,6 @@
 """What a run is going to make: its plan, and the same after earlier runs are shut out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from manifests.resolved import ResolvedRow
 from pipelines.asked_rows import asked_keys
@@ -18,7 +17,7 @@ from pipelines.references import (
     reference_rows,
     whole_blocks,
 )
-from pipelines.request import Resources, RunRequest
+from pipelines.request import RunRequest
 from pipelines.run_record import read_run_records
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
 from pipelines.storage import Storage
@@ -40,14 +39,14 @@ def plan_rows(
         note: Gets a sentence for each record of a run that is damaged.
     """
     if not request.only_failed:
-        return _plan(request.rows, ledger, request.resources)
+        return _plan(request, request.rows, ledger)
     asked = _asked_before(request.storage, note)
     again = [
         row
         for row in request.rows
         if row.key in ledger.failed or (asked is not None and row.key not in asked)
     ]
-    return _plan(again, ledger, replace(request.resources, max_attempts=None))
+    return _plan(request, again, ledger)
 
 
 def _asked_before(storage: Storage, note: Callable[[str], None]) -> set[str] | None:
@@ -76,7 +75,7 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
         failed=ledger.failed,
         abandoned=ledger.abandoned,
         rows_per_unit=SEEDS_PER_BLOCK,
-        max_attempts=None if request.only_failed else request.resources.max_attempts,
+        attempts=request.attempts,
         block_of=block_of,
     )
 
@@ -137,12 +136,12 @@ def _references(
     return list(reference_rows(rows, settings))
 
 
-def _plan(rows: Sequence[ResolvedRow], ledger: Ledger, resources: Resources) -> Plan:
+def _plan(request: RunRequest, rows: Sequence[ResolvedRow], ledger: Ledger) -> Plan:
     return plan_units(
         rows,
         made=ledger.made,
         failed=ledger.failed,
         abandoned=ledger.abandoned,
-        rows_per_unit=resources.rows_per_unit,
-        max_attempts=resources.max_attempts,
+        rows_per_unit=request.resources.rows_per_unit,
+        attempts=request.attempts,
     )

@@ -101,7 +101,7 @@ def fake_request(engine: Engine, job: JobFile, *arguments: Any, **named: Any) ->
     )
     return replace(
         asked,
-        make_engine=lambda _shares: lambda: engine,
+        load_engine=lambda _shares: engine,
         load_scorer=FakeScorer,
         dino_digest=DINO,
         references={asked.base_model_digest: references},

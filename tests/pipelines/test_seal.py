@@ -16,7 +16,8 @@ from pipelines.lease import acquire
 from pipelines.lease_record import latest_lease
 from pipelines.ledger import read_ledger
 from pipelines.plan import Plan
-from pipelines.request import Resources, RunRequest
+from pipelines.request import RunRequest
+from pipelines.resources import Resources
 from pipelines.run_plan import plan_rows, sealed_plan
 from pipelines.score import score_rows
 from pipelines.seal import plan_name
