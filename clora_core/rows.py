@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from clora_core.config import SamplerConfig
-from clora_core.errors import CompositionError
+from clora_core.errors import CompositionError, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class ComposedImage:
 class RowFailure:
     """A row that could not be made: the stage, the error's class and its sentence."""
 
-    stage: str
+    stage: Stage
     error: str
     message: str
 

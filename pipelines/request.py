@@ -9,7 +9,7 @@ from pipelines.engine import LoadEngine
 from pipelines.failure_budget import FailureBudget
 from pipelines.heartbeat import LeaseTimes
 from pipelines.metrics_server import MetricsAddress
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase, Receipt
 from pipelines.references import ReferenceSettings
 from pipelines.resources import Resources
 from pipelines.score import LoadScorer
@@ -21,8 +21,8 @@ __all__ = ["Observer", "RunRequest"]
 class Observer(Protocol):
     """Who watches a run; called in the driver, in order."""
 
-    def begin(self, phase: str, num_rows: int) -> None:
-        """A phase begins: ``references`` or ``images``."""
+    def begin(self, phase: Phase, num_rows: int) -> None:
+        """A phase begins."""
         ...
 
     def stored(self, receipt: Receipt) -> None:
