@@ -5,6 +5,7 @@ same job file, on whatever cluster the environment names.
 """
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,13 +21,13 @@ from jobs.exit_code import (
 from jobs.inputs import prepare
 from jobs.job_file import load_job
 from jobs.json_progress import JsonProgress
-from jobs.progress import RunProgress, open_progress
+from jobs.progress import open_progress
 from jobs.run_request import run_request
 from pipelines.accounting import Account
 from pipelines.failure_budget import TooManyFailuresError, commonest_reasons
 from pipelines.ledger import survey
 from pipelines.metrics_server import parse_address
-from pipelines.request import RunRequest
+from pipelines.request import Observer, RunRequest
 from pipelines.run import compose_rows
 from pipelines.run_record import new_run_id
 
@@ -93,9 +94,11 @@ def compose(
     return exit_code(account)
 
 
-def open_log(log_format: str, run_id: str) -> RunProgress:
+def open_log(log_format: str, run_id: str) -> AbstractContextManager[Observer]:
     """Return the progress of ``log_format``: JSON lines, or what suits standard error."""
-    return JsonProgress(sys.stderr, run_id) if log_format == "json" else open_progress()
+    if log_format == "json":
+        return nullcontext(JsonProgress(sys.stderr, run_id))
+    return open_progress()
 
 
 def _print_reasons(request: RunRequest) -> None:

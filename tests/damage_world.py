@@ -6,7 +6,7 @@ The engine is a fake in this process; everything else is the product.
 import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
@@ -117,7 +117,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, engine: Engine | None = None) -> None
     request = partial(fake_request, engine or Engine())
     monkeypatch.setattr(jobs.compose, "run_request", request)
     monkeypatch.setattr(jobs.plan, "run_request", request)
-    monkeypatch.setattr(jobs.compose, "open_progress", lambda: LineProgress(sys.stderr))
+    monkeypatch.setattr(
+        jobs.compose, "open_progress", lambda: nullcontext(LineProgress(sys.stderr))
+    )
     monkeypatch.setattr(jobs.render, "_composer", lambda *_: Engine())
     # Every process that a lease names is gone; one that is damaged names none.
     monkeypatch.setattr("pipelines.lease.is_gone", bool)
