@@ -10,8 +10,8 @@ import numpy as np
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
-from pipelines.engine import EngineUse
 from pipelines.shares import Shares
+from pipelines.unit_message import EngineUse
 
 __all__ = ["Call", "SleepingSource", "calls"]
 

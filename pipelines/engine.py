@@ -21,29 +21,15 @@ from manifests.folder_cache import local_folder
 from pipelines.lora_identity import LoraIdentity, compose_unchanged
 from pipelines.resources import Resources
 from pipelines.shares import Shares
+from pipelines.unit_message import EngineUse
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
     from clora_core.lora.cache import LoraCache
 
-__all__ = ["Engine", "EngineSource", "EngineUse", "LoadEngine"]
+__all__ = ["Engine", "EngineSource", "LoadEngine"]
 
 _VERSIONED = ("clora-batch", "torch", "diffusers", "transformers", "numpy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineUse:
-    """Counters of an engine since it was made; ``cache_bytes`` and ``peak`` are as of now."""
-
-    model_loads: int = 0
-    model_load_seconds: float = 0.0
-    lora_hits: int = 0
-    lora_misses: int = 0
-    lora_evictions: int = 0
-    lora_load_seconds: float = 0.0
-    lora_cache_bytes: int = 0
-    lora_copies: int = 0
-    peak_memory_bytes: int = 0
 
 
 class Engine(Protocol):

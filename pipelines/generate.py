@@ -21,13 +21,13 @@ from manifests.file_cache import local_copy
 from manifests.locations import LocationError, StoreAwayError
 from pipelines.actor_metrics import ActorMetrics
 from pipelines.attempts import AttemptLog, UnitTries
-from pipelines.engine import Engine, EngineUse
+from pipelines.engine import Engine
 from pipelines.lease import Fence
 from pipelines.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
 from pipelines.unit_claims import UnitClaims
-from pipelines.unit_message import UnitMessage
+from pipelines.unit_message import EngineUse, UnitMessage
 
 __all__ = ["GenerateImages", "generate_rows"]
 

@@ -20,7 +20,6 @@ from clora_core.config import SamplerConfig
 from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
 from manifests.keys import canonical_json
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.engine import EngineUse
 from pipelines.generate import generate_rows
 from pipelines.planned_rows import row_table
 from pipelines.receipts import Receipt, read_receipts
@@ -32,7 +31,7 @@ from pipelines.score import Centroids, score_rows
 from pipelines.shares import Shares
 from pipelines.storage import LocalStorage, Storage
 from pipelines.store import StoreUnits, store_unit
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.unit_message import EngineUse, UnitFacts, UnitMessage
 
 SIDE_PX = 8
 BASE_MODEL = "ab" * 32
