@@ -24,6 +24,7 @@ import jobs.catalog
 import jobs.compose
 import jobs.plan
 import jobs.render
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from jobs.job_file import JobFile
 from jobs.progress import LineProgress
@@ -66,7 +67,7 @@ class Engine(FakeEngine):
     ) -> list[ComposedImage | RowFailure]:
         self._before()
         return [
-            RowFailure(stage="generate", error="Unlucky", message="not this time")
+            RowFailure(stage=Stage.GENERATE, error="Unlucky", message="not this time")
             if row.prompt in self._fails
             else self._one(row, slot, len(rows))
             for slot, row in enumerate(rows)

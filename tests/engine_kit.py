@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from clora_core.config import SamplerConfig
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
 from manifests.keys import canonical_json
 from manifests.resolved import ResolvedLora, ResolvedRow
@@ -168,7 +169,7 @@ class FakeEngine:
     @staticmethod
     def _one(row: ComposeRow, slot: int, size: int) -> ComposedImage | RowFailure:
         if row.prompt == BAD_ROW:
-            return RowFailure(stage="prompt", error="PromptError", message="no subject in it")
+            return RowFailure(stage=Stage.PROMPT, error="PromptError", message="no subject in it")
         noise = np.random.default_rng(row.seed)
         return ComposedImage(
             image=noise.integers(0, 255, (row.height, row.width, 3), dtype=np.uint8),
@@ -245,8 +246,7 @@ def request(
         "references": {
             BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX)
         },
-        "make_engine": lambda _shares: FakeEngineSource(log, *slow),
-        "load_engine": FakeEngineSource(log, slow),
+        "load_engine": FakeEngineSource(log, *slow),
         "load_scorer": FakeScorer,
         "base_model_digest": BASE_MODEL,
         "dino_digest": "d",
