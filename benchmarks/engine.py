@@ -28,7 +28,7 @@ from benchmarks.lora_loads import lora_load_lines
 from benchmarks.sleeping import SleepingSource, calls
 from pipelines.planned_rows import compose_row, row_table
 from pipelines.private_cluster import private_cluster
-from pipelines.request import Resources
+from pipelines.resources import Resources
 from pipelines.run import compose_rows
 
 ROWS_PER_UNIT = 8
@@ -53,7 +53,7 @@ def engine_run(num_rows: int, seconds_a_row: float, actors: int, rows_per_unit: 
             [row(index) for index in range(num_rows)],
             references=None,
             load_scorer=None,
-            make_engine=lambda _shares: SleepingSource(log=log, seconds_a_row=seconds_a_row),
+            load_engine=SleepingSource(log=log, seconds_a_row=seconds_a_row),
             resources=Resources(actors=actors, rows_per_unit=rows_per_unit, cpus_per_actor=0.1),
         )
         account = compose_rows(asked, Watcher(), address=None)

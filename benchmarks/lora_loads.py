@@ -14,7 +14,8 @@ from pipelines.graph import Stages, make_units
 from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
 from pipelines.references import CentroidSource
-from pipelines.shares import share_cluster
+from pipelines.resources import Resources
+from pipelines.shares import Cluster, share_cluster
 from pipelines.storage import LocalStorage
 
 NUM_SETS = 50
@@ -30,9 +31,7 @@ def lora_load_lines(repeats: int) -> Iterator[str]:
     """Yield the table of loads: rows as they were shuffled, and as the product plans them."""
     manifest = zipf_manifest(np.random.default_rng(7))
     bound = len({lora.digest for row in manifest for lora in row.loras})
-    planned = plan_units(
-        manifest, made=(), failed={}, rows_per_unit=ROWS_PER_UNIT, max_attempts=None
-    )
+    planned = plan_units(manifest, made=(), failed={}, rows_per_unit=ROWS_PER_UNIT, attempts=None)
     yield "| order | units | loads | bound | ratio |"
     yield "|---|--:|--:|--:|--:|"
     for name, plan in (("as the rows come", as_they_come(manifest)), ("planned", planned)):
@@ -83,12 +82,7 @@ def loads(plan: Plan) -> int:
             store=store(LocalStorage(folder / "out")),
         )
         shares = share_cluster(
-            cpus=2,
-            gpus=0,
-            actors=NUM_ACTORS,
-            gpus_per_actor=0,
-            cpus_per_actor=0.1,
-            score_actors=1,
-            may_grow=False,
+            Resources(actors=NUM_ACTORS, gpus_per_actor=0, cpus_per_actor=0.1),
+            Cluster(cpus=2, gpus=0, is_private=True),
         )
         return sum(receipt.facts.lora_misses for receipt in make_units(plan, stages, shares))

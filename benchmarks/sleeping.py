@@ -10,7 +10,8 @@ import numpy as np
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
-from pipelines.engine import EngineUse
+from pipelines.shares import Shares
+from pipelines.unit_message import EngineUse
 
 __all__ = ["Call", "SleepingSource", "calls"]
 
@@ -45,7 +46,7 @@ class SleepingSource:
     seconds_a_load: float = 0.0
     max_loras: int = 4
 
-    def __call__(self) -> "SleepingEngine":
+    def __call__(self, _shares: Shares | None = None) -> "SleepingEngine":
         """Return the engine."""
         return SleepingEngine(self)
 

@@ -6,7 +6,22 @@ and stops the unit.
 """
 
 import re
+from enum import StrEnum
 from typing import ClassVar
+
+
+class Stage(StrEnum):
+    """Where a row can fail; the text is what an output, its log and its metrics say."""
+
+    LORA = "lora"
+    PROMPT = "prompt"
+    SAMPLE = "sample"
+    DECODE = "decode"
+    GENERATE = "generate"
+    """In the engine, for a reason that is not known to be the row's."""
+    PROCESS = "process"
+    """With the process that made it."""
+
 
 __all__ = [
     "CloraError",
@@ -39,25 +54,25 @@ class CompositionError(CloraError):
     """A row cannot be made, for a reason that is in the row.
 
     Attributes:
-        stage: Where it was found: ``"prompt"``, ``"lora"``, ``"sample"`` or ``"decode"``.
+        stage: Where it was found.
     """
 
-    stage = "sample"
+    stage = Stage.SAMPLE
 
 
 class PromptError(CompositionError):
     """The prompt does not hold what its LoRAs need, or does not fit the text encoder."""
 
-    stage = "prompt"
+    stage = Stage.PROMPT
 
 
 class LoraFileError(CompositionError):
     """A LoRA file cannot be used with this base model; the message names the file."""
 
-    stage = "lora"
+    stage = Stage.LORA
 
 
 class NonFiniteImageError(CompositionError):
     """The latents or the image are not finite, or the image is one flat colour."""
 
-    stage = "decode"
+    stage = Stage.DECODE

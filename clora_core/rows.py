@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from clora_core.config import SamplerConfig
-from clora_core.errors import CompositionError
+from clora_core.errors import CompositionError, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class ComposedImage:
 class RowFailure:
     """A row that could not be made: the stage, the error's class and its sentence."""
 
-    stage: str
+    stage: Stage
     error: str
     message: str
 

@@ -13,7 +13,6 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from clora_core.config import SamplerConfig
 from clora_core.methods import METHODS
-from jobs.job_settings import FROZEN, FailureBudgetSettings, ResourceSettings, ScoringSettings
 from jobs.model_names import (
     EMOJI_WORLD,
     default_preset,
@@ -27,15 +26,36 @@ from manifests.problems import InputError, Problem
 from manifests.text_rules import LoraName
 from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
 from manifests.yaml_text import YamlError, load_yaml
+from pipelines.failure_budget import FailureBudget
+from pipelines.resources import Resources
 
-__all__ = ["MAX_JOB_BYTES", "JobFile", "load_job", "parse_job"]
+__all__ = ["MAX_JOB_BYTES", "JobFile", "ScoringSettings", "load_job", "parse_job"]
 
 MAX_JOB_BYTES = 1024**2
 
 _ModelName = Annotated[str, Field(min_length=1)]
 
 
-class JobFile(BaseModel):
+class ScoringSettings(BaseModel, frozen=True, extra="forbid"):
+    """How images are scored against single-LoRA references.
+
+    Attributes:
+        references: Reference images per LoRA. More is steadier and costs as many images once;
+            they are made in blocks of 5, kept, and shared between runs. Not given: 5, and up to 50
+            as long as there are no more references than rows; so it grows with the manifest. 0
+            switches scoring off.
+        model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
+            ``owner/name@revision``; the embedded world's own if not given, and none for other base
+            models.
+        references_at: Where references are kept; beside the output if not given.
+    """
+
+    references: Annotated[int | None, Field(ge=0, le=10_000)] = None
+    model: str | None = None
+    references_at: str | None = None
+
+
+class JobFile(BaseModel, frozen=True, extra="forbid"):
     """A job. All paths are absolute (or URIs) once ``load_job`` has read it.
 
     Attributes:
@@ -57,8 +77,6 @@ class JobFile(BaseModel):
         failure_budget: How many rows may fail before the run stops.
     """
 
-    model_config = FROZEN
-
     manifest: Annotated[str, Field(min_length=1)]
     output: Annotated[str, Field(min_length=1)]
     loras: str | None = None
@@ -67,8 +85,8 @@ class JobFile(BaseModel):
     method: str = "clora"
     sampler: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     scoring: ScoringSettings = ScoringSettings()
-    resources: ResourceSettings = ResourceSettings()
-    failure_budget: FailureBudgetSettings = FailureBudgetSettings()
+    resources: Resources = Resources()
+    failure_budget: FailureBudget = FailureBudget()
 
     @field_validator("method")
     @classmethod
@@ -107,8 +125,8 @@ class JobFile(BaseModel):
 _KNOWN = {
     "": tuple(JobFile.model_fields),
     "scoring": tuple(ScoringSettings.model_fields),
-    "resources": tuple(ResourceSettings.model_fields),
-    "failure_budget": tuple(FailureBudgetSettings.model_fields),
+    "resources": tuple(Resources.model_fields),
+    "failure_budget": tuple(FailureBudget.model_fields),
 }
 
 

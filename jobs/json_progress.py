@@ -8,11 +8,10 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import TextIO
 
 from clora_core.errors import CloraError
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase, Receipt
 
 __all__ = ["JsonProgress"]
 
@@ -35,23 +34,11 @@ class JsonProgress:
         self._stream = stream
         self._run_id = run_id
         self._now = now
-        self._phase = ""
+        self._phase = Phase.IMAGES
         self._num_rows = 0
         self._num_done = 0
 
-    def __enter__(self) -> "JsonProgress":
-        """Begin."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End; there is nothing to tidy."""
-
-    def begin(self, phase: str, num_rows: int) -> None:
+    def begin(self, phase: Phase, num_rows: int) -> None:
         """Write that a phase begins."""
         self._phase, self._num_rows, self._num_done = phase, num_rows, 0
         self._write("begin", phase=phase, rows=num_rows)

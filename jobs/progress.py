@@ -7,47 +7,42 @@ run nor a night of them fills a log.
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Protocol, TextIO
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase, Receipt
+from pipelines.request import Observer
 
-__all__ = ["BarProgress", "LineProgress", "RunProgress", "duration", "open_progress"]
+__all__ = ["BarProgress", "LineProgress", "duration", "open_progress"]
 
 LINE_EVERY_S = 30.0
 LINES_A_PHASE = 10
 
 
-class RunProgress(AbstractContextManager["RunProgress"], Protocol):
-    """A ``pipelines.request.Observer`` that shows what it sees, and tidies up behind itself."""
-
-    def begin(self, phase: str, num_rows: int) -> None:
-        """A phase begins."""
-        ...
-
-    def stored(self, receipt: Receipt) -> None:
-        """A unit is committed."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Show a line."""
-        ...
-
-
-def open_progress(stream: TextIO = sys.stderr) -> RunProgress:
-    """Return the progress that suits ``stream``."""
-    return BarProgress(stream) if stream.isatty() else LineProgress(stream)
+@contextmanager
+def open_progress(stream: TextIO = sys.stderr) -> Generator[Observer]:
+    """Give the progress that suits ``stream``; a terminal is left as it was."""
+    if not stream.isatty():
+        yield LineProgress(stream)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[told]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream)) as bars:
+        yield BarProgress(bars)
 
 
 class _Counts:
     """Rows of one phase so far."""
 
-    def __init__(self, phase: str, num_rows: int, clock: Callable[[], float]) -> None:
+    def __init__(self, phase: Phase, num_rows: int, clock: Callable[[], float]) -> None:
         self.phase = phase
         self.num_rows = num_rows
         self.num_done = 0
@@ -89,23 +84,11 @@ class LineProgress:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._clock = clock
-        self._counts = _Counts("", 0, clock)
+        self._counts = _Counts(Phase.IMAGES, 0, clock)
         self._last_line_s = 0.0
         self._rows_at_last_line = 0
 
-    def __enter__(self) -> "LineProgress":
-        """Begin."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End; there is nothing to tidy."""
-
-    def begin(self, phase: str, num_rows: int) -> None:
+    def begin(self, phase: Phase, num_rows: int) -> None:
         """Say what is to come; the first unit waits for the model to load."""
         self._counts = _Counts(phase, num_rows, self._clock)
         self._say()
@@ -131,37 +114,17 @@ class LineProgress:
 
 
 class BarProgress:
-    """Progress for a terminal."""
+    """Progress for a terminal: a bar for each phase."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[told]}"),
-            TimeElapsedColumn(),
-            console=Console(file=stream),
-        )
-        self._counts = _Counts("", 0, time.monotonic)
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._counts = _Counts(Phase.IMAGES, 0, time.monotonic)
         self._task: TaskID | None = None
 
-    def __enter__(self) -> "BarProgress":
-        """Draw the bar."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the terminal as it was."""
-        self._progress.stop()
-
-    def begin(self, phase: str, num_rows: int) -> None:
+    def begin(self, phase: Phase, num_rows: int) -> None:
         """Start a bar of its own for the phase."""
         self._counts = _Counts(phase, num_rows, time.monotonic)
-        self._task = self._progress.add_task(phase, total=num_rows, told="loading the model")
+        self._task = self._bars.add_task(phase, total=num_rows, told="loading the model")
 
     def stored(self, receipt: Receipt) -> None:
         """Move the bar."""
@@ -169,13 +132,13 @@ class BarProgress:
         counts.add(receipt)
         failed = f"{counts.num_failed:,} failed " if counts.num_failed else ""
         if self._task is not None:
-            self._progress.update(
+            self._bars.update(
                 self._task, completed=counts.num_done, told=f"{failed}{counts.rate()}"
             )
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(text, markup=False, highlight=False)
 
 
 def duration(seconds: float) -> str:

@@ -36,8 +36,6 @@ __all__ = ["Likeness", "likeness", "render"]
 MAX_MEAN_DIFFERENCE = 1.0
 """Levels of 255: a batch of another size rounds differently, and that is all that may differ."""
 
-_BYTES_PER_GIB = 1024**3
-
 
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
@@ -172,5 +170,5 @@ def _composer(job: JobFile, base: BaseModelFacts) -> "Composer":
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_base_model(base.folder, dtype=job.resources.dtype, device=device)
-    cache = LoraCache(int(job.resources.lora_cache_gib * _BYTES_PER_GIB))
+    cache = LoraCache(job.resources.lora_cache_bytes)
     return Composer(model, cache, max_lanes=job.resources.max_lanes)

@@ -1,47 +1,19 @@
 """From a checked job to a request to the engine: the only place that knows both."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from jobs.inputs import PreparedJob
 from jobs.job_file import JobFile
 from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
 from manifests.keys import canonical_json
 from pipelines.engine import EngineSource
-from pipelines.failure_budget import FailureBudget
 from pipelines.references import ReferenceSettings
-from pipelines.request import Resources, RunRequest
+from pipelines.request import RunRequest
 from pipelines.score import ScorerSource
-from pipelines.shares import Shares
 from pipelines.storage import open_storage
 
 __all__ = ["references_folder", "run_request"]
 
-_BYTES_PER_GIB = 1024**3
 _SHORT_DIGEST = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class _MakeEngine:
-    """Combines what the job says of the engine with the share it gets."""
-
-    base_model_dirs: Mapping[str, str]
-    dtype: str
-    lora_cache_gib: float
-    lora_device_gib: float
-    max_lanes: int | None
-
-    def __call__(self, shares: Shares) -> EngineSource:
-        return EngineSource(
-            base_model_dirs=self.base_model_dirs,
-            lora_cache_bytes=int(self.lora_cache_gib * _BYTES_PER_GIB),
-            lora_device_bytes=int(self.lora_device_gib * _BYTES_PER_GIB),
-            dtype=self.dtype,
-            use_gpu=shares.generator_gpus > 0,
-            num_threads=shares.generator_threads,
-            max_lanes=self.max_lanes,
-        )
 
 
 def references_folder(dino_digest: str | None) -> str:
@@ -92,29 +64,16 @@ def run_request(
             )
             for digest, model in by_digest.items()
         },
-        make_engine=_MakeEngine(
+        load_engine=EngineSource(
             base_model_dirs={digest: model.place for digest, model in by_digest.items()},
-            dtype=resources.dtype,
-            lora_cache_gib=resources.lora_cache_gib,
-            lora_device_gib=resources.lora_device_gib,
-            max_lanes=resources.max_lanes,
+            resources=resources,
         ),
         load_scorer=None if dino_dir is None else ScorerSource(dino_dir=dino_dir),
         base_model_digest=models[""].facts.digest,
         base_models={name: model.facts.digest for name, model in models.items() if name},
         dino_digest=dino_digest,
-        resources=Resources(
-            actors=resources.actors,
-            max_actors=resources.max_actors,
-            gpus_per_actor=resources.gpus_per_actor,
-            cpus_per_actor=resources.cpus_per_actor,
-            score_actors=resources.score_actors,
-            rows_per_unit=resources.rows_per_unit,
-            max_attempts=resources.attempts,
-        ),
-        failure_budget=FailureBudget(
-            share=job.failure_budget.share, min_rows=job.failure_budget.min_rows
-        ),
+        resources=resources,
+        failure_budget=job.failure_budget,
         only_failed=only_failed,
         job=_resolved(job, prepared).model_dump(mode="json"),
     )

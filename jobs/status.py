@@ -21,7 +21,7 @@ from pipelines.failure_budget import commonest_reasons
 from pipelines.ledger import Ledger, survey
 from pipelines.lost_images import damaged_images
 from pipelines.output_table import read_rows
-from pipelines.run_record import read_run_records
+from pipelines.run_record import RunState, read_run_records
 from pipelines.storage import Storage, open_storage
 
 __all__ = ["status"]
@@ -131,7 +131,7 @@ def _run(record: Mapping[str, Any] | None) -> list[str]:
         f"latest run {record['run_id']}: {record['state']}, {record['num_rows']:,} rows, "
         f"began {record['started_at']} on {record['host']}"
     ]
-    if record["state"] == "running":
+    if record["state"] == RunState.RUNNING:
         lines.append("  (a run that was killed says so too; the same command continues it)")
     lines += [
         f"  {phase}: {totals['num_made']:,} made, {totals['num_failed']:,} failed of "

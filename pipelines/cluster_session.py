@@ -13,13 +13,13 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cluster_error import ClusterError, not_reached
 from pipelines.private_cluster import private_cluster
+from pipelines.shares import Cluster
 
-__all__ = ["Cluster", "ClusterError", "cluster_session"]
+__all__ = ["ClusterError", "cluster_session"]
 
 _QUIET = {
     # Workers would wait for ever if the driver was started by `uv run` (ray-project/ray#50961).
@@ -37,15 +37,6 @@ KNOCK_EVERY_S = 0.5
 MAX_PORT = 65535
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "[::1]")
 """Names that Ray replaces."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """What the cluster has, and whether it is this process's own."""
-
-    cpus: float
-    gpus: float
-    is_private: bool
 
 
 @contextmanager

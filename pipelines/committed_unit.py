@@ -7,14 +7,15 @@ after the commit and written again if it is missing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.output_files import encode_parquet, open_parquet
+from pipelines.output_files import DamagedFileError, encode_parquet, open_parquet
 from pipelines.schemas import ERRORS, ROWS
 from pipelines.storage import Storage
 
@@ -27,6 +28,7 @@ __all__ = [
     "errors_name",
     "read_footer",
     "read_unit",
+    "read_units",
     "rows_name",
     "unit_id_of",
 ]
@@ -36,7 +38,10 @@ ERRORS_FOLDER = "errors"
 
 _FOOTER_KEY = b"clora.unit"
 _ROWS_PER_GROUP = 100
+_NUM_READERS = 16
 _ERROR_NAMES: frozenset[str] = frozenset(ERRORS.names) - {"failed_at"}
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,42 @@ def read_unit(storage: Storage, name: str) -> tuple[list[str], UnitFooter]:
         if not file.num_row_groups:
             return [], footer
         return file.read(columns=["key"], use_threads=False)["key"].to_pylist(), footer
+
+
+def read_units(
+    storage: Storage,
+    read: Callable[[str], Found],
+    *,
+    skip: Callable[[DamagedFileError], None] | None = None,
+) -> Iterator[Found]:
+    """Yield what ``read`` returns for the name of each committed unit, read many at a time.
+
+    Args:
+        storage: The output.
+        read: Reads a unit's file; called in threads. One that was set aside since the names were
+            listed (FileNotFoundError) is left out.
+        skip: Gets each damaged unit, which is left out; None raises the first.
+
+    Raises:
+        DamagedFileError: A unit is damaged, and there is no ``skip``.
+    """
+
+    def tried(name: str) -> Found | DamagedFileError | None:
+        try:
+            return read(name)
+        except DamagedFileError as error:
+            return error
+        except FileNotFoundError:
+            return None
+
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        for found in pool.map(tried, storage.list(ROWS_FOLDER, ".parquet")):
+            if isinstance(found, DamagedFileError):
+                if skip is None:
+                    raise found
+                skip(found)
+            elif found is not None:
+                yield found
 
 
 def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:

@@ -19,29 +19,17 @@ from clora_core.config import ENGINE_VERSION
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.folder_cache import local_folder
 from pipelines.lora_identity import LoraIdentity, compose_unchanged
+from pipelines.resources import Resources
+from pipelines.shares import Shares
+from pipelines.unit_message import EngineUse
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
     from clora_core.lora.cache import LoraCache
 
-__all__ = ["Engine", "EngineSource", "EngineUse", "LoadEngine"]
+__all__ = ["Engine", "EngineSource", "LoadEngine"]
 
 _VERSIONED = ("clora-batch", "torch", "diffusers", "transformers", "numpy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineUse:
-    """Counters of an engine since it was made; ``cache_bytes`` and ``peak`` are as of now."""
-
-    model_loads: int = 0
-    model_load_seconds: float = 0.0
-    lora_hits: int = 0
-    lora_misses: int = 0
-    lora_evictions: int = 0
-    lora_load_seconds: float = 0.0
-    lora_cache_bytes: int = 0
-    lora_copies: int = 0
-    peak_memory_bytes: int = 0
 
 
 class Engine(Protocol):
@@ -63,7 +51,8 @@ class Engine(Protocol):
         ...
 
 
-LoadEngine = Callable[[], Engine]
+LoadEngine = Callable[[Shares], Engine]
+"""Makes an engine where an actor runs, of what the stages may use there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,38 +62,36 @@ class EngineSource:
     Attributes:
         base_model_dirs: Folders in diffusers' format, by the digest of what is in them: paths that
             every machine has, or URIs.
-        lora_cache_bytes: Budget of the LoRA cache. More keeps LoRAs of more units.
-        lora_device_bytes: Budget of the second one, in the memory of a GPU; 0 for none.
-        dtype: Numbers of the base model: ``float32``, ``float16`` or ``bfloat16``.
-        use_gpu: Sample on the GPU that Ray gave the actor.
-        num_threads: CPU threads of the sampler; None leaves them to torch.
-        max_lanes: Most samples in one UNet call; None takes what fits.
+        resources: What an engine may use, and the numbers it computes with.
     """
 
     base_model_dirs: Mapping[str, str]
-    lora_cache_bytes: int
-    lora_device_bytes: int
-    dtype: str
-    use_gpu: bool
-    num_threads: int | None
-    max_lanes: int | None
+    resources: Resources
 
-    def __call__(self) -> Engine:
+    def __call__(self, shares: Shares) -> Engine:
         """Return an engine that holds no base model yet."""
         import torch
 
         from clora_core.lora.cache import LoraCache
 
-        if self.num_threads is not None:
-            torch.set_num_threads(self.num_threads)
-        has_second = self.use_gpu and self.lora_device_bytes > 0
-        second = LoraCache(self.lora_device_bytes) if has_second else None
-        return _OneModelEngine(self, LoraCache(self.lora_cache_bytes), second)
+        if shares.generator_threads is not None:
+            torch.set_num_threads(shares.generator_threads)
+        on_gpu = shares.generator_gpus > 0
+        device_bytes = self.resources.lora_device_bytes if on_gpu else 0
+        second = LoraCache(device_bytes) if device_bytes else None
+        return _OneModelEngine(
+            self, LoraCache(self.resources.lora_cache_bytes), second, on_gpu=on_gpu
+        )
 
 
 class _OneModelEngine:
     def __init__(
-        self, source: EngineSource, cache: "LoraCache", device_cache: "LoraCache | None"
+        self,
+        source: EngineSource,
+        cache: "LoraCache",
+        device_cache: "LoraCache | None",
+        *,
+        on_gpu: bool,
     ) -> None:
         self._source = source
         self._cache = cache
@@ -113,9 +100,9 @@ class _OneModelEngine:
         self._held: tuple[str, Composer] | None = None
         self._model_loads = 0
         self._model_load_seconds = 0.0
-        self._on_gpu = source.use_gpu
-        self._device = "cuda" if source.use_gpu else "cpu"
-        self.device = f"{_device_name(self._device)} {source.dtype}"
+        self._on_gpu = on_gpu
+        self._device = "cuda" if on_gpu else "cpu"
+        self.device = f"{_device_name(self._device)} {source.resources.dtype}"
         self.versions_json = _versions_json()
 
     def hold(self, base_model_digest: str) -> None:
@@ -131,11 +118,11 @@ class _OneModelEngine:
         from clora_core.composer import Composer
         from clora_core.diffusion.model import load_base_model
 
-        source = self._source
-        folder = local_folder(source.base_model_dirs[base_model_digest])
-        model = load_base_model(folder, dtype=source.dtype, device=self._device)
+        folder = local_folder(self._source.base_model_dirs[base_model_digest])
+        resources = self._source.resources
+        model = load_base_model(folder, dtype=resources.dtype, device=self._device)
         return Composer(
-            model, self._cache, device_loras=self._device_cache, max_lanes=source.max_lanes
+            model, self._cache, device_loras=self._device_cache, max_lanes=resources.max_lanes
         )
 
     def _let_go(self) -> None:

@@ -9,8 +9,9 @@ told beforehand.
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from clora_core.errors import CloraError
 
@@ -34,17 +35,19 @@ class TooManyFailuresError(CloraError):
     account: "Account | None" = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class FailureBudget:
-    """How many of a run's rows may fail.
+class FailureBudget(BaseModel, frozen=True, extra="forbid"):
+    """How many rows may fail before a run stops, because something is wrong with all of them.
+
+    Rows whose LoRA file is known to be unusable before the run don't count, and ``clora retry``
+    has no budget. What is made stays, and the same command continues.
 
     Attributes:
-        share: Of the planned rows, in 0..1. 1 never stops a run.
-        min_rows: As many may fail in any case.
+        share: Of the rows to make. More carries on for longer; 1 never stops.
+        min_rows: So many may fail in any case, so that a small run is not stopped by a few.
     """
 
-    share: float = 0.1
-    min_rows: int = 100
+    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    min_rows: Annotated[int, Field(ge=0)] = 100
 
     def limit(self, num_planned: int, *, num_known: int) -> int:
         """Return the most rows that may fail.

@@ -10,22 +10,24 @@ the marks that tries leave, see ``attempts``.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.file_cache import local_copy
 from manifests.locations import LocationError, StoreAwayError
 from pipelines.actor_metrics import ActorMetrics
 from pipelines.attempts import AttemptLog, UnitTries
-from pipelines.engine import Engine, EngineUse, LoadEngine
+from pipelines.engine import Engine
 from pipelines.lease import Fence
 from pipelines.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.planned_rows import PlannedRow, compose_row
 from pipelines.schemas import GENERATED
 from pipelines.unit_claims import UnitClaims
-from pipelines.unit_message import UnitMessage
+from pipelines.unit_message import EngineUse, UnitMessage
 
 __all__ = ["GenerateImages", "generate_rows"]
 
@@ -40,16 +42,15 @@ class GenerateImages:
     def __init__(
         self,
         take_unit: Callable[[int], UnitMessage],
-        load_engine: LoadEngine,
-        attempts: AttemptLog | None = None,
-        fence: Fence | None = None,
-        claims: UnitClaims | None = None,
+        load_engine: Callable[[], Engine],
+        attempts: AttemptLog,
+        fence: Fence | None,
+        claims: UnitClaims | None,
     ) -> None:
         self._take_unit = take_unit
         self._claims = claims
         self._attempts = attempts
-        if attempts is not None:
-            give_up_when_terminated(attempts)
+        give_up_when_terminated(attempts)
         self._engine = load_engine()
         self._fence = fence
         self._metrics = ActorMetrics()
@@ -75,7 +76,7 @@ class GenerateImages:
         try:
             made = generate_unit(message, self._engine, self._attempts)
         except Exception as error:  # torch has no one class for a lost device; raised again below
-            if self._attempts is not None and device_is_lost(error):
+            if device_is_lost(error):
                 end_without_device(self._attempts, error)
             raise
         self._metrics.observe(made)
@@ -145,7 +146,9 @@ def _generate_alone(
             "nothing but this row to do; it may need more memory than there is, or crash the "
             "driver (see Ray's worker logs), so make it smaller or on another machine"
         )
-        return _result_row(row, RowFailure(stage="process", error="ProcessDied", message=message))
+        return _result_row(
+            row, RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message)
+        )
     mark = attempts.begin_row(unit_id, row["key"])
     (result,), _ = generate_rows([row], compose)
     attempts.end_row(mark)
@@ -156,11 +159,11 @@ def _prepare(row: PlannedRow) -> ComposeRow | RowFailure:
     """Return what the composer takes; a row whose LoRA file cannot be used never gets there."""
     problem = next((lora["problem"] for lora in row["loras"] if lora["problem"]), None)
     if problem is not None:
-        return RowFailure(stage="lora", error="LoraFileProblem", message=problem)
+        return RowFailure(stage=Stage.LORA, error="LoraFileProblem", message=problem)
     try:
         return compose_row(row, local_path=lambda uri: str(local_copy(uri)))
     except (LocationError, StoreAwayError) as error:
-        return RowFailure(stage="lora", error=type(error).__name__, message=str(error))
+        return RowFailure(stage=Stage.LORA, error=type(error).__name__, message=str(error))
 
 
 def _compose_each(
@@ -179,7 +182,7 @@ def _compose_each(
 
 
 def _failure(error: Exception) -> RowFailure:
-    return RowFailure(stage="generate", error=type(error).__name__, message=str(error))
+    return RowFailure(stage=Stage.GENERATE, error=type(error).__name__, message=str(error))
 
 
 def _result_row(row: PlannedRow, result: ComposedImage | RowFailure) -> dict[str, Any]:
@@ -208,14 +211,7 @@ def _result_row(row: PlannedRow, result: ComposedImage | RowFailure) -> dict[str
 
 
 def _changes(before: EngineUse, after: EngineUse) -> dict[str, float]:
-    return {
-        "model_loads": after.model_loads - before.model_loads,
-        "model_load_seconds": after.model_load_seconds - before.model_load_seconds,
-        "lora_hits": after.lora_hits - before.lora_hits,
-        "lora_misses": after.lora_misses - before.lora_misses,
-        "lora_evictions": after.lora_evictions - before.lora_evictions,
-        "lora_load_seconds": after.lora_load_seconds - before.lora_load_seconds,
-        "lora_copies": after.lora_copies - before.lora_copies,
-        "lora_cache_bytes": after.lora_cache_bytes,
-        "peak_memory_bytes": after.peak_memory_bytes,
-    }
+    """Return by name what was counted in between, and the two that are as of now."""
+    now = {name: getattr(after, name) for name in ("lora_cache_bytes", "peak_memory_bytes")}
+    counted = asdict(after).items()
+    return {name: value - getattr(before, name) for name, value in counted} | now

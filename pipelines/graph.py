@@ -14,6 +14,7 @@ row's error (Ray would, without end) and never drop a block.
 import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -43,6 +44,8 @@ __all__ = ["Stages", "make_units"]
 SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
 
+_WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
@@ -68,44 +71,44 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
     context.execution_no_progress_timeout_s = SILENT_S
     # Ray's own wrapper would lose which error it was.
     context.raise_original_map_exception = True
-    dataset = data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
-    dataset = dataset.map_batches(
-        GenerateImages,
-        fn_constructor_kwargs={
-            "take_unit": TakeUnit(_start_dealer(plan)),
-            "load_engine": stages.load_engine,
-            "attempts": stages.store.attempts,
-            "fence": stages.store.fence,
-            "claims": stages.store.claims,
-        },
-        compute=ActorPoolStrategy(min_size=shares.num_generators, max_size=shares.max_generators),
-        num_cpus=shares.generator_cpus,
-        num_gpus=shares.generator_gpus or None,
-        batch_size=None,
-        batch_format="pyarrow",
-    )
-    dataset = dataset.map_batches(
-        ScoreImages,
-        fn_constructor_kwargs={
-            "load_scorer": stages.load_scorer,
-            "load_centroids": stages.load_centroids,
-        },
-        compute=ActorPoolStrategy(size=shares.num_helpers),
-        num_cpus=shares.helper_cpus,
-        batch_size=None,
-        batch_format="pyarrow",
-    )
-    dataset = dataset.map_batches(
-        stages.store,
-        compute=TaskPoolStrategy(size=shares.num_helpers),
-        num_cpus=shares.helper_cpus,
-        batch_size=None,
-        batch_format="pyarrow",
+    store = stages.store
+    receipts = (
+        data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
+        .map_batches(
+            GenerateImages,
+            fn_constructor_kwargs={
+                "take_unit": TakeUnit(_start_dealer(plan)),
+                "load_engine": partial(stages.load_engine, shares),
+                "attempts": store.attempts,
+                "fence": store.fence,
+                "claims": store.claims,
+            },
+            compute=ActorPoolStrategy(
+                min_size=shares.num_generators, max_size=shares.max_generators
+            ),
+            num_cpus=shares.generator_cpus,
+            num_gpus=shares.generator_gpus or None,
+            **_WHOLE_BLOCKS,
+        )
+        .map_batches(
+            ScoreImages,
+            fn_constructor_kwargs={
+                "load_scorer": stages.load_scorer,
+                "load_centroids": stages.load_centroids,
+            },
+            compute=ActorPoolStrategy(size=shares.num_helpers),
+            num_cpus=shares.helper_cpus,
+            **_WHOLE_BLOCKS,
+        )
+        .map_batches(
+            store,
+            compute=TaskPoolStrategy(size=shares.num_helpers),
+            num_cpus=shares.helper_cpus,
+            **_WHOLE_BLOCKS,
+        )
     )
     try:
-        for batch in dataset.iter_batches(
-            batch_size=None, batch_format="pyarrow", prefetch_batches=0
-        ):
+        for batch in receipts.iter_batches(prefetch_batches=0, **_WHOLE_BLOCKS):
             yield from read_receipts(batch)
     except RayTaskError as error:
         raise _own_error(error) from error

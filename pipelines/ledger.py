@@ -8,7 +8,6 @@ refuses). A command that only looks can name it and use the rest (``survey``).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,18 +16,17 @@ from clora_core.errors import CloraError
 from manifests.wording import first_lines
 from pipelines.committed_unit import (
     ERRORS_FOLDER,
-    ROWS_FOLDER,
     UnitFooter,
     encode_errors,
     errors_name,
     read_unit,
+    read_units,
 )
 from pipelines.output_files import DamagedFileError
 from pipelines.storage import Storage
 
 __all__ = ["FailedRow", "Ledger", "LedgerError", "read_ledger", "restore_errors", "survey"]
 
-_NUM_READERS = 16
 _MAX_NAMED = 20
 
 
@@ -85,11 +83,8 @@ def read_ledger(storage: Storage) -> Ledger:
 
 def survey(storage: Storage) -> Ledger:
     """Return the ledger of an output without its damaged units, which are named in it."""
-    names = storage.list(ROWS_FOLDER, ".parquet")
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        read = [unit for unit in pool.map(partial(_read, storage), names) if unit is not None]
-    damaged = tuple(unit for unit in read if isinstance(unit, DamagedFileError))
-    units = [unit for unit in read if not isinstance(unit, DamagedFileError)]
+    damaged: list[DamagedFileError] = []
+    units = list(read_units(storage, partial(read_unit, storage), skip=damaged.append))
     num_rows = sum(len(keys) for keys, _ in units)
     made = frozenset(key for keys, _ in units for key in keys)
     footers = tuple(footer for _, footer in units if footer.errors)
@@ -113,7 +108,7 @@ def survey(storage: Storage) -> Ledger:
         unit_ids=frozenset(footer.unit_id for _, footer in units),
         abandoned=frozenset(footer.unit_id for _, footer in units if footer.is_abandoned),
         num_doubled=num_rows - len(made),
-        damaged=damaged,
+        damaged=tuple(damaged),
     )
 
 
@@ -124,16 +119,6 @@ def restore_errors(storage: Storage, ledger: Ledger) -> int:
     wanted = {name: table for name, table in tables.items() if present.get(name) != len(table)}
     storage.put_all(wanted)
     return len(wanted)
-
-
-def _read(storage: Storage, name: str) -> tuple[list[str], UnitFooter] | DamagedFileError | None:
-    try:
-        return read_unit(storage, name)
-    except DamagedFileError as error:
-        return error
-    except FileNotFoundError:
-        # Set aside since the names were listed.
-        return None
 
 
 def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:

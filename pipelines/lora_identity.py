@@ -9,6 +9,7 @@ would ever know.
 import os
 from collections.abc import Callable, Sequence
 
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
 from manifests.lora_file import LoraFileProblem, inspect_lora_file
 
@@ -52,7 +53,7 @@ def compose_unchanged(
     for index, row in enumerate(rows):
         problem = next(filter(None, map(identity.problem, row.loras)), None)
         if problem is not None:
-            results[index] = RowFailure(stage="lora", error="LoraFileChanged", message=problem)
+            results[index] = RowFailure(stage=Stage.LORA, error="LoraFileChanged", message=problem)
     unchanged = [index for index in range(len(rows)) if index not in results]
     if unchanged:
         composed = compose([rows[index] for index in unchanged])

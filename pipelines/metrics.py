@@ -5,17 +5,20 @@ are closed sets: never a prompt, a row, a LoRA's name or a seed.
 """
 
 import json
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from clora_core.errors import Stage
 from pipelines.receipts import Receipt
 
 __all__ = ["RunMetrics"]
 
 _SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
 _SCORE_BUCKETS = tuple(tenth / 10 for tenth in range(11))
-_STAGES = ("lora", "prompt", "sample", "decode", "generate", "process")
+_STAGES = tuple(Stage)
 _OTHER = "other"
+"""A stage that another release committed a failure with."""
 
 
 class RunMetrics:
@@ -23,72 +26,46 @@ class RunMetrics:
 
     def __init__(self, num_planned: int) -> None:
         self.registry = CollectorRegistry()
-        self._rows = Counter(
-            "clora_rows", "Rows of committed units.", ["method", "status"], registry=self.registry
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._rows = counter("clora_rows", "Rows of committed units.", ["method", "status"])
+        self._failures = counter(
+            "clora_row_failures", "Rows without an image, by the stage that failed.", ["reason"]
         )
-        self._failures = Counter(
-            "clora_row_failures",
-            "Rows without an image, by the stage that failed.",
-            ["reason"],
-            registry=self.registry,
-        )
-        self._stage_seconds = Histogram(
+        self._stage_seconds = histogram(
             "clora_stage_seconds",
             "Wall time of a unit in a stage.",
             ["stage"],
             buckets=_SECONDS_BUCKETS,
-            registry=self.registry,
         )
-        self._evaluations = Counter(
-            "clora_unet_evaluations", "Samples through the UNet.", registry=self.registry
+        self._evaluations = counter("clora_unet_evaluations", "Samples through the UNet.")
+        self._model_loads = counter(
+            "clora_model_loads", "Base models that generating processes loaded."
         )
-        self._model_loads = Counter(
-            "clora_model_loads",
-            "Base models that generating processes loaded.",
-            registry=self.registry,
-        )
-        self._cache_events = Counter(
+        self._cache_events = counter(
             "clora_lora_cache_events",
             "LoRA cache hits, misses and evictions, and copies to a GPU.",
             ["event"],
-            registry=self.registry,
         )
-        self._cache_bytes = Gauge(
-            "clora_lora_cache_bytes",
-            "LoRA cache of the actor whose unit came last.",
-            registry=self.registry,
+        self._cache_bytes = gauge(
+            "clora_lora_cache_bytes", "LoRA cache of the actor whose unit came last."
         )
-        self._peak_memory = Gauge(
-            "clora_peak_memory_bytes",
-            "Largest peak memory of a generating process.",
-            registry=self.registry,
+        self._peak_memory = gauge(
+            "clora_peak_memory_bytes", "Largest peak memory of a generating process."
         )
-        self._scores = Histogram(
+        self._scores = histogram(
             "clora_dino_score",
             "Smallest DINO similarity of an image to its LoRAs' references.",
             buckets=_SCORE_BUCKETS,
-            registry=self.registry,
         )
-        self._output_bytes = Counter(
-            "clora_output_bytes", "Bytes of images and committed units.", registry=self.registry
+        self._output_bytes = counter("clora_output_bytes", "Bytes of images and committed units.")
+        self._retries = counter("clora_retries", "Rows that were tried again alone.", ["op"])
+        self._lost_races = counter(
+            "clora_units_committed_elsewhere", "Units that another writer had committed first."
         )
-        self._retries = Counter(
-            "clora_retries", "Rows that were tried again alone.", ["op"], registry=self.registry
-        )
-        self._lost_races = Counter(
-            "clora_units_committed_elsewhere",
-            "Units that another writer had committed first.",
-            registry=self.registry,
-        )
-        self._remaining = Gauge(
-            "clora_rows_remaining", "Planned rows not yet committed.", registry=self.registry
-        )
-        self._build = Gauge(
-            "clora_build_info",
-            "Versions.",
-            ["version", "torch", "diffusers"],
-            registry=self.registry,
-        )
+        self._remaining = gauge("clora_rows_remaining", "Planned rows not yet committed.")
+        self._build = gauge("clora_build_info", "Versions.", ["version", "torch", "diffusers"])
         # A reason that never was is 0 and not absent, so that its first failure is an increase.
         for reason in (*_STAGES, _OTHER):
             self._failures.labels(reason)

@@ -2,19 +2,15 @@
 
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from pipelines.committed_unit import ROWS_FOLDER
+from pipelines.committed_unit import read_units
 from pipelines.output_files import DamagedFileError, naming_damage, read_table
 from pipelines.schemas import ROWS
 from pipelines.storage import Storage
 
 __all__ = ["read_rows"]
-
-_NUM_READERS = 16
-
 
 _JSON_COLUMNS = ("sampler_json", "carried_json", "versions_json")
 
@@ -37,27 +33,11 @@ def read_rows(
     """
     schema = pa.schema([ROWS.field(name) for name in columns])
 
-    def read(name: str) -> pa.Table | DamagedFileError:
-        try:
-            with naming_damage(storage, name):
-                return _checked(read_table(storage, name, columns).cast(schema))
-        except DamagedFileError as error:
-            return error
-        except FileNotFoundError:
-            # Set aside since the names were listed.
-            return schema.empty_table()
+    def read(name: str) -> pa.Table:
+        with naming_damage(storage, name):
+            return _checked(read_table(storage, name, columns).cast(schema))
 
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        found = list(pool.map(read, storage.list(ROWS_FOLDER, ".parquet")))
-    tables = [schema.empty_table()]
-    for table in found:
-        if isinstance(table, pa.Table):
-            tables.append(table)
-        elif skip is None:
-            raise table
-        else:
-            skip(table)
-    return pa.concat_tables(tables)
+    return pa.concat_tables([schema.empty_table(), *read_units(storage, read, skip=skip)])
 
 
 def _checked(rows: pa.Table) -> pa.Table:

@@ -75,7 +75,7 @@ def plan_units(
     made: Collection[str],
     failed: Mapping[str, FailedRow],
     rows_per_unit: int,
-    max_attempts: int | None,
+    attempts: int | None,
     abandoned: Collection[str] = frozenset(),
     block_of: Callable[[ResolvedRow], str] | None = None,
 ) -> Plan:
@@ -86,26 +86,24 @@ def plan_units(
         made: Keys of committed rows, of this manifest or any other.
         failed: Rows without an image, by key.
         rows_per_unit: Most rows in a unit. More fills batches better and loses more on a kill.
-        max_attempts: A row that failed as often is left alone; None tries all again.
+        attempts: A row that failed so often is left alone; None tries all again.
         abandoned: Unit ids that must not be used again, see ``seal``.
         block_of: Names the block of a row: one unit's rows are all of one block. With
             ``rows_per_unit`` as large as a block, units do not depend on what else is planned.
     """
     first = _first_of_each_key(rows)
     quarantined: list[str] = []
-    pending, num_already_made = _pending(
-        rows, first, made, failed, max_attempts, quarantined, block_of
-    )
+    pending, num_already_made = _pending(rows, first, made, failed, attempts, quarantined, block_of)
     order = np.lexsort((pending.keys, pending.digests, pending.groups))
     groups = pending.groups[order]
     borders = np.append(_unit_starts(groups, rows_per_unit), len(order))
-    attempts = np.array([group.attempt for group in pending.group_values], np.int32)[groups]
+    row_attempts = np.array([group.attempt for group in pending.group_values], np.int32)[groups]
     keys = pending.keys[order]
     places = pending.places[order]
     sets = pending.digests[order]
     spans = list(zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True))
     ids = [
-        _unit_id(keys[start:end].astype(str).tolist(), int(attempts[start]), abandoned)
+        _unit_id(keys[start:end].astype(str).tolist(), int(row_attempts[start]), abandoned)
         for start, end in spans
     ]
 
@@ -115,7 +113,7 @@ def plan_units(
         start, end = spans[number]
         leader = rows[int(places[start])]
         return (
-            int(attempts[start]),
+            int(row_attempts[start]),
             leader.base_model_digest,
             int(sets[start]),
             int(sets[end - 1]),
@@ -133,7 +131,7 @@ def plan_units(
     return Plan(
         rows=rows,
         order=places[inner],
-        attempts=attempts[inner],
+        attempts=row_attempts[inner],
         starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         unit_ids=tuple(ids[number] for number in dealing),
         num_duplicates=len(rows) - len(first),
@@ -162,7 +160,7 @@ def _pending(
     first: np.ndarray,
     made: Collection[str],
     failed: Mapping[str, FailedRow],
-    max_attempts: int | None,
+    attempts: int | None,
     quarantined: list[str],
     block_of: Callable[[ResolvedRow], str] | None,
 ) -> tuple[_Pending, int]:
@@ -186,7 +184,7 @@ def _pending(
             continue
         failure = failed.get(row.key)
         attempt = 1 + failure.attempts if failure else 1
-        if max_attempts is not None and attempt > max_attempts:
+        if attempts is not None and attempt > attempts:
             quarantined.append(row.key)
             continue
         loras = known.get(id(row.loras))

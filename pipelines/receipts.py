@@ -3,13 +3,21 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.unit_message import UnitFacts
 
-__all__ = ["Receipt", "RowReceipt", "read_receipts"]
+__all__ = ["Phase", "Receipt", "RowReceipt", "read_receipts"]
+
+
+class Phase(StrEnum):
+    """What a run makes, in this order."""
+
+    REFERENCES = "references"
+    IMAGES = "images"
 
 
 @dataclass(frozen=True, kw_only=True)

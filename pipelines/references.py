@@ -12,7 +12,6 @@ it shows alone, and runs with other settings that share a folder know it by the 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ import pyarrow as pa
 from clora_core.config import ENGINE_VERSION
 from manifests.keys import row_key
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.committed_unit import ROWS_FOLDER
+from pipelines.committed_unit import read_units
 from pipelines.output_files import encode_parquet, read_table
 from pipelines.storage import Storage
 
@@ -41,7 +40,6 @@ __all__ = [
 
 SEEDS_PER_BLOCK = 5
 
-_NUM_READERS = 16
 _CENTROIDS = pa.schema([("reference_id", pa.string()), ("centroid", pa.list_(pa.float32()))])
 
 
@@ -143,11 +141,9 @@ def read_centroids(storage: Storage, references: Iterable[ResolvedRow]) -> dict[
     wanted = {
         row.key: reference_id(row.base_model_digest, asdict(row.loras[0])) for row in references
     }
-    names = storage.list(ROWS_FOLDER, ".parquet")
     features: dict[str, np.ndarray] = {}
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for found in pool.map(partial(_features, storage), names):
-            features |= {key: value for key, value in found.items() if key in wanted}
+    for found in read_units(storage, partial(_features, storage)):
+        features |= {key: value for key, value in found.items() if key in wanted}
     groups: dict[str, list[np.ndarray]] = {}
     for key in sorted(features):
         groups.setdefault(wanted[key], []).append(features[key])

@@ -9,20 +9,20 @@ from pipelines.engine import LoadEngine
 from pipelines.failure_budget import FailureBudget
 from pipelines.heartbeat import LeaseTimes
 from pipelines.metrics_server import MetricsAddress
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase, Receipt
 from pipelines.references import ReferenceSettings
+from pipelines.resources import Resources
 from pipelines.score import LoadScorer
-from pipelines.shares import Shares
 from pipelines.storage import Storage
 
-__all__ = ["EngineFactory", "Observer", "Resources", "RunRequest"]
+__all__ = ["Observer", "RunRequest"]
 
 
 class Observer(Protocol):
     """Who watches a run; called in the driver, in order."""
 
-    def begin(self, phase: str, num_rows: int) -> None:
-        """A phase begins: ``references`` or ``images``."""
+    def begin(self, phase: Phase, num_rows: int) -> None:
+        """A phase begins."""
         ...
 
     def stored(self, receipt: Receipt) -> None:
@@ -32,27 +32,6 @@ class Observer(Protocol):
     def note(self, text: str) -> None:
         """Something worth a line."""
         ...
-
-
-class EngineFactory(Protocol):
-    """Makes the engine source that suits the shares of a cluster."""
-
-    def __call__(self, shares: Shares) -> LoadEngine:
-        """Return what actors load."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What a run may use; changes no row's key. See the job file for the meanings."""
-
-    actors: int = 1
-    max_actors: int | None = None
-    gpus_per_actor: float | None = None
-    cpus_per_actor: float = 1.0
-    score_actors: int = 1
-    rows_per_unit: int = 8
-    max_attempts: int | None = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +44,7 @@ class RunRequest:
         references_storage: Where references are kept.
         references_folder: The same, relative to the output; None if it is elsewhere.
         references: How references are made, by the digest of their base model; empty for none.
-        make_engine: Where actors get their engine.
+        load_engine: Where actors get their engine.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
         base_model_digest: Identity of the base model of rows that name none.
         base_models: Identity of each further one, by the name that rows give it.
@@ -84,11 +63,11 @@ class RunRequest:
     references_storage: Storage
     references_folder: str | None
     references: Mapping[str, ReferenceSettings]
-    make_engine: EngineFactory
+    load_engine: LoadEngine
     load_scorer: LoadScorer | None
     base_model_digest: str
     dino_digest: str | None
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
     failure_budget: FailureBudget = field(default_factory=FailureBudget)
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     only_failed: bool = False
@@ -96,3 +75,8 @@ class RunRequest:
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run_id: str | None = None
     metrics_at: MetricsAddress | None = None
+
+    @property
+    def attempts(self) -> int | None:
+        """How often a row that fails is tried before it is left alone; None for always again."""
+        return None if self.only_failed else self.resources.attempts

@@ -11,19 +11,20 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from pipelines.accounting import Account
-from pipelines.cluster_session import Cluster, cluster_session
+from pipelines.cluster_session import cluster_session
 from pipelines.committed_unit import ROWS_FOLDER
 from pipelines.failure_budget import TooManyFailuresError
 from pipelines.lease import HeldLease, LeaseLostError, acquire
 from pipelines.lease_record import latest_lease
-from pipelines.ledger import Ledger, read_ledger, restore_errors
+from pipelines.ledger import read_ledger
 from pipelines.lost_images import damaged_images, restore_lost_images
+from pipelines.metrics import RunMetrics
 from pipelines.metrics_server import served
 from pipelines.plan import Plan
-from pipelines.request import Observer, Resources, RunRequest
-from pipelines.run_account import manifest_account, record_nothing_to_make
+from pipelines.request import Observer, RunRequest
+from pipelines.run_account import new_record, nothing_to_make
 from pipelines.run_phases import Run
-from pipelines.run_plan import plan_references, plan_rows, sealed_plan
+from pipelines.run_plan import Planned, plan_references, plan_rows, sealed_plan
 from pipelines.run_record import RunState, new_run_id
 from pipelines.shares import Shares, share_cluster
 from pipelines.storage import PlaceError, StorageError
@@ -47,39 +48,39 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
     storage = request.storage
     storage.settle(ROWS_FOLDER)
     seen = latest_lease(storage)
-    before = read_ledger(storage)
-    damaged = damaged_images(storage, before)
-    plan = plan_rows(request, before, note=observer.note)
+    ledger = read_ledger(storage)
+    damaged = damaged_images(storage, ledger)
+    planned = Planned(ledger=ledger, plan=plan_rows(request, ledger, note=observer.note))
     run_id = request.run_id or new_run_id(datetime.now(UTC))
-    if not plan.num_rows and not damaged:
-        return _nothing_to_make(request, observer, plan, before, run_id)
+    if not planned.plan.num_rows and not damaged:
+        return nothing_to_make(request, planned, run_id, note=observer.note)
     with acquire(storage, run_id, times=request.lease_times, note=observer.note) as lease:
         restore_lost_images(storage, damaged, note=observer.note)
-        before, plan, is_sealed = sealed_plan(
-            request, lease, run_id, before, plan, seen, observer.note
-        )
-        if not plan.num_rows:
-            return _nothing_to_make(request, observer, plan, before, run_id)
-        references = plan_references(request, plan)
+        planned = sealed_plan(request, lease, run_id, planned, seen, observer.note)
+        if not planned.plan.num_rows:
+            return nothing_to_make(request, planned, run_id, note=observer.note)
+        references = plan_references(request, planned.plan)
         if references is not None and references.num_rows:
-            observer.note(_announced(request, plan, references))
-        run = Run(request, observer, before, plan, references, run_id)
-        with served(run.registry, request.metrics_at), cluster_session(address) as cluster:
-            shares = _shares(request.resources, cluster)
+            observer.note(_announced(request, planned.plan, references))
+        run = Run(
+            request=request,
+            observer=observer,
+            planned=planned,
+            references=references,
+            lease=lease,
+            record=new_record(request, run_id),
+            metrics=RunMetrics(planned.plan.num_rows),
+        )
+        with (
+            served(run.metrics.registry, request.metrics_at),
+            cluster_session(address) as cluster,
+        ):
+            shares = share_cluster(request.resources, cluster)
             try:
-                return _made(run, lease, shares, is_sealed=is_sealed)
+                return _made(run, shares)
             except PlaceError as error:
                 # It could be used when the run began, so it may be possible again.
                 raise StorageError(str(error)) from error
-
-
-def _nothing_to_make(
-    request: RunRequest, observer: Observer, plan: Plan, ledger: Ledger, run_id: str
-) -> Account:
-    restore_errors(request.storage, ledger)
-    account = manifest_account(request, plan, ledger, ledger)
-    record_nothing_to_make(request, account, run_id, note=observer.note)
-    return account
 
 
 def _announced(request: RunRequest, plan: Plan, references: Plan) -> str:
@@ -91,15 +92,15 @@ def _announced(request: RunRequest, plan: Plan, references: Plan) -> str:
     )
 
 
-def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Account:
+def _made(run: Run, shares: Shares) -> Account:
     """Return the account of a run after it made what it could."""
     try:
-        run.make(shares, lease, is_sealed=is_sealed)
+        run.make(shares)
     except BaseException as error:
-        lost = _lost(lease)
+        lost = _lost(run.lease)
         if lost is not None:
             # The output is another's now: nothing but this run's own record is touched.
-            run.end("superseded", lost)
+            run.end(RunState.SUPERSEDED, lost)
             raise lost from error
         # A store that broke the run may refuse its record as well; what broke it is the reason.
         with suppress(StorageError):
@@ -107,13 +108,13 @@ def _made(run: Run, lease: HeldLease, shares: Shares, *, is_sealed: bool) -> Acc
             if isinstance(error, TooManyFailuresError):
                 error.account = account
         raise
-    lost = _lost(lease)
+    lost = _lost(run.lease)
     if lost is not None:
         # Its workers had made the last units before another run came; what is told is that run's.
-        run.end("superseded", lost)
+        run.end(RunState.SUPERSEDED, lost)
         raise lost
-    lease.finished()
-    return run.finish("finished", None)
+    run.lease.finished()
+    return run.finish(RunState.FINISHED, None)
 
 
 def _lost(lease: HeldLease) -> LeaseLostError | None:
@@ -128,18 +129,5 @@ def _lost(lease: HeldLease) -> LeaseLostError | None:
 
 def _state_after(error: BaseException) -> RunState:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    return "stopped" if isinstance(error, TooManyFailuresError) else "failed"
-
-
-def _shares(resources: Resources, cluster: Cluster) -> Shares:
-    return share_cluster(
-        cpus=cluster.cpus,
-        gpus=cluster.gpus,
-        actors=resources.actors,
-        max_actors=resources.max_actors,
-        gpus_per_actor=resources.gpus_per_actor,
-        cpus_per_actor=resources.cpus_per_actor,
-        score_actors=resources.score_actors,
-        may_grow=not cluster.is_private,
-    )
+        return RunState.INTERRUPTED
+    return RunState.STOPPED if isinstance(error, TooManyFailuresError) else RunState.FAILED

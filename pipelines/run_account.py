@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from pipelines.accounting import Account, take_account
 from pipelines.asked_rows import write_asked
 from pipelines.damages import Damages
-from pipelines.ledger import Ledger
-from pipelines.plan import Plan
+from pipelines.ledger import Ledger, restore_errors
 from pipelines.request import RunRequest
-from pipelines.run_record import RunRecord, read_run_records, write_run_record
+from pipelines.run_plan import Planned
+from pipelines.run_record import RunRecord, RunState, read_run_records, write_run_record
 
-__all__ = ["manifest_account", "new_record", "record_nothing_to_make"]
+__all__ = ["manifest_account", "new_record", "nothing_to_make"]
 
 
 def new_record(request: RunRequest, run_id: str) -> RunRecord:
@@ -27,25 +27,32 @@ def new_record(request: RunRequest, run_id: str) -> RunRecord:
     )
 
 
-def record_nothing_to_make(
-    request: RunRequest, account: Account, run_id: str, *, note: Callable[[str], None]
-) -> None:
-    """Record that a manifest was asked for of which nothing is to be made, if it is another one.
+def nothing_to_make(
+    request: RunRequest, planned: Planned, run_id: str, *, note: Callable[[str], None]
+) -> Account:
+    """Return the account of a manifest of which nothing is to be made.
 
-    What an output is asked for is what its latest run was asked for.
+    It is recorded if it is another one than the last: what an output is asked for is what its
+    latest run was asked for.
     """
-    records = read_run_records(request.storage, skip=Damages(note=note).skip)
-    name = write_asked(request.storage, request.rows)
-    if records and records[-1]["manifest"] == name:
-        return
-    record = new_record(request, run_id)
-    record.manifest, record.account, record.state = name, account, "finished"
-    record.finished_at = record.started_at
-    write_run_record(request.storage, record)
+    storage = request.storage
+    restore_errors(storage, planned.ledger)
+    account = manifest_account(request, planned, planned.ledger)
+    records = read_run_records(storage, skip=Damages(note=note).skip)
+    name = write_asked(storage, request.rows)
+    if not records or records[-1]["manifest"] != name:
+        record = new_record(request, run_id)
+        record.manifest, record.account, record.state = name, account, RunState.FINISHED
+        record.finished_at = record.started_at
+        write_run_record(storage, record)
+    return account
 
 
-def manifest_account(request: RunRequest, plan: Plan, before: Ledger, after: Ledger) -> Account:
+def manifest_account(request: RunRequest, planned: Planned, after: Ledger) -> Account:
     """Return where the manifest's rows are."""
     return take_account(
-        (row.key for row in request.rows), before=before, after=after, given_up=plan.quarantined
+        (row.key for row in request.rows),
+        before=planned.ledger,
+        after=after,
+        given_up=planned.plan.quarantined,
     )

@@ -1,10 +1,11 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from manifests.resolved import ResolvedRow
@@ -12,25 +13,20 @@ from pipelines.accounting import Account
 from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
 from pipelines.damages import Damages
-from pipelines.engine import LoadEngine
 from pipelines.failure_budget import TooManyFailuresError
-from pipelines.lease import Fence, HeldLease
-from pipelines.ledger import Ledger, restore_errors, survey
+from pipelines.lease import HeldLease
+from pipelines.ledger import restore_errors, survey
 from pipelines.makers import present
 from pipelines.metrics import RunMetrics
 from pipelines.output_files import encode_parquet
 from pipelines.plan import Plan
 from pipelines.publish import publish
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase
 from pipelines.references import CentroidSource, read_centroids, reference_id, write_centroids
 from pipelines.request import Observer, RunRequest
-from pipelines.run_account import manifest_account, new_record
-from pipelines.run_plan import wanted_references
-from pipelines.run_record import (
-    PhaseTotals,
-    RunState,
-    write_run_record,
-)
+from pipelines.run_account import manifest_account
+from pipelines.run_plan import Planned, wanted_references
+from pipelines.run_record import PhaseTotals, RunRecord, RunState, write_run_record
 from pipelines.schemas import PLAN
 from pipelines.seal import plan_name
 from pipelines.shared_images import restore_shared_images
@@ -42,75 +38,61 @@ from pipelines.unit_claims import make_shared_units
 __all__ = ["Run"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run's moving parts: its record and metrics, filled as receipts come in.
+    """One run at work; its record and metrics are filled as receipts come in.
 
-    Args:
+    Attributes:
         request: What is asked for.
-        observer: Who is told of it.
-        before: The ledger that the plan was made from.
-        plan: What is to be made.
+        observer: Who watches.
+        planned: What is to be made.
         references: What is to be made before; None if images are not scored.
-        run_id: Names the run.
+        lease: On the output.
+        record: Of the run, in the output.
+        metrics: Of the run, for Prometheus.
     """
 
-    def __init__(
-        self,
-        request: RunRequest,
-        observer: Observer,
-        before: Ledger,
-        plan: Plan,
-        references: Plan | None,
-        run_id: str,
-    ) -> None:
-        self._request = request
-        self._observer = observer
-        self._before = before
-        self._plan = plan
-        self._references = references
-        self._metrics = RunMetrics(plan.num_rows)
-        self.registry = self._metrics.registry
-        self._record = new_record(request, run_id)
+    request: RunRequest
+    observer: Observer
+    planned: Planned
+    references: Plan | None
+    lease: HeldLease
+    record: RunRecord
+    metrics: RunMetrics
 
-    def make(self, shares: Shares, lease: HeldLease, *, is_sealed: bool) -> None:
-        """Make references, then rows; ``is_sealed`` as ``run_plan.sealed_plan`` returns it."""
-        request = self._request
-        restore_errors(request.storage, self._before)
-        self._record.manifest = write_asked(request.storage, request.rows)
-        write_run_record(request.storage, self._record)
-        _write_plan(request.storage, plan_name(self._record.run_id, "images"), self._plan)
+    def make(self, shares: Shares) -> None:
+        """Make references, then rows."""
+        request, record, plan = self.request, self.record, self.planned.plan
+        restore_errors(request.storage, self.planned.ledger)
+        record.manifest = write_asked(request.storage, request.rows)
+        write_run_record(request.storage, record)
+        _write_plan(request.storage, plan_name(record.run_id, Phase.IMAGES), plan)
         # In this order: see ``seal``.
-        lease.fence.check()
-        if is_sealed:
-            lease.sealed()
-        load_engine = request.make_engine(shares)
-        centroids = self._make_references(load_engine, shares, lease.fence)
-        self._make_units(
-            "images", self._plan, request.storage, load_engine, centroids, shares, lease.fence
-        )
-        lease.fence.check()
-        AttemptLog(storage=request.storage, run_id=self._record.run_id).clear()
+        self.lease.fence.check()
+        if self.planned.is_sealed:
+            self.lease.sealed()
+        centroids = self._make_references(shares)
+        self._make_units(Phase.IMAGES, plan, request.storage, centroids, shares)
+        self.lease.fence.check()
+        AttemptLog(storage=request.storage, run_id=record.run_id).clear()
 
-    def _make_references(
-        self, load_engine: LoadEngine, shares: Shares, fence: Fence
-    ) -> CentroidSource:
+    def _make_references(self, shares: Shares) -> CentroidSource:
         """Make the references that pending rows need and nobody has made; return centroids."""
-        request = self._request
+        request, plan = self.request, self.references
         none = CentroidSource()
-        plan = self._references
         if plan is None:
             return none
-        storage, run_id = request.references_storage, self._record.run_id
+        storage, run_id = request.references_storage, self.record.run_id
         if plan.num_rows:
-            _write_plan(request.storage, plan_name(run_id, "references"), plan)
+            _write_plan(request.storage, plan_name(run_id, Phase.REFERENCES), plan)
             with present(storage, run_id, request.lease_times):
-                self._make_units("references", plan, storage, load_engine, none, shares, fence)
+                self._make_units(Phase.REFERENCES, plan, storage, none, shares)
         # Last, because a run that died may have committed a unit and not come to its images.
-        ledger = restore_shared_images(storage, times=request.lease_times, note=self._observer.note)
-        wanted = wanted_references(request, self._plan)
+        ledger = restore_shared_images(storage, times=request.lease_times, note=self.observer.note)
+        wanted = wanted_references(request, self.planned.plan)
         found = read_centroids(storage, wanted)
         self._note_missing(wanted, ledger.made, found, storage)
-        name = f"plans/{self._record.run_id}-centroids.parquet"
+        name = f"plans/{self.record.run_id}-centroids.parquet"
         return write_centroids(request.storage, name, found)
 
     def _note_missing(
@@ -128,66 +110,60 @@ class Run:
         }
         num_none = len(missing.difference(found))
         if num_none:
-            self._observer.note(
+            self.observer.note(
                 f"{num_none} LoRA(s) have no references, so rows with them get no dino_min, "
                 f"dino_avg and dino_max; see {storage.uri}/errors"
             )
         if num_none < len(missing):
-            self._observer.note(
+            self.observer.note(
                 f"{len(missing) - num_none} LoRA(s) have fewer references than were asked for, and "
                 f"are scored against these; see {storage.uri}/errors"
             )
 
     def _make_units(
         self,
-        phase: str,
+        phase: Phase,
         plan: Plan,
         storage: Storage,
-        load_engine: LoadEngine,
         centroids: CentroidSource,
         shares: Shares,
-        fence: Fence,
     ) -> None:
         # Imported late: Ray reads its environment when it is imported, and the session sets it.
         from pipelines.graph import Stages, make_units
 
-        request, record = self._request, self._record
+        request, record, observer = self.request, self.record, self.observer
+        is_shared = phase is Phase.REFERENCES
         totals = PhaseTotals(num_planned=plan.num_rows, num_units=plan.num_units)
         record.phases[phase] = totals
-        self._observer.begin(phase, totals.num_planned)
+        observer.begin(phase, totals.num_planned)
         stages = Stages(
-            load_engine=load_engine,
+            load_engine=request.load_engine,
             load_scorer=request.load_scorer,
             load_centroids=centroids,
             store=StoreUnits(
                 storage=storage,
                 run_id=record.run_id,
                 dino_digest=request.dino_digest,
-                fence=fence,
-                is_shared=phase == "references",
+                fence=self.lease.fence,
+                is_shared=is_shared,
             ),
         )
-
-        def make(plan: Plan) -> Generator[Receipt]:
-            return make_units(plan, stages, shares)
-
-        def make_all() -> Generator[Receipt]:
-            if not stages.store.is_shared:
-                return make(plan)
-            return make_shared_units(
-                plan, make, storage, times=request.lease_times, note=self._observer.note
-            )
-
+        make = partial(make_units, stages=stages, shares=shares)
         max_failed, num_failed = self._max_failed(plan), 0
         start = time.perf_counter()
+        made = (
+            make_shared_units(plan, make, storage, times=request.lease_times, note=observer.note)
+            if is_shared
+            else make(plan)
+        )
         # Closed at once if the run stops: Ray's actors hold processors until then.
-        with closing(make_all()) as receipts:
+        with closing(made) as receipts:
             for receipt in receipts:
                 totals.add(receipt)
                 totals.wall_seconds = time.perf_counter() - start
-                if phase == "images":
-                    self._metrics.observe(receipt)
-                self._observer.stored(receipt)
+                if not is_shared:
+                    self.metrics.observe(receipt)
+                observer.stored(receipt)
                 num_failed += 0 if receipt.facts.is_done else receipt.num_failed
                 if max_failed is not None and num_failed > max_failed:
                     raise TooManyFailuresError(
@@ -197,22 +173,22 @@ class Run:
 
     def _max_failed(self, plan: Plan) -> int | None:
         """Return how many rows of ``plan`` may fail; None where rows are known to be bad."""
-        if self._request.only_failed:
+        if self.request.only_failed:
             return None
-        return self._request.failure_budget.limit(plan.num_rows, num_known=plan.num_unusable)
+        return self.request.failure_budget.limit(plan.num_rows, num_known=plan.num_unusable)
 
     def finish(self, state: RunState, error: BaseException | None) -> Account:
         """Take the account, and write what the run leaves beside its data."""
-        request, record = self._request, self._record
-        damages = Damages(note=self._observer.note)
+        request, record = self.request, self.record
+        damages = Damages(note=self.observer.note)
         # Rows of a unit that was damaged meanwhile are nowhere, and the account says so.
         ledger = survey(request.storage)
         for damage in ledger.damaged:
             damages.skip(damage)
-        account = manifest_account(request, self._plan, self._before, ledger)
+        account = manifest_account(request, self.planned, ledger)
         record.account = account
         self.end(state, error)
-        request.storage.put("metrics.prom", self._metrics.text())
+        request.storage.put("metrics.prom", self.metrics.text())
         publish(
             request.storage,
             record=asdict(record),
@@ -226,11 +202,11 @@ class Run:
 
     def end(self, state: RunState, error: BaseException | None) -> None:
         """Write the run's own record for the last time."""
-        record = self._record
+        record = self.record
         record.state = state
         record.error = None if error is None else f"{type(error).__name__}: {error}"[:2000]
         record.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_run_record(self._request.storage, record)
+        write_run_record(self.request.storage, record)
 
 
 def _write_plan(storage: Storage, name: str, plan: Plan) -> None:

@@ -1,7 +1,7 @@
 """What a run is going to make: its plan, and the same after earlier runs are shut out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from manifests.resolved import ResolvedRow
 from pipelines.asked_rows import asked_keys
@@ -18,12 +18,27 @@ from pipelines.references import (
     reference_rows,
     whole_blocks,
 )
-from pipelines.request import Resources, RunRequest
+from pipelines.request import RunRequest
 from pipelines.run_record import read_run_records
 from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
 from pipelines.storage import Storage
 
-__all__ = ["plan_references", "plan_rows", "sealed_plan", "wanted_references"]
+__all__ = ["Planned", "plan_references", "plan_rows", "sealed_plan", "wanted_references"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What a run is to make, and what it was planned from.
+
+    Attributes:
+        ledger: Of the output.
+        plan: Of the manifest's rows, made from the ledger.
+        is_sealed: Later runs need not look at the plans before this one; see ``seal``.
+    """
+
+    ledger: Ledger
+    plan: Plan
+    is_sealed: bool = False
 
 
 def plan_rows(
@@ -40,14 +55,14 @@ def plan_rows(
         note: Gets a sentence for each record of a run that is damaged.
     """
     if not request.only_failed:
-        return _plan(request.rows, ledger, request.resources)
+        return _plan(request, request.rows, ledger)
     asked = _asked_before(request.storage, note)
     again = [
         row
         for row in request.rows
         if row.key in ledger.failed or (asked is not None and row.key not in asked)
     ]
-    return _plan(again, ledger, replace(request.resources, max_attempts=None))
+    return _plan(request, again, ledger)
 
 
 def _asked_before(storage: Storage, note: Callable[[str], None]) -> set[str] | None:
@@ -76,7 +91,7 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
         failed=ledger.failed,
         abandoned=ledger.abandoned,
         rows_per_unit=SEEDS_PER_BLOCK,
-        max_attempts=None if request.only_failed else request.resources.max_attempts,
+        attempts=request.attempts,
         block_of=block_of,
     )
 
@@ -85,24 +100,19 @@ def sealed_plan(
     request: RunRequest,
     lease: HeldLease,
     run_id: str,
-    before: Ledger,
-    plan: Plan,
+    planned: Planned,
     seen: LeaseRecord | None,
     note: Callable[[str], None],
-) -> tuple[Ledger, Plan, bool]:
-    """Return ledger and plan after which no worker of an earlier run can commit a row twice.
+) -> Planned:
+    """Return a plan after which no worker of an earlier run can commit a row twice.
 
     Args:
         request: What is asked for.
         lease: Of this run, just claimed.
         run_id: This run.
-        before: The ledger, read before the lease was claimed.
-        plan: Made from it.
+        planned: Before the lease was claimed.
         seen: The lease that was the latest then.
         note: Gets a sentence for each plan of an earlier run that is damaged.
-
-    Returns:
-        Ledger and plan, and whether later runs need not look behind this one; see ``seal``.
     """
     storage = request.storage
     leases = earlier_leases(storage, lease.fence.epoch)
@@ -110,15 +120,13 @@ def sealed_plan(
     is_current = lease.predecessor == seen
     while True:
         if not is_current:
-            before = read_ledger(storage)
-            plan = plan_rows(request, before, note=note)
-        rivals = find_rivals(
-            earlier,
-            settled=before.unit_ids.union(plan.unit_ids),
-            own_keys=plan.keys,
-        )
+            ledger = read_ledger(storage)
+            planned = Planned(ledger=ledger, plan=plan_rows(request, ledger, note=note))
+        plan = planned.plan
+        settled = planned.ledger.unit_ids.union(plan.unit_ids)
+        rivals = find_rivals(earlier, settled=settled, own_keys=plan.keys)
         if seal_units(storage, rivals.unit_ids, run_id=run_id):
-            return before, plan, not rivals.others
+            return replace(planned, is_sealed=not rivals.others)
         is_current = False
 
 
@@ -137,12 +145,12 @@ def _references(
     return list(reference_rows(rows, settings))
 
 
-def _plan(rows: Sequence[ResolvedRow], ledger: Ledger, resources: Resources) -> Plan:
+def _plan(request: RunRequest, rows: Sequence[ResolvedRow], ledger: Ledger) -> Plan:
     return plan_units(
         rows,
         made=ledger.made,
         failed=ledger.failed,
         abandoned=ledger.abandoned,
-        rows_per_unit=resources.rows_per_unit,
-        max_attempts=resources.max_attempts,
+        rows_per_unit=request.resources.rows_per_unit,
+        attempts=request.attempts,
     )

@@ -7,16 +7,18 @@ is what is committed, whatever stands here. A run that was killed stays ``runnin
 import platform
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from enum import StrEnum
 from functools import partial
 from types import NoneType
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.accounting import Account
 from pipelines.output_files import DamagedFileError, encode_json, read_json
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase, Receipt
 from pipelines.storage import Storage
+from pipelines.unit_message import UnitFacts
 
 __all__ = [
     "RUNS_FOLDER",
@@ -30,8 +32,18 @@ __all__ = [
 
 RUNS_FOLDER = "runs"
 
-RunState = Literal["running", "finished", "interrupted", "failed", "stopped", "superseded"]
-"""``stopped`` by its failure budget; ``superseded`` by a later run that took it for dead."""
+
+class RunState(StrEnum):
+    """How a run is, or how it ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    """By its failure budget."""
+    SUPERSEDED = "superseded"
+    """By a later run that took it for dead."""
 
 
 _TYPES: dict[str, Any] = {
@@ -74,22 +86,14 @@ class PhaseTotals:
         self.num_failed += receipt.num_failed
         self.unet_evaluations += sum(row.unet_evaluations for row in receipt.rows)
         self.peak_memory_bytes = max(self.peak_memory_bytes, facts.peak_memory_bytes)
-        for name in (
-            "generate_seconds",
-            "model_load_seconds",
-            "lora_load_seconds",
-            "score_seconds",
-            "encode_seconds",
-            "write_seconds",
-            "model_loads",
-            "lora_hits",
-            "lora_misses",
-            "lora_evictions",
-            "lora_copies",
-            "output_bytes",
-            "rows_tried_alone",
-        ):
+        for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(facts, name))
+
+
+_SUMMED = (
+    {field.name for field in fields(PhaseTotals)} & {field.name for field in fields(UnitFacts)}
+) - {"peak_memory_bytes"}
+"""What the receipts of a phase add up to."""
 
 
 @dataclass(kw_only=True)
@@ -119,10 +123,10 @@ class RunRecord:
     manifest: str | None = None
     only_failed: bool = False
     base_models: Mapping[str, str] = field(default_factory=dict[str, str])
-    state: RunState = "running"
+    state: RunState = RunState.RUNNING
     finished_at: str | None = None
     host: str = field(default_factory=platform.node)
-    phases: dict[str, PhaseTotals] = field(default_factory=dict[str, PhaseTotals])
+    phases: dict[Phase, PhaseTotals] = field(default_factory=dict[Phase, PhaseTotals])
     account: Account | None = None
     error: str | None = None
 

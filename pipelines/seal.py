@@ -19,6 +19,7 @@ import pyarrow as pa
 from pipelines.committed_unit import UnitFooter, encode_unit, rows_name
 from pipelines.lease_record import LeaseRecord
 from pipelines.output_files import DamagedFileError, read_table
+from pipelines.receipts import Phase
 from pipelines.schemas import ROWS
 from pipelines.storage import Storage
 
@@ -62,8 +63,8 @@ class EarlierPlans:
     is_whole: bool
 
 
-def plan_name(run_id: str, phase: str) -> str:
-    """Return the name of a run's plan: ``images`` or ``references``."""
+def plan_name(run_id: str, phase: Phase) -> str:
+    """Return the name of a run's plan."""
     return f"{PLANS_FOLDER}/{run_id}-{phase}.parquet"
 
 
@@ -77,9 +78,9 @@ def plans_of_earlier_runs(
         leases: Of the runs. One that is damaged does not say whose it is, so all plans count.
         note: Gets a sentence for each plan that is damaged.
     """
-    names = [plan_name(lease.run_id, "images") for lease in leases]
+    names = [plan_name(lease.run_id, Phase.IMAGES) for lease in leases]
     if any(lease.is_damaged for lease in leases):
-        names = storage.list(PLANS_FOLDER, "-images.parquet")
+        names = storage.list(PLANS_FOLDER, f"-{Phase.IMAGES}.parquet")
     found: list[pa.Table] = []
     is_whole = True
     for name in names:

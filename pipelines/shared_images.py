@@ -5,13 +5,12 @@ the unit; its file in ``makers`` says that this may be so, and is deleted afterw
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
 from pipelines.committed_image import restore_images_of, say_restored
-from pipelines.committed_unit import ROWS_FOLDER, read_unit
+from pipelines.committed_unit import read_unit, read_units
 from pipelines.heartbeat import LeaseTimes
 from pipelines.ledger import Ledger, read_ledger
 from pipelines.lost_images import damaged_images
@@ -19,8 +18,6 @@ from pipelines.makers import MakerWatch, forget_maker, live_maker, maker_ids
 from pipelines.storage import Storage
 
 __all__ = ["restore_shared_images"]
-
-_NUM_READERS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +51,8 @@ def restore_shared_images(
     ledger = read_ledger(storage)
     lost = damaged_images(storage, ledger)
     if lost:
-        units = list(_units_of(storage, set(lost)))
+        read = partial(_unit, storage, set(lost))
+        units = [unit for unit in read_units(storage, read) if unit.keys]
         makers = maker_ids(storage)
         # Looked at again: a run may have written its images, and gone, before it was asked for.
         lost = damaged_images(storage, ledger)
@@ -72,20 +70,8 @@ def restore_shared_images(
     return ledger
 
 
-def _units_of(storage: Storage, lost: Collection[str]) -> Iterator[_Unit]:
-    names = storage.list(ROWS_FOLDER, ".parquet")
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for unit in pool.map(partial(_unit, storage, lost), names):
-            if unit is not None and unit.keys:
-                yield unit
-
-
-def _unit(storage: Storage, lost: Collection[str], name: str) -> _Unit | None:
-    try:
-        keys, footer = read_unit(storage, name)
-    except FileNotFoundError:
-        # Set aside since the names were listed.
-        return None
+def _unit(storage: Storage, lost: Collection[str], name: str) -> _Unit:
+    keys, footer = read_unit(storage, name)
     return _Unit(name=name, run_id=footer.run_id, keys=frozenset(keys).intersection(lost))
 
 

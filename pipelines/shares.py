@@ -8,8 +8,9 @@ import math
 from dataclasses import dataclass
 
 from clora_core.errors import CloraError
+from pipelines.resources import Resources
 
-__all__ = ["Shares", "SharesError", "share_cluster"]
+__all__ = ["Cluster", "Shares", "SharesError", "share_cluster"]
 
 SMALL_STAGE_CPUS = 0.1
 RAY_UNITS_PER_CPU = 10_000  # Ray's resources are fixed-point numbers with four decimals
@@ -20,12 +21,21 @@ class SharesError(CloraError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What the cluster has, and whether it is this process's own."""
+
+    cpus: float
+    gpus: float
+    is_private: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shares:
     """What each stage asks Ray for.
 
     Attributes:
         num_generators: Actors that sample, at least and from the start.
-        max_generators: As many at most; Ray adds them while units wait and there is room.
+        max_generators: The most there may be; Ray adds them while units wait and there is room.
         generator_cpus: Logical processors of each.
         generator_gpus: GPUs of each.
         generator_threads: Sampler threads of each; None on a GPU.
@@ -42,35 +52,16 @@ class Shares:
     helper_cpus: float
 
 
-def share_cluster(
-    *,
-    cpus: float,
-    gpus: float,
-    actors: int,
-    max_actors: int | None = None,
-    gpus_per_actor: float | None,
-    cpus_per_actor: float,
-    score_actors: int,
-    may_grow: bool,
-) -> Shares:
-    """Return the shares of a job on a cluster.
-
-    Args:
-        cpus: Logical processors of the cluster.
-        gpus: GPUs of the cluster.
-        actors: Generators that the job asks for.
-        max_actors: Generators that it may have where there is room; None for no more than
-            ``actors``.
-        gpus_per_actor: GPUs each of them asks for; 0 samples on the processor, None takes one
-            where there is one.
-        cpus_per_actor: Logical processors each of them asks for; it gets fewer if there are
-            fewer.
-        score_actors: Score actors that the job asks for.
-        may_grow: The cluster can add machines, so missing GPUs are worth waiting for.
+def share_cluster(resources: Resources, cluster: Cluster) -> Shares:
+    """Return the shares of a job on a cluster; with fewer processors than asked for, smaller ones.
 
     Raises:
         SharesError: More GPUs are asked for than there will be.
     """
+    actors, cpus, gpus = resources.actors, cluster.cpus, cluster.gpus
+    # A cluster that others share can add machines, so missing GPUs are worth waiting for.
+    may_grow = not cluster.is_private
+    gpus_per_actor = resources.gpus_per_actor
     if gpus_per_actor is None:
         gpus_per_actor = 1.0 if gpus >= 1 else 0.0
     if actors * gpus_per_actor > gpus and not may_grow:
@@ -79,18 +70,19 @@ def share_cluster(
             f"{actors * gpus_per_actor:g} GPUs, and there are {gpus:g} here; lower actors or "
             "gpus_per_actor (0 samples on the processor), or name a cluster with --address"
         )
-    most = max(actors, max_actors or actors)
-    small_cpus = min(SMALL_STAGE_CPUS, cpus / (4 * score_actors))
+    most = resources.max_actors or actors
+    num_helpers = resources.score_actors
+    small_cpus = min(SMALL_STAGE_CPUS, cpus / (4 * num_helpers))
     # Where machines are added there are processors for those that come later.
     dividing = actors if may_grow else most
-    left = (cpus - 2 * score_actors * small_cpus) / dividing
+    left = (cpus - 2 * num_helpers * small_cpus) / dividing
     return Shares(
         num_generators=actors,
         max_generators=most,
-        generator_cpus=_round_down(min(cpus_per_actor, left)),
+        generator_cpus=_round_down(min(resources.cpus_per_actor, left)),
         generator_gpus=gpus_per_actor,
         generator_threads=None if gpus_per_actor else max(1, int(cpus // dividing)),
-        num_helpers=score_actors,
+        num_helpers=num_helpers,
         helper_cpus=_round_down(small_cpus),
     )
 

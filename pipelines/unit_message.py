@@ -10,28 +10,46 @@ from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
 
-__all__ = ["UnitFacts", "UnitMessage", "map_messages"]
+__all__ = ["EngineUse", "UnitFacts", "UnitMessage", "map_messages"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitFacts:
-    """What is known of a unit beyond its rows. Seconds are wall time in the stage.
+class EngineUse:
+    """Counters of an engine, since it was made or for one unit. Seconds are wall time.
 
     Attributes:
-        model_load_seconds: Loading base models, before ``generate_seconds``.
-        lora_load_seconds: Reading LoRA files, part of ``generate_seconds``.
-        generate_seconds: In the composer.
-        score_seconds: DINO features and scores.
-        encode_seconds: PNG encoding.
-        write_seconds: Images and commit.
-        model_loads: Base models loaded for the unit: 0 where the actor held its already.
-        lora_hits: LoRAs found in the actor's cache.
+        model_load_seconds: Loading base models.
+        lora_load_seconds: Reading LoRA files, while images are made.
+        model_loads: Base models loaded: 0 for a unit where the actor held its already.
+        lora_hits: LoRAs found in the cache.
         lora_misses: LoRAs read from files.
         lora_evictions: LoRAs put out of the cache.
         lora_copies: LoRAs sent to the memory of a GPU.
-        lora_cache_bytes: What the cache held afterwards.
+        lora_cache_bytes: What the cache holds now.
+        peak_memory_bytes: Of the process: on a GPU of the last call, else so far.
+    """
+
+    model_load_seconds: float = 0.0
+    lora_load_seconds: float = 0.0
+    model_loads: int = 0
+    lora_hits: int = 0
+    lora_misses: int = 0
+    lora_evictions: int = 0
+    lora_copies: int = 0
+    lora_cache_bytes: int = 0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitFacts(EngineUse):
+    """What is known of a unit beyond its rows: what its engine did, and what it took.
+
+    Attributes:
+        generate_seconds: In the composer, LoRAs read there among them.
+        score_seconds: DINO features and scores.
+        encode_seconds: PNG encoding.
+        write_seconds: Images and commit.
         rows_tried_alone: Rows made one by one after the unit failed as a whole.
-        peak_memory_bytes: Of the generating process: on a GPU of the unit, else so far.
         output_bytes: Written for this unit.
         device: What generated it.
         versions_json: Of the software that generated it.
@@ -39,20 +57,11 @@ class UnitFacts:
         is_done: It was committed before it was begun, so that nothing was done here.
     """
 
-    model_load_seconds: float = 0.0
-    lora_load_seconds: float = 0.0
     generate_seconds: float = 0.0
     score_seconds: float = 0.0
     encode_seconds: float = 0.0
     write_seconds: float = 0.0
-    model_loads: int = 0
-    lora_hits: int = 0
-    lora_misses: int = 0
-    lora_evictions: int = 0
-    lora_copies: int = 0
-    lora_cache_bytes: int = 0
     rows_tried_alone: int = 0
-    peak_memory_bytes: int = 0
     output_bytes: int = 0
     device: str = ""
     versions_json: str = "{}"

@@ -25,7 +25,7 @@ from pipelines.output_table import read_rows
 from pipelines.receipts import Receipt
 from pipelines.references import ReferenceSettings
 from pipelines.repair import repair_output
-from pipelines.request import Resources
+from pipelines.resources import Resources
 from pipelines.run import compose_rows
 from pipelines.storage import LocalStorage
 from pipelines.verify import damaged_files
@@ -134,7 +134,7 @@ def compose(
             world.out,
             manifest,
             references=REFERENCES if references else {},
-            make_engine=lambda _shares: lambda: Engine(world),
+            load_engine=lambda _shares: Engine(world),
             resources=Resources(rows_per_unit=rows_per_unit),
             lease_times=TIMES,
         )

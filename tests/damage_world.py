@@ -6,7 +6,7 @@ The engine is a fake in this process; everything else is the product.
 import sys
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
@@ -25,6 +25,7 @@ import jobs.compose
 import jobs.plan
 import jobs.render
 import jobs.run_job
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from jobs.job_file import JobFile
 from jobs.progress import LineProgress
@@ -67,7 +68,7 @@ class Engine(FakeEngine):
     ) -> list[ComposedImage | RowFailure]:
         self._before()
         return [
-            RowFailure(stage="generate", error="Unlucky", message="not this time")
+            RowFailure(stage=Stage.GENERATE, error="Unlucky", message="not this time")
             if row.prompt in self._fails
             else self._one(row, slot, len(rows))
             for slot, row in enumerate(rows)
@@ -102,7 +103,7 @@ def fake_request(engine: Engine, job: JobFile, *arguments: Any, **named: Any) ->
     )
     return replace(
         asked,
-        make_engine=lambda _shares: lambda: engine,
+        load_engine=lambda _shares: engine,
         load_scorer=FakeScorer,
         dino_digest=DINO,
         references={asked.base_model_digest: references},
@@ -118,7 +119,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, engine: Engine | None = None) -> None
     request = partial(fake_request, engine or Engine())
     monkeypatch.setattr(jobs.compose, "run_request", request)
     monkeypatch.setattr(jobs.plan, "run_request", request)
-    monkeypatch.setattr(jobs.run_job, "open_progress", lambda: LineProgress(sys.stderr))
+    monkeypatch.setattr(
+        jobs.run_job, "open_progress", lambda: nullcontext(LineProgress(sys.stderr))
+    )
     monkeypatch.setattr(jobs.render, "_composer", lambda *_: Engine())
     # Every process that a lease names is gone; one that is damaged names none.
     monkeypatch.setattr("pipelines.lease.is_gone", bool)

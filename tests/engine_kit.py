@@ -17,20 +17,22 @@ import numpy as np
 import pyarrow as pa
 
 from clora_core.config import SamplerConfig
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
 from manifests.keys import canonical_json
 from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.engine import EngineUse
 from pipelines.generate import generate_rows
 from pipelines.planned_rows import row_table
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.references import ReferenceSettings
-from pipelines.request import Resources, RunRequest
+from pipelines.request import RunRequest
+from pipelines.resources import Resources
 from pipelines.schemas import GENERATED
 from pipelines.score import Centroids, score_rows
+from pipelines.shares import Shares
 from pipelines.storage import LocalStorage, Storage
 from pipelines.store import StoreUnits, store_unit
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.unit_message import EngineUse, UnitFacts, UnitMessage
 
 SIDE_PX = 8
 BASE_MODEL = "ab" * 32
@@ -41,6 +43,15 @@ EXIT = "exit"
 HUNGRY = "hungry"
 LOSES_DEVICE = "loses the device twice"
 PROCESSES_TIMEOUT_S = 180.0
+ON_ONE_CPU = Shares(
+    num_generators=1,
+    max_generators=1,
+    generator_cpus=1,
+    generator_gpus=0,
+    generator_threads=1,
+    num_helpers=1,
+    helper_cpus=1,
+)
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -158,7 +169,7 @@ class FakeEngine:
     @staticmethod
     def _one(row: ComposeRow, slot: int, size: int) -> ComposedImage | RowFailure:
         if row.prompt == BAD_ROW:
-            return RowFailure(stage="prompt", error="PromptError", message="no subject in it")
+            return RowFailure(stage=Stage.PROMPT, error="PromptError", message="no subject in it")
         noise = np.random.default_rng(row.seed)
         return ComposedImage(
             image=noise.integers(0, 255, (row.height, row.width, 3), dtype=np.uint8),
@@ -176,14 +187,14 @@ class FakeEngine:
 
 
 class FakeEngineSource:
-    """Loads a ``FakeEngine``; also the factory that a request needs."""
+    """Loads a ``FakeEngine``, whatever share of a cluster it gets."""
 
     def __init__(
         self, log: Path | None = None, seconds_a_row: float = 0.0, processes: int = 1
     ) -> None:
         self._arguments = (log, seconds_a_row, processes)
 
-    def __call__(self) -> FakeEngine:
+    def __call__(self, _shares: Shares | None = None) -> FakeEngine:
         return FakeEngine(*self._arguments)
 
 
@@ -235,7 +246,7 @@ def request(
         "references": {
             BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX)
         },
-        "make_engine": lambda _shares: FakeEngineSource(log, *slow),
+        "load_engine": FakeEngineSource(log, *slow),
         "load_scorer": FakeScorer,
         "base_model_digest": BASE_MODEL,
         "dino_digest": "d",

@@ -11,13 +11,12 @@ import pyarrow as pa
 import pytest
 
 from pipelines import run
-from pipelines.cluster_session import Cluster
 from pipelines.generate import generate_unit
 from pipelines.plan import Plan
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.schemas import PLANNED_ROW
 from pipelines.score import ScoreImages
-from pipelines.shares import Shares
+from pipelines.shares import Cluster, Shares
 from pipelines.unit_message import UnitFacts, UnitMessage
 
 __all__ = ["run_inline"]
@@ -37,8 +36,8 @@ def _no_cluster(_address: str | None) -> Generator[Cluster]:
     yield Cluster(cpus=2.0, gpus=0.0, is_private=True)
 
 
-def _make_units(plan: Plan, stages: Any, _shares: Shares) -> Generator[Receipt]:
-    engine = stages.load_engine()
+def _make_units(plan: Plan, stages: Any, shares: Shares) -> Generator[Receipt]:
+    engine = stages.load_engine(shares)
     score = ScoreImages(stages.load_scorer, stages.load_centroids)
     for batch in plan.batches():
         for place in range(batch.num_rows):

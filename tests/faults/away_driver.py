@@ -30,7 +30,7 @@ def main(job: str, log: str, how: str = "inline") -> int:
         )
         return replace(
             asked,
-            make_engine=lambda _shares: FakeEngineSource(Path(log)),
+            load_engine=FakeEngineSource(Path(log)),
             load_scorer=FakeScorer,
             references={asked.base_model_digest: references},
             dino_digest="d",

@@ -21,13 +21,13 @@ from faults.unsynced_storage import UnsyncedStorage
 from inline_engine import run_inline
 from output_checks import Fact
 
-from pipelines.engine import LoadEngine
 from pipelines.heartbeat import LeaseTimes
 from pipelines.lease import LeaseHeldError, LeaseLostError
 from pipelines.receipts import Receipt
 from pipelines.repair import repair_output
-from pipelines.request import Resources
+from pipelines.resources import Resources
 from pipelines.run import compose_rows
+from pipelines.shares import Shares
 from pipelines.storage import Storage, open_storage
 
 
@@ -62,11 +62,11 @@ class BrokenStart(FakeEngineSource):
         super().__init__(log, seconds_a_row)
         self._flag = flag
 
-    def __call__(self) -> FakeEngine:
+    def __call__(self, shares: Shares | None = None) -> FakeEngine:
         if not self._flag.exists():
             self._flag.touch()
             raise RuntimeError("the model cannot be loaded")
-        return super().__call__()
+        return super().__call__(shares)
 
 
 def main(path: Path) -> None:
@@ -87,7 +87,7 @@ def main(path: Path) -> None:
     changes: dict[str, Any] = {"references": references(settings), "references_storage": storage}
     if settings.broken_start:
         source = BrokenStart(Path(settings.sprung), Path(settings.log), settings.seconds_a_row)
-        changes["make_engine"] = lambda _shares: _as_loader(source)
+        changes["load_engine"] = source
     if settings.num_references:
         place = settings.references_at or f"{settings.out}/references"
         changes["references_storage"] = open_storage(place)
@@ -118,10 +118,6 @@ def main(path: Path) -> None:
     if settings.publishes:
         publish(manifest(settings))(World(Path(settings.out).parent, notes))
     print(json.dumps({"outcome": "finished", **asdict(account)}))
-
-
-def _as_loader(source: BrokenStart) -> LoadEngine:
-    return source
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from e2e.kit import committed, manifest, other_world, write_job
-from engine_kit import Watcher
+from engine_kit import ON_ONE_CPU, Watcher
 from PIL import Image
 
 from jobs.inputs import prepare
@@ -17,19 +17,7 @@ from pipelines.generate import generate_rows
 from pipelines.planned_rows import row_table
 from pipelines.run import compose_rows
 from pipelines.run_record import read_run_records
-from pipelines.shares import Shares
 from pipelines.storage import LocalStorage
-
-IN_PROCESS = Shares(
-    num_generators=1,
-    max_generators=1,
-    generator_cpus=1,
-    generator_gpus=0,
-    generator_threads=1,
-    num_helpers=1,
-    helper_cpus=1,
-)
-
 
 MAX_GREY_LEVELS_APART = 2
 """Of any pixel, by the number of threads: the same sums in another order."""
@@ -43,7 +31,7 @@ def made_alone(path: Path) -> dict[str, dict[str, Any]]:
     """Return the rows of a job with one base model by key, made in this process as one unit."""
     job = load_job(path)
     request = run_request(job, prepare(job))
-    engine = request.make_engine(IN_PROCESS)()
+    engine = request.load_engine(ON_ONE_CPU)
     engine.hold(request.base_model_digest)
     rows, _ = generate_rows(row_table(request.rows).to_pylist(), engine.compose)
     return {row["key"]: row for row in rows}

@@ -70,7 +70,7 @@ def write_spec(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Pat
 
 def fakes(log: Path) -> Callable[..., RunRequest]:
     def make(*arguments: Any) -> RunRequest:
-        return replace(run_request(*arguments), make_engine=lambda _shares: FakeEngineSource(log))
+        return replace(run_request(*arguments), load_engine=FakeEngineSource(log))
 
     return make
 

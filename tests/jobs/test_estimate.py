@@ -12,7 +12,7 @@ from pipelines.plan_units import plan_units
 
 
 def units(manifest: list[ResolvedRow]) -> Iterator[pa.Table]:
-    return plan_units(manifest, made=(), failed={}, rows_per_unit=4, max_attempts=3).batches()
+    return plan_units(manifest, made=(), failed={}, rows_per_unit=4, attempts=3).batches()
 
 
 def made(*rows: tuple[str, float, int]) -> pa.Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BAD_ROW, FakeEngineSource
+from engine_kit import BAD_ROW, FakeEngine, FakeEngineSource
 from inline_engine import run_inline
 from input_kit import row, write_job
 
@@ -113,7 +113,7 @@ def broken_request(start: str, error: type[StorageError] = StorageError) -> Any:
     def make(*arguments: Any, **options: Any) -> RunRequest:
         asked = run_request(*arguments, **options)
         storage = Breaking(Path(asked.storage.uri), start or "nothing", error)
-        return replace(asked, storage=storage, make_engine=lambda _shares: FakeEngineSource())
+        return replace(asked, storage=storage, load_engine=FakeEngineSource())
 
     return make
 
@@ -123,11 +123,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A job of five rows, one of which fails where it is sampled."""
     run_inline(monkeypatch)
     bad = row(prompt=f"a cat and a dog, {BAD_ROW}", seed=99)
-    monkeypatch.setattr(FakeEngineSource, "__call__", lambda _self: Failing())
+    monkeypatch.setattr(FakeEngineSource, "__call__", lambda _self, _shares: Failing())
     return write_job(tmp_path, [*(row(seed=seed) for seed in range(4)), bad])
 
 
-class Failing(FakeEngineSource().__call__().__class__):
+class Failing(FakeEngine):
     """The fake engine, which here fails rows that end in the word."""
 
     def compose(self, rows: Any) -> Any:

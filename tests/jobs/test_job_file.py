@@ -8,10 +8,12 @@ from input_kit import row, write_base_model, write_job
 
 from clora_core.config import SamplerConfig, sampler_preset
 from jobs.inputs import prepare
-from jobs.job_file import JobFile, load_job, parse_job
+from jobs.job_file import JobFile, ScoringSettings, load_job, parse_job
 from jobs.model_names import is_hub_name
 from manifests.base_model import BaseModelProblem
 from manifests.problems import InputError, Problem
+from pipelines.failure_budget import FailureBudget
+from pipelines.resources import Resources
 
 MINIMAL = {"manifest": "m.csv", "output": "out"}
 
@@ -165,9 +167,7 @@ def test_a_missing_job_file_is_told(tmp_path):
 
 
 def test_every_setting_is_told_what_it_does():
-    from jobs.job_settings import ResourceSettings, ScoringSettings
-
-    for model in (JobFile, ScoringSettings, ResourceSettings):
+    for model in (JobFile, ScoringSettings, Resources, FailureBudget):
         for name in model.model_fields:
             assert f"\n        {name}: " in (model.__doc__ or ""), f"{model.__name__}.{name}"
 

@@ -6,16 +6,17 @@ from engine_kit import BAD_ROW, NOW, commit, row
 
 from jobs.json_progress import JsonProgress
 from pipelines.lease import LeaseHeldError
+from pipelines.receipts import Phase
 from pipelines.storage import LocalStorage
 
 
 def test_every_line_is_an_object_with_the_run_and_units_have_their_id(tmp_path: Path):
     stream = io.StringIO()
     receipt = commit(LocalStorage(tmp_path), "u1", [row(0), row(1, prompt=BAD_ROW)])
-    with JsonProgress(stream, "run-7", now=lambda: NOW) as progress:
-        progress.begin("images", 3)
-        progress.stored(receipt)
-        progress.note("two lines\nof a sentence")
+    progress = JsonProgress(stream, "run-7", now=lambda: NOW)
+    progress.begin(Phase.IMAGES, 3)
+    progress.stored(receipt)
+    progress.note("two lines\nof a sentence")
     begin, unit, note = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert {line["run"] for line in (begin, unit, note)} == {"run-7"}
     assert {line["time"] for line in (begin, unit, note)} == {"2030-01-02T03:04:05.000+00:00"}

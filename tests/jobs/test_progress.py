@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.progress import BarProgress, LineProgress, duration, open_progress
-from pipelines.receipts import Receipt
+from pipelines.receipts import Phase, Receipt
 from pipelines.storage import LocalStorage
 
 
@@ -29,11 +29,11 @@ def unit(tmp_path: Path) -> Receipt:
 
 def lines_of(unit: Receipt, *, num_units: int, seconds_each: float, num_rows: int) -> list[str]:
     stream, clock = io.StringIO(), Clock()
-    with LineProgress(stream, clock) as progress:
-        progress.begin("images", num_rows)
-        for _ in range(num_units):
-            clock.now_s += seconds_each
-            progress.stored(unit)
+    progress = LineProgress(stream, clock)
+    progress.begin(Phase.IMAGES, num_rows)
+    for _ in range(num_units):
+        clock.now_s += seconds_each
+        progress.stored(unit)
     return stream.getvalue().splitlines()
 
 
@@ -56,19 +56,22 @@ def test_a_long_run_says_a_line_each_half_minute_and_a_quick_one_ten(unit: Recei
     assert len(quick) == 1 + 10
 
 
-def test_a_pipe_gets_lines_and_a_terminal_a_bar():
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    assert isinstance(open_progress(io.StringIO()), LineProgress)
-    assert isinstance(open_progress(Terminal()), BarProgress)
+
+def test_a_pipe_gets_lines_and_a_terminal_a_bar():
+    with open_progress(io.StringIO()) as progress:
+        assert isinstance(progress, LineProgress)
+    with open_progress(Terminal()) as progress:
+        assert isinstance(progress, BarProgress)
 
 
 def test_the_bar_counts_what_it_is_told_and_prints_notes_as_they_are(unit: Receipt):
-    stream = io.StringIO()
-    with BarProgress(stream) as progress:
-        progress.begin("references", 8)
+    stream = Terminal()
+    with open_progress(stream) as progress:
+        progress.begin(Phase.REFERENCES, 8)
         progress.stored(unit)
         progress.stored(unit)
         progress.note("a [bold]note[/bold]")

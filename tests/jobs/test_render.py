@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from e2e.kit import committed, manifest, other_world, write_job
-from engine_kit import NOW
+from engine_kit import NOW, ON_ONE_CPU
 from PIL import Image
 
 from jobs.inputs import PreparedJob, prepare
@@ -49,13 +49,8 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
         base_model_dirs={
             digest: model.place for digest, model in prepared.models_by_digest.items()
         },
-        lora_cache_bytes=2**30,
-        lora_device_bytes=0,
-        dtype="float32",
-        use_gpu=False,
-        num_threads=1,
-        max_lanes=None,
-    )()
+        resources=job.resources,
+    )(ON_ONE_CPU)
     storage = LocalStorage(Path(job.output))
     into = StoreUnits(storage=storage, run_id="run", dino_digest=None)
     for unit_id, rows in (("u1", prepared.rows[:2]), ("u2", prepared.rows[2:])):

@@ -150,7 +150,7 @@ def test_a_ticket_that_is_run_again_means_the_same_unit():
 def test_a_plan_knows_what_its_units_need():
     pair, other = (lora("cat"), lora("dog")), (lora("cat"), lora("fox"))
     manifest = [row(0, loras=pair), row(1, loras=other), row(2, loras=pair), row(3, loras=())]
-    plan = plan_units(manifest, made=(), failed={}, rows_per_unit=4, max_attempts=3)
+    plan = plan_units(manifest, made=(), failed={}, rows_per_unit=4, attempts=3)
     told = list(plan.needs())
     members = [
         {one["digest"] for planned in unit["rows"] for one in planned["loras"]}

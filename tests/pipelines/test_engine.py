@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_kit import FakeEngine, row
+from engine_kit import ON_ONE_CPU, FakeEngine, row
 from oracles.fixtures import tiny_loras, tiny_sd_dir  # noqa: F401
 from oracles.tiny_loras import TinyLoras
 from oracles.tiny_models import build_tiny_sd
@@ -19,6 +19,7 @@ from manifests.lora_file import inspect_lora_file
 from pipelines.engine import Engine, EngineSource
 from pipelines.generate import generate_unit
 from pipelines.planned_rows import row_table
+from pipelines.resources import Resources
 from pipelines.unit_message import UnitFacts, UnitMessage
 
 
@@ -37,15 +38,7 @@ def rows(tiny_loras: TinyLoras) -> list[ComposeRow]:  # noqa: F811
 
 
 def engine(folders: dict[str, str]) -> Engine:
-    return EngineSource(
-        base_model_dirs=folders,
-        lora_cache_bytes=2**30,
-        lora_device_bytes=0,
-        dtype="float32",
-        use_gpu=False,
-        num_threads=1,
-        max_lanes=None,
-    )()
+    return EngineSource(base_model_dirs=folders, resources=Resources())(ON_ONE_CPU)
 
 
 def made(by: Engine, model: str, rows: list[ComposeRow]) -> list[np.ndarray]:
@@ -109,15 +102,7 @@ def test_a_unit_says_how_many_models_were_loaded_for_it():
 
 
 def test_a_source_travels_as_a_small_value(folders: dict[str, str]):
-    source = EngineSource(
-        base_model_dirs=folders,
-        lora_cache_bytes=1,
-        lora_device_bytes=0,
-        dtype="float32",
-        use_gpu=False,
-        num_threads=None,
-        max_lanes=None,
-    )
+    source = EngineSource(base_model_dirs=folders, resources=Resources(max_lanes=4))
     sent = pickle.dumps(source)
     assert pickle.loads(sent) == source  # noqa: S301
     assert len(sent) < 1000

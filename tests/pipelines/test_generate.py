@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from engine_kit import BAD_ROW, POISON, SIDE_PX, FakeEngine, lora, row, rows
 
+from clora_core.errors import Stage
 from clora_core.rows import ComposedImage, ComposeRow, RowFailure
 from manifests.resolved import ResolvedRow
 from pipelines.generate import MAX_MESSAGE_LENGTH, generate_rows
@@ -94,8 +95,8 @@ def test_a_lora_that_cannot_be_fetched_fails_its_row_alone():
 def test_an_endless_message_is_cut_and_an_empty_one_says_its_class():
     def compose(_: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
         return [
-            RowFailure(stage="sample", error="E", message="x" * 10_000),
-            RowFailure(stage="sample", error="E", message=""),
+            RowFailure(stage=Stage.SAMPLE, error="E", message="x" * 10_000),
+            RowFailure(stage=Stage.SAMPLE, error="E", message=""),
         ]
 
     first, second = generate_rows(planned(rows(2)), compose)[0]

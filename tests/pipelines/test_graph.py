@@ -10,7 +10,7 @@ from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, pids, request, row,
 
 from pipelines.failure_budget import FailureBudget, TooManyFailuresError
 from pipelines.ledger import read_ledger
-from pipelines.request import Resources
+from pipelines.resources import Resources
 from pipelines.run import compose_rows
 from pipelines.run_record import read_run_records
 from pipelines.storage import LocalStorage

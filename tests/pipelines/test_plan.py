@@ -42,14 +42,14 @@ def plan(
     made: frozenset[str] = frozenset(),
     failed: dict[str, FailedRow] | None = None,
     rows_per_unit: int = 4,
-    max_attempts: int | None = 3,
+    attempts: int | None = 3,
 ) -> Plan:
     return plan_units(
         manifest,
         made=made,
         failed=failed or {},
         rows_per_unit=rows_per_unit,
-        max_attempts=max_attempts,
+        attempts=attempts,
     )
 
 
@@ -116,7 +116,7 @@ def test_a_resumed_plan_has_the_units_that_were_not_committed_and_no_others_of_f
             made=frozenset(made),
             failed={key: value for key, value in failed.items() if key not in made},
             rows_per_unit=rows_per_unit,
-            max_attempts=None,
+            attempts=None,
         )
         left = {unit_id: unit for unit_id, unit in pending.items() if unit_id not in committed}
         now = units(resumed)
@@ -149,7 +149,7 @@ def test_a_row_that_failed_too_often_is_left_alone_until_all_are_asked_for():
     failed = {manifest[0].key: FailedRow(attempts=3, unit_id="u")}
     assert plan(manifest, failed=failed).quarantined == (manifest[0].key,)
     assert plan(manifest, failed=failed).num_rows == 1
-    again = plan(manifest, failed=failed, max_attempts=None)
+    again = plan(manifest, failed=failed, attempts=None)
     assert again.quarantined == ()
     assert (manifest[0].key, 4) in [pair for unit in units(again).values() for pair in unit]
 

@@ -16,8 +16,10 @@ from pipelines.lease import acquire
 from pipelines.lease_record import latest_lease
 from pipelines.ledger import read_ledger
 from pipelines.plan import Plan
-from pipelines.request import Resources, RunRequest
-from pipelines.run_plan import plan_rows, sealed_plan
+from pipelines.receipts import Phase
+from pipelines.request import RunRequest
+from pipelines.resources import Resources
+from pipelines.run_plan import Planned, plan_rows, sealed_plan
 from pipelines.score import score_rows
 from pipelines.seal import plan_name
 from pipelines.storage import LocalStorage, Storage
@@ -32,7 +34,7 @@ def start(request: RunRequest, run_id: str, plan: Plan) -> None:
     with acquire(request.storage, run_id, times=TIMES, note=print):
         sink = io.BytesIO()
         pq.write_table(plan.units, sink)
-        request.storage.put(plan_name(run_id, "images"), sink.getvalue())
+        request.storage.put(plan_name(run_id, Phase.IMAGES), sink.getvalue())
 
 
 def work(storage: Storage, plan: Plan, manifest: list[ResolvedRow], unit_ids: set[str]) -> None:
@@ -73,7 +75,8 @@ def test_no_row_is_doubled_when_the_manifest_and_the_units_change_under_a_stoppe
         plan = plan_rows(new, ledger)
         work(storage, old_plan, old_rows, unseen)
         with acquire(storage, "new", times=TIMES, note=print) as lease:
-            _, plan, _ = sealed_plan(new, lease, "new", ledger, plan, seen, print)
+            planned = Planned(ledger=ledger, plan=plan)
+            plan = sealed_plan(new, lease, "new", planned, seen, print).plan
             work(storage, old_plan, old_rows, late)
             work(storage, plan, new_rows, set(plan.units["unit_id"].to_pylist()))
         work(storage, old_plan, old_rows, set(units))

@@ -28,7 +28,7 @@ from pipelines.plan import Plan
 from pipelines.planned_rows import row_table
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.references import SEEDS_PER_BLOCK, ReferenceSettings
-from pipelines.request import Resources
+from pipelines.resources import Resources
 from pipelines.run_plan import plan_references, plan_rows
 from pipelines.score import ScoreImages
 from pipelines.seal import seal_units

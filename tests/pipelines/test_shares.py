@@ -1,21 +1,16 @@
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.shares import Shares, SharesError, share_cluster
+from pipelines.resources import Resources
+from pipelines.shares import Cluster, Shares, SharesError, share_cluster
 
 
-def share(**changes: object) -> Shares:
-    values: dict[str, object] = {
-        "cpus": 2.0,
-        "gpus": 0.0,
-        "actors": 1,
-        "gpus_per_actor": 0.0,
-        "cpus_per_actor": 1.0,
-        "score_actors": 1,
-        "may_grow": False,
-    }
-    return share_cluster(**(values | changes))  # pyright: ignore[reportArgumentType]
+def share(*, cpus: float = 2.0, gpus: float = 0.0, may_grow: bool = False, **asked: Any) -> Shares:
+    resources = Resources.model_validate({"gpus_per_actor": 0.0} | asked)
+    return share_cluster(resources, Cluster(cpus=cpus, gpus=gpus, is_private=not may_grow))
 
 
 @given(

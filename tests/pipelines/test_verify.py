@@ -18,6 +18,7 @@ from pipelines.heartbeat import LeaseTimes
 from pipelines.lease import LeaseHeldError, acquire
 from pipelines.ledger import read_ledger
 from pipelines.makers import present
+from pipelines.receipts import Phase
 from pipelines.repair import repair_output
 from pipelines.run_plan import plan_rows
 from pipelines.seal import plan_name
@@ -174,7 +175,7 @@ def test_a_worker_that_wakes_up_after_gc_commits_no_row_without_its_image(tmp_pa
     with acquire(storage, "old", times=TIMES, note=print):
         sink = io.BytesIO()
         pq.write_table(plan.units, sink)
-        storage.put(plan_name("old", "images"), sink.getvalue())
+        storage.put(plan_name("old", Phase.IMAGES), sink.getvalue())
     unit, other = plan.units.to_pylist()
     members = [one for one in manifest if one.key in {row["key"] for row in unit["rows"]}]
     for one in members:

@@ -1,49 +1,26 @@
-"""The parts of a job file that say how a run goes; see ``job_file`` for the whole."""
+"""What a run may use: the ``resources`` of a job file, as every part of the engine takes them."""
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from manifests.patience import RETRY_S
 
-__all__ = ["FROZEN", "FailureBudgetSettings", "ResourceSettings", "ScoringSettings"]
-
-FROZEN = ConfigDict(frozen=True, extra="forbid")
-"""Settings don't change, and one that isn't known is a mistake."""
+__all__ = ["Resources"]
 
 _DAY_S = 86_400.0
+_BYTES_PER_GIB = 1024**3
 
 
-class ScoringSettings(BaseModel):
-    """How images are scored against single-LoRA references.
-
-    Attributes:
-        references: Reference images per LoRA. More is steadier and costs as many images once;
-            they are made in blocks of 5, kept, and shared between runs. Not given: 5, and up to 50
-            as long as there are no more references than rows; so it grows with the manifest. 0
-            switches scoring off.
-        model: DINO model (transformers ViT or DINOv2 with preprocessor_config.json): a folder or
-            ``owner/name@revision``; the embedded world's own if not given, and none for other base
-            models.
-        references_at: Where references are kept; beside the output if not given.
-    """
-
-    model_config = FROZEN
-
-    references: Annotated[int | None, Field(ge=0, le=10_000)] = None
-    model: str | None = None
-    references_at: str | None = None
-
-
-class ResourceSettings(BaseModel):
+class Resources(BaseModel, frozen=True, extra="forbid"):
     """What a run may use.
 
     Attributes:
         actors: Processes that make images, each with a whole base model. More is faster as long
             as there are GPUs (or cores) for them.
-        max_actors: As many at most: more are added while units wait and there is room for them, on
-            a cluster that grows also by asking for machines, and go when they are idle. Not given:
-            always ``actors``.
+        max_actors: The most there may be: more are added while units wait and there is room for
+            them, on a cluster that grows also by asking for machines, and go when they are idle.
+            Not given: always ``actors``.
         gpus_per_actor: GPUs that each takes; a half puts two on one GPU, 0 computes on the CPU.
             Not given: 1 where the cluster has a GPU, else 0.
         cpus_per_actor: Cores that each takes.
@@ -62,8 +39,6 @@ class ResourceSettings(BaseModel):
             references is repeated while the store is away, from its first failure. Longer
             outlasts longer outages; 0 repeats nothing. A disk has no use for it.
     """
-
-    model_config = FROZEN
 
     actors: Annotated[int, Field(ge=1)] = 1
     max_actors: Annotated[int | None, Field(ge=1)] = None
@@ -86,19 +61,12 @@ class ResourceSettings(BaseModel):
             raise ValueError(f"should be at least actors ({least}), got {most}")
         return most
 
+    @property
+    def lora_cache_bytes(self) -> int:
+        """Memory for LoRAs that each image process keeps."""
+        return int(self.lora_cache_gib * _BYTES_PER_GIB)
 
-class FailureBudgetSettings(BaseModel):
-    """How many rows may fail before a run stops, because something is wrong with all of them.
-
-    Rows whose LoRA file is known to be unusable before the run don't count, and ``clora retry``
-    has no budget. What is made stays, and the same command goes on.
-
-    Attributes:
-        share: Of the rows to make. More carries on for longer; 1 never stops.
-        min_rows: As many may fail in any case, so that a small run is not stopped by a few.
-    """
-
-    model_config = FROZEN
-
-    share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    min_rows: Annotated[int, Field(ge=0)] = 100
+    @property
+    def lora_device_bytes(self) -> int:
+        """GPU memory for LoRAs that each image process keeps."""
+        return int(self.lora_device_gib * _BYTES_PER_GIB)
