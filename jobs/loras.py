@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from clora_core.errors import LoraFileError
 from jobs.exit_code import ALL_MADE, BAD_INPUT
 from jobs.notes import note
 from manifests.catalog_entry import catalog_entry, catalog_name
-from manifests.lora_file import LoraFileProblem
 from manifests.lora_report import LoraReport, lora_report
 from manifests.text_rules import printable
 
@@ -32,8 +32,8 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
     for path in paths:
         try:
             report = lora_report(path)
-        except LoraFileProblem as problem:
-            note(str(problem))
+        except LoraFileError as error:
+            note(str(error))
             has_problem = True
             continue
         if as_catalog:

@@ -7,11 +7,10 @@ LoRA would not load. Layer names settle what the width leaves open.
 import re
 from collections.abc import Sequence
 
-from manifests.lora_layers import LoraLayer
+from clora_core.recipe.lora.layers import LoraLayer
 
 __all__ = [
     "UNKNOWN_FAMILY",
-    "cross_attention_width",
     "cross_attention_widths",
     "misfit",
     "model_family",
@@ -37,12 +36,6 @@ _TRANSFORMER = re.compile(
 )
 
 
-def cross_attention_width(layers: Sequence[LoraLayer]) -> int | None:
-    """Return the width of the text embedding that cross-attention reads, or None."""
-    widths = cross_attention_widths(layers)
-    return widths[0] if widths else None
-
-
 def cross_attention_widths(layers: Sequence[LoraLayer]) -> tuple[int, ...]:
     """Return every width that cross-attention reads, in order; a whole LoRA has one at most."""
     return tuple(
@@ -66,9 +59,9 @@ def model_family(layers: Sequence[LoraLayer]) -> str:
     for family, pattern in (("FLUX", _FLUX), ("SD3", _SD3)):
         if any(pattern.search(name) for name in names):
             return family
-    width = cross_attention_width(layers)
-    if width is not None:
-        return _WIDTHS.get(width, UNKNOWN_FAMILY)
+    widths = cross_attention_widths(layers)
+    if widths:
+        return _WIDTHS.get(widths[0], UNKNOWN_FAMILY)
     for family, pattern in (("SDXL", _SDXL), ("other transformer", _TRANSFORMER)):
         if any(pattern.search(name) for name in names):
             return family

@@ -6,18 +6,16 @@ kilobytes, and no model library is needed.
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from clora_core.errors import CloraError
+from clora_core.errors import CloraError, LoraFileError
+from clora_core.recipe.lora.layers import Shape
+from clora_core.recipe.lora.placement import ModelLayers
 from manifests.regular_file import irregularity
-from manifests.safetensors_header import LoraFileProblem, read_header
+from manifests.safetensors_header import read_header
 
-__all__ = ["ModelLayers", "UnknownLayersError", "model_layers"]
-
-ModelLayers = Mapping[str, Mapping[str, tuple[int, ...]]]
-"""Component (``unet``, ``text_encoder`` ...) to layer to the shape of its weight."""
+__all__ = ["UnknownLayersError", "model_layers"]
 
 MAX_WEIGHT_FILE_BYTES = 64 * 1024**3
 
@@ -45,11 +43,13 @@ def model_layers(folder: str | Path) -> ModelLayers:
     components = _components(root)
     if "unet" not in components:
         raise UnknownLayersError(f"{root / 'model_index.json'} names no unet")
-    return {
-        component: _layers(root / component, name)
-        for component, name in _WEIGHT_FILES.items()
-        if component in components
-    }
+    return ModelLayers(
+        {
+            component: _layers(root / component, name)
+            for component, name in _WEIGHT_FILES.items()
+            if component in components
+        }
+    )
 
 
 def _components(root: Path) -> set[str]:
@@ -68,13 +68,13 @@ def _components(root: Path) -> set[str]:
     return {name for name, value in named if isinstance(value, list) and any(value)}
 
 
-def _layers(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
-    layers: dict[str, tuple[int, ...]] = {}
+def _layers(folder: Path, name: str) -> dict[str, Shape]:
+    layers: dict[str, Shape] = {}
     for file in _files(folder, name):
         try:
             header = read_header(file, max_file_bytes=MAX_WEIGHT_FILE_BYTES)
-        except LoraFileProblem as problem:
-            raise UnknownLayersError(str(problem)) from problem
+        except LoraFileError as error:
+            raise UnknownLayersError(str(error)) from error
         for tensor, entry in header.tensors.items():
             layer, _, part = tensor.rpartition(".")
             # Norms have one dimension. Embeddings look like linear layers and no LoRA changes them.

@@ -2,19 +2,25 @@
 
 A pattern is a regular expression, and nearly always a plain name. Plain names are looked up here
 exactly as peft would match them (``.`` stands for any character), at a cost that does not grow with
-their number. What a real expression matches is left open, to be tried when the weights are loaded.
+their number. Real expressions are a stranger's: only those are tried that cannot run for hours, and
+only on layers that a model has.
 """
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-__all__ = ["AlphaPatterns", "as_alpha"]
+__all__ = ["AlphaPatterns", "as_alpha", "cost_problem"]
 
+MAX_PATTERNS = 5000
+MAX_WILD_PATTERNS = 16
+MAX_PATTERN_CHARACTERS = 200
 MAX_SHAPES = 100
 """Ways in which plain patterns of one length place their dots; a hostile file has thousands."""
 
 _PLAIN = re.compile(r"\^?[\w.\-]+\$?")
+_FEW_QUANTIFIERS = re.compile(r"[^*+?{(]*(?:[*+?][^*+?{(]*){0,2}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,21 +48,47 @@ def as_alpha(value: object) -> float | None:
         return float("inf")
 
 
+def cost_problem(patterns: Collection[str]) -> str | None:
+    """Return why ``patterns`` cannot be tried, as the end of a sentence; None if they can."""
+    if len(patterns) > MAX_PATTERNS:
+        return (
+            f"its metadata sets alphas by {len(patterns):,} patterns; at most {MAX_PATTERNS:,} are "
+            "read: save the LoRA with alpha tensors"
+        )
+    wild = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
+    for pattern in wild:
+        try:
+            re.compile(pattern)
+            is_cheap = bool(_FEW_QUANTIFIERS.fullmatch(pattern))
+        except (re.error, OverflowError, RecursionError):
+            is_cheap = False
+        if not is_cheap or len(pattern) > MAX_PATTERN_CHARACTERS or len(wild) > MAX_WILD_PATTERNS:
+            return (
+                f"its metadata sets alphas by the pattern {pattern[:100]!r}; plain layer names and "
+                f"up to {MAX_WILD_PATTERNS} patterns with at most two of * + ? are read: save the "
+                "LoRA with an alpha for each layer"
+            )
+    return None
+
+
 class AlphaPatterns:
     """The patterns of one component of a model.
 
     Args:
         patterns: ``alpha_pattern`` as the settings have it; anything else than a mapping has none.
+        are_tried: Try what is no plain name, too; only for patterns without a ``cost_problem``.
 
     Attributes:
         rules: (pattern, alpha) in order, of those with a number.
     """
 
-    def __init__(self, patterns: object) -> None:
+    def __init__(self, patterns: object, *, are_tried: bool) -> None:
         given = cast("dict[str, Any]", patterns) if isinstance(patterns, dict) else {}
         alphas = ((name, as_alpha(value)) for name, value in given.items())
         self.rules = tuple((name, alpha) for name, alpha in alphas if alpha is not None)
-        self._open: list[Given] = []
+        self._alphas = tuple(dict.fromkeys(alpha for _, alpha in self.rules))
+        self._are_tried = are_tried
+        self._open: list[tuple[Given, re.Pattern[str] | None]] = []
         self._plain: dict[int, dict[_Shape, _ByText]] = {}
         for place, (name, alpha) in enumerate(self.rules):
             self._add(name, Given(place=place, alpha=alpha))
@@ -69,21 +101,31 @@ class AlphaPatterns:
         if is_plain:
             shapes.setdefault(shape, {}).setdefault(text, given)
         else:
-            self._open.append(given)
+            expression = re.compile(rf"(.*\.)?({name})$") if self._are_tried else None
+            self._open.append((given, expression))
 
-    def possible(self, layer: str) -> tuple[tuple[float, ...], bool]:
-        """Return the alphas that ``layer`` may have, and whether it surely has one of them.
+    def possible(self, layer: str | None) -> Iterator[float | None]:
+        """Yield the alphas that ``layer`` may have, None last if it may have none of them.
 
-        The alphas are those of the patterns that may match and, last, of the plain one that does.
+        Where patterns are tried it is a single one.
 
         Args:
-            layer: Its name with dots, without the component.
+            layer: Its name with dots, without the component; None if it isn't known.
         """
+        if layer is None:
+            yield from self._alphas
+            yield None
+            return
         plain = self._first_plain(layer)
-        if plain is None:
-            return tuple(given.alpha for given in self._open), False
-        before = (given.alpha for given in self._open if given.place < plain.place)
-        return (*before, plain.alpha), True
+        for given, expression in self._open:
+            if plain is not None and given.place > plain.place:
+                break
+            if expression is None:
+                yield given.alpha
+            elif expression.match(layer):
+                yield given.alpha
+                return
+        yield None if plain is None else plain.alpha
 
     def _first_plain(self, layer: str) -> Given | None:
         starts = [0, *(i + 1 for i, char in enumerate(layer) if char == ".")]
