@@ -73,11 +73,9 @@ def described(report: LoraReport, *, same_as: Path) -> str:
     if notes.tags:
         words = ", ".join(f"{word} ({count:,})" for word, count in notes.tags)
         lines.append(f"  captions: {words}")
-    hashes = report.hashes
-    autov1 = f"AutoV1 {hashes.autov1}, " if hashes.autov1 else ""
     lines += [
         f"  identity: {info.digest}",
-        f"  hashes:   {autov1}AutoV2 {hashes.autov2}, AutoV3 {hashes.autov3}",
+        f"  hashes:   {', '.join(f'{name} {digits}' for name, digits in report.hashes.items())}",
         f"  sha256:   {info.file_sha256}",
     ]
     if same_as != report.path:

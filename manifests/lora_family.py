@@ -90,22 +90,20 @@ def misfit(*, family: str, lora_width: int | None, model_width: int | None) -> s
     """
     if model_width is None:
         return None
-    model = _named(_WIDTHS.get(model_width, UNKNOWN_FAMILY), model_width)
-    if lora_width is not None and lora_width != model_width:
-        return (
-            f"is made for {_named(family, lora_width)} and its row's base model is {model}; "
-            "use a LoRA or a base model of the same family"
-        )
     known = _WIDTHS.get(model_width)
-    is_elsewhere = family in _ELSEWHERE or (family == "SDXL" and known is None)
-    if lora_width is None and (
-        is_elsewhere or (known is not None and family not in (known, UNKNOWN_FAMILY))
-    ):
-        return (
-            f"is made for {family} and its row's base model is {model}; "
-            "use a LoRA or a base model of the same family"
-        )
-    return None
+    if lora_width is not None:
+        made_for, fits = _named(family, lora_width), lora_width == model_width
+    else:
+        is_elsewhere = family in _ELSEWHERE or (family == "SDXL" and known is None)
+        made_for = family
+        fits = not is_elsewhere and (known is None or family in (known, UNKNOWN_FAMILY))
+    if fits:
+        return None
+    return (
+        f"is made for {made_for} and its row's base model is "
+        f"{_named(known or UNKNOWN_FAMILY, model_width)}; "
+        "use a LoRA or a base model of the same family"
+    )
 
 
 def _named(family: str, width: int) -> str:

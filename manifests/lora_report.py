@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clora_core.errors import LoraFileError
-from manifests.gallery_hashes import GalleryHashes, gallery_hashes
+from manifests.gallery_hashes import gallery_hashes
 from manifests.lora_file import LoraFileInfo, lora_content
 from manifests.lora_fingerprint import lora_fingerprint
 from manifests.lora_parts import changed_parts
@@ -32,7 +32,7 @@ class LoraReport:
             metadata decides it.
         alphas: Every scale times its layer's rank, ascending; NaN as in ``scales``.
         parts: How many layers of each part it changes.
-        hashes: By which galleries know it.
+        hashes: By which galleries know it, by what they are called.
         fingerprint: The same for the same LoRA in another format.
         notes: What its trainer wrote.
     """
@@ -43,7 +43,7 @@ class LoraReport:
     scales: tuple[float, ...]
     alphas: tuple[float, ...]
     parts: Mapping[str, int]
-    hashes: GalleryHashes
+    hashes: Mapping[str, str]
     fingerprint: str
     notes: TrainerNotes
 

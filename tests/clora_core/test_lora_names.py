@@ -3,9 +3,9 @@
 import pytest
 
 from clora_core.recipe.lora.names import (
-    component_of,
     dotted_layer_name,
     flat_layer_name,
+    split_layer_name,
     tensor_name,
 )
 
@@ -45,11 +45,11 @@ ATTENTION = "mid_block.attentions.0.attn1"
 )
 def test_names_of_one_layer_become_one(names, flat):
     assert {flat_layer_name(name) for name in names} == {flat}
-    assert {component_of(name) for name in names} == {flat.partition(".")[0]}
+    assert {split_layer_name(name)[0] for name in names} == {flat.partition(".")[0]}
     for name in names:
         dotted = dotted_layer_name(name)
         assert (dotted is None) == name.startswith("lora_")
-        assert dotted is None or flat_layer_name(f"{component_of(name)}.{dotted}") == flat
+        assert dotted is None or flat_layer_name(f"{split_layer_name(name)[0]}.{dotted}") == flat
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,7 @@ only on layers that a model has.
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
-
-__all__ = ["AlphaPatterns", "as_alpha", "cost_problem"]
 
 MAX_PATTERNS = 5000
 MAX_WILD_PATTERNS = 16
@@ -23,18 +20,13 @@ _PLAIN = re.compile(r"\^?[\w.\-]+\$?")
 _FEW_QUANTIFIERS = re.compile(r"[^*+?{(]*(?:[*+?][^*+?{(]*){0,2}")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Given:
-    """An alpha that a pattern gives, and the pattern's place among the others."""
-
-    place: int
-    alpha: float
-
+_Given = tuple[int, float]
+"""A pattern's place among the others, and the alpha that it gives."""
 
 _Shape = tuple[bool, tuple[int, ...]]
 """Whether a pattern stands for the whole name, and where its dots are."""
 
-_ByText = dict[str, Given]
+_ByText = dict[str, _Given]
 """By the pattern's text."""
 
 
@@ -88,12 +80,12 @@ class AlphaPatterns:
         self.rules = tuple((name, alpha) for name, alpha in alphas if alpha is not None)
         self._alphas = tuple(dict.fromkeys(alpha for _, alpha in self.rules))
         self._are_tried = are_tried
-        self._open: list[tuple[Given, re.Pattern[str] | None]] = []
+        self._open: list[tuple[_Given, re.Pattern[str] | None]] = []
         self._plain: dict[int, dict[_Shape, _ByText]] = {}
         for place, (name, alpha) in enumerate(self.rules):
-            self._add(name, Given(place=place, alpha=alpha))
+            self._add(name, (place, alpha))
 
-    def _add(self, name: str, given: Given) -> None:
+    def _add(self, name: str, given: _Given) -> None:
         text = name.removeprefix("^").removesuffix("$")
         shapes = self._plain.setdefault(len(text), {})
         shape = (name.startswith("^"), tuple(i for i, char in enumerate(text) if char == "."))
@@ -117,17 +109,17 @@ class AlphaPatterns:
             yield None
             return
         plain = self._first_plain(layer)
-        for given, expression in self._open:
-            if plain is not None and given.place > plain.place:
+        for (place, alpha), expression in self._open:
+            if plain is not None and place > plain[0]:
                 break
             if expression is None:
-                yield given.alpha
+                yield alpha
             elif expression.match(layer):
-                yield given.alpha
+                yield alpha
                 return
-        yield None if plain is None else plain.alpha
+        yield None if plain is None else plain[1]
 
-    def _first_plain(self, layer: str) -> Given | None:
+    def _first_plain(self, layer: str) -> _Given | None:
         starts = [0, *(i + 1 for i, char in enumerate(layer) if char == ".")]
         found = [
             by_text[text]
@@ -135,7 +127,7 @@ class AlphaPatterns:
             for (is_whole, dots), by_text in self._plain.get(len(layer) - start, {}).items()
             if not (is_whole and start) and (text := _with_dots(layer[start:], dots)) in by_text
         ]
-        return min(found, key=lambda given: given.place, default=None)
+        return min(found, default=None)
 
 
 def _with_dots(text: str, places: tuple[int, ...]) -> str:

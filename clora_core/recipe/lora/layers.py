@@ -13,13 +13,11 @@ from clora_core.errors import LoraFileError
 from clora_core.recipe.lora.names import (
     Part,
     TensorName,
-    component_of,
     dotted_layer_name,
     flat_layer_name,
+    split_layer_name,
     tensor_name,
 )
-
-__all__ = ["ACCEPTED", "LoraLayer", "Shape", "lora_layers", "tensor_names"]
 
 ACCEPTED = "kohya, LoCon, diffusers and peft LoRAs are read"
 
@@ -71,7 +69,7 @@ class LoraLayer:
     @property
     def component(self) -> str:
         """Part of the model that the layer is in."""
-        return component_of(self.name)
+        return split_layer_name(self.name)[0]
 
     @property
     def dotted_name(self) -> str | None:

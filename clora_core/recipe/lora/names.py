@@ -13,17 +13,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = [
-    "Part",
-    "TensorName",
-    "Writer",
-    "component_of",
-    "dotted_layer_name",
-    "flat_layer_name",
-    "split_layer_name",
-    "tensor_name",
-]
-
 Part = Literal["down", "up", "alpha"]
 Writer = Literal["kohya", "diffusers", "peft"]
 
@@ -99,11 +88,6 @@ def split_layer_name(layer: str) -> tuple[str, str]:
     if old is not None:
         rest = f"{rest[: old.start()]}.{'to_out.0' if old[1] == 'to_out' else old[1]}"
     return component, rest
-
-
-def component_of(layer: str) -> str:
-    """Return the component that a layer as written is in."""
-    return split_layer_name(layer)[0]
 
 
 def dotted_layer_name(layer: str) -> str | None:

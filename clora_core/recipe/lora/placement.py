@@ -13,8 +13,6 @@ from clora_core.recipe.lora.layers import LoraLayer, Shape
 from clora_core.recipe.lora.names import split_layer_name
 from clora_core.recipe.lora.sgm_names import diffusers_spelling
 
-__all__ = ["ModelLayers", "Place", "placed_layers"]
-
 Place = tuple[str, str]
 """Component (``unet``, ``text_encoder`` ...) and dotted name of a layer of the base model."""
 

@@ -17,8 +17,6 @@ from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha, cost_
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.placement import Place
 
-__all__ = ["MetadataScales", "placed_scale", "read_scales"]
-
 
 class MetadataScales:
     """What peft's settings in a file's metadata say; nothing, where they cannot be read.
