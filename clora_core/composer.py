@@ -14,7 +14,7 @@ from clora_core.diffusion.model import BaseModel
 from clora_core.errors import CompositionError, PromptError
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
-from clora_core.lora.files import lora_targets, read_lora
+from clora_core.lora.load import lora_targets, read_lora
 from clora_core.memory import default_budget_bytes
 from clora_core.row_lanes import BatchKind, RowLanes, row_lanes
 from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
@@ -85,12 +85,8 @@ class Composer:
             )
 
     def _factors(self, lora: LoraUse) -> LoraFactors:
-        components = self._model.components
-
         def on_host() -> LoraFactors:
-            return self._loras.get(
-                lora.digest, lambda: read_lora(lora.path, components, self._targets)
-            )
+            return self._loras.get(lora.digest, lambda: read_lora(lora.path, self._targets))
 
         if self._device_loras is None:
             return on_host()

@@ -15,7 +15,6 @@ from jobs.base_models import JobModel, hub_snapshot, job_models
 from jobs.composable import composition_findings
 from jobs.job_file import JobFile
 from jobs.job_roots import job_places, refuse_outside, service_roots
-from jobs.lora_fit import lora_fit
 from jobs.model_names import EMOJI_WORLD, is_hub_name
 from jobs.reference_count import count_references
 from jobs.sampler_settings import resolve_sampler
@@ -25,7 +24,8 @@ from manifests.catalog import Catalog, read_catalog
 from manifests.check import check_rows
 from manifests.folder_cache import local_folder
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.model_layers import UnknownLayersError, model_layers
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
@@ -173,12 +173,12 @@ def _lora_fits(models: Mapping[str, JobModel]) -> tuple[dict[str, LoraFit], tupl
     fits: dict[str, LoraFit] = {}
     unknown: list[str] = []
     for name, model in models.items():
-        find_misfit = None
+        layers = None
         try:
-            find_misfit = lora_fit(model_layers(model.facts.folder)) if model.facts.folder else None
+            layers = model_layers(model.facts.folder) if model.facts.folder else None
         except UnknownLayersError as error:
             unknown.append(str(error))
-        fits[name] = LoraFit(model_width=model.facts.cross_attention_width, find=find_misfit)
+        fits[name] = LoraFit(model_width=model.facts.cross_attention_width, layers=layers)
     return fits, tuple(dict.fromkeys(unknown))
 
 

@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from clora_core.errors import LoraFileError
 from jobs.exit_code import ALL_MADE, BAD_INPUT
 from jobs.notes import note
 from manifests.catalog_entry import catalog_entry, catalog_name
-from manifests.lora_file import LoraFileProblem
 from manifests.lora_report import LoraReport, lora_report
 from manifests.text_rules import printable
 
@@ -32,8 +32,8 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
     for path in paths:
         try:
             report = lora_report(path)
-        except LoraFileProblem as problem:
-            note(str(problem))
+        except LoraFileError as error:
+            note(str(error))
             has_problem = True
             continue
         if as_catalog:
@@ -73,11 +73,9 @@ def described(report: LoraReport, *, same_as: Path) -> str:
     if notes.tags:
         words = ", ".join(f"{word} ({count:,})" for word, count in notes.tags)
         lines.append(f"  captions: {words}")
-    hashes = report.hashes
-    autov1 = f"AutoV1 {hashes.autov1}, " if hashes.autov1 else ""
     lines += [
         f"  identity: {info.digest}",
-        f"  hashes:   {autov1}AutoV2 {hashes.autov2}, AutoV3 {hashes.autov3}",
+        f"  hashes:   {', '.join(f'{name} {digits}' for name, digits in report.hashes.items())}",
         f"  sha256:   {info.file_sha256}",
     ]
     if same_as != report.path:

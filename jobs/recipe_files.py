@@ -19,7 +19,8 @@ from manifests.base_model import BaseModelFacts, BaseModelProblem
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.problems import InputError, Problem
 from manifests.regions import MAX_MASK_BYTES
 from manifests.regular_file import irregularity

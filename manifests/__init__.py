@@ -7,9 +7,9 @@ moment: neither torch nor Ray nor any model library is imported here.
     rows         parquet_child > guarded_parquet; parquet_rows, manifest_limits > readers;
                  row_schema, row_loras, regions > row_rules > row_check > check, resolved, keys
     LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
-                 lora_layers, lora_names, other_adapters; lora_family
-    LoRA report  lora_report > lora_scales (alpha_patterns), lora_parts, lora_fingerprint,
-                 gallery_hashes, trainer_notes > catalog_entry
+                 lora_format, other_adapters; lora_family, lora_scales; lora_fit
+    LoRA report  lora_report > lora_parts, lora_fingerprint, gallery_hashes, trainer_notes >
+                 catalog_entry
     base model   base_model, digests; model_layers (what LoRAs find a place in)
     sweeps       sweep_spec, sweep_text, prompt_lines > sweep > sweep_rows
     places       locations (paths and URIs), globs, file_cache (local copies), allowed_roots

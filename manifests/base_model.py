@@ -14,7 +14,7 @@ from clora_core.errors import CloraError
 from manifests.digests import folder_digest
 from manifests.regular_file import irregularity
 
-__all__ = ["BaseModelFacts", "BaseModelProblem", "inspect_base_model"]
+__all__ = ["BaseModelFacts", "BaseModelProblem", "inspect_base_model", "model_config"]
 
 
 class BaseModelProblem(CloraError):  # noqa: N818  (a finding about a folder, not a fault of ours)
@@ -50,8 +50,8 @@ def inspect_base_model(path: str | Path) -> BaseModelFacts:
             f"{folder} is not a folder; name one in diffusers format, 'emoji-world', or "
             "'owner/name@revision' of the model hub"
         )
-    _config(folder, "model_index.json")
-    unet, vae = _config(folder, "unet/config.json"), _config(folder, "vae/config.json")
+    model_config(folder, "model_index.json")
+    unet, vae = model_config(folder, "unet/config.json"), model_config(folder, "vae/config.json")
     try:
         sample_size = int(unet["sample_size"])
         blocks = cast("Sequence[int]", vae["block_out_channels"])
@@ -70,7 +70,12 @@ def inspect_base_model(path: str | Path) -> BaseModelFacts:
     )
 
 
-def _config(folder: Path, name: str) -> Mapping[str, Any]:
+def model_config(folder: Path, name: str) -> Mapping[str, Any]:
+    """Return the JSON object in the file ``name`` of a model folder.
+
+    Raises:
+        BaseModelProblem: It isn't there, cannot be read, or holds something else.
+    """
     problem = irregularity(folder / name)
     if problem is not None:
         raise BaseModelProblem(f"{folder / name} {problem}")

@@ -8,12 +8,14 @@ pixel.
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from clora_core.errors import LoraFileError
 from manifests.folder_cache import MODEL_SUFFIXES
-from manifests.safetensors_header import Header, LoraFileProblem, TensorEntry
+from manifests.safetensors_header import Header, TensorEntry
 
 __all__ = [
     "TensorHashes",
@@ -33,15 +35,29 @@ _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
 }
 """Bits that are all ones exactly in infinities and NaNs."""
 
-TensorHashes = tuple[str, str, str]
-"""(identity of the LoRA, sha256 of the file, sha256 of its data section), all hex."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorHashes:
+    """sha256 (hex) of what a LoRA file holds.
+
+    Attributes:
+        identity: Of the LoRA.
+        file: Of the file.
+        data: Of its data section.
+        tensors: Of each tensor's bytes, by name.
+    """
+
+    identity: str
+    file: str
+    data: str
+    tensors: Mapping[str, str]
 
 
 def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) -> TensorHashes:
     """Read the file once; return its hashes, and refuse values that are not finite.
 
     The identity is the sha256 over name, dtype, shape and sha256 of the bytes of every tensor,
-    sorted by name, and over ``strengths``. The third hash is the one that A1111 and Civitai
+    sorted by name, and over ``strengths``. The hash of the data is the one that A1111 and Civitai
     (AutoV3) abbreviate.
 
     Args:
@@ -50,7 +66,7 @@ def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) 
         strengths: What its metadata make of its strength, from ``metadata_strengths``.
 
     Raises:
-        LoraFileProblem: A NaN or infinity, or a file that changed while it was read.
+        LoraFileError: A NaN or infinity, or a file that changed while it was read.
     """
     whole, data = hashlib.sha256(), hashlib.sha256()
     each: dict[str, str] = {}
@@ -62,7 +78,7 @@ def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) 
             while left:
                 chunk = _read(path, file.read(min(left, CHUNK_BYTES)), min(left, CHUNK_BYTES))
                 if not _is_finite(chunk, entry):
-                    raise LoraFileProblem(
+                    raise LoraFileError(
                         f"{path}, tensor {name[:200]!r} holds values that are not finite (NaN or "
                         "infinity): the training diverged; use an earlier checkpoint"
                     )
@@ -77,7 +93,9 @@ def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) 
     for strength in strengths:
         # One NUL fewer than a tensor's line has, so that neither can be taken for the other.
         identity.update(f"strength\0{strength}\n".encode())
-    return identity.hexdigest(), whole.hexdigest(), data.hexdigest()
+    return TensorHashes(
+        identity=identity.hexdigest(), file=whole.hexdigest(), data=data.hexdigest(), tensors=each
+    )
 
 
 def broken_digest(path: Path) -> str:
@@ -121,7 +139,7 @@ def folder_digest(path: str | Path) -> str:
 
 def _read(path: Path, chunk: bytes, num_expected: int) -> bytes:
     if len(chunk) != num_expected:
-        raise LoraFileProblem(f"{path} became shorter while it was read; try again")
+        raise LoraFileError(f"{path} became shorter while it was read; try again")
     return chunk
 
 

@@ -7,11 +7,10 @@ LoRA would not load. Layer names settle what the width leaves open.
 import re
 from collections.abc import Sequence
 
-from manifests.lora_layers import LoraLayer
+from clora_core.recipe.lora.layers import LoraLayer
 
 __all__ = [
     "UNKNOWN_FAMILY",
-    "cross_attention_width",
     "cross_attention_widths",
     "misfit",
     "model_family",
@@ -37,12 +36,6 @@ _TRANSFORMER = re.compile(
 )
 
 
-def cross_attention_width(layers: Sequence[LoraLayer]) -> int | None:
-    """Return the width of the text embedding that cross-attention reads, or None."""
-    widths = cross_attention_widths(layers)
-    return widths[0] if widths else None
-
-
 def cross_attention_widths(layers: Sequence[LoraLayer]) -> tuple[int, ...]:
     """Return every width that cross-attention reads, in order; a whole LoRA has one at most."""
     return tuple(
@@ -66,9 +59,9 @@ def model_family(layers: Sequence[LoraLayer]) -> str:
     for family, pattern in (("FLUX", _FLUX), ("SD3", _SD3)):
         if any(pattern.search(name) for name in names):
             return family
-    width = cross_attention_width(layers)
-    if width is not None:
-        return _WIDTHS.get(width, UNKNOWN_FAMILY)
+    widths = cross_attention_widths(layers)
+    if widths:
+        return _WIDTHS.get(widths[0], UNKNOWN_FAMILY)
     for family, pattern in (("SDXL", _SDXL), ("other transformer", _TRANSFORMER)):
         if any(pattern.search(name) for name in names):
             return family
@@ -97,22 +90,20 @@ def misfit(*, family: str, lora_width: int | None, model_width: int | None) -> s
     """
     if model_width is None:
         return None
-    model = _named(_WIDTHS.get(model_width, UNKNOWN_FAMILY), model_width)
-    if lora_width is not None and lora_width != model_width:
-        return (
-            f"is made for {_named(family, lora_width)} and its row's base model is {model}; "
-            "use a LoRA or a base model of the same family"
-        )
     known = _WIDTHS.get(model_width)
-    is_elsewhere = family in _ELSEWHERE or (family == "SDXL" and known is None)
-    if lora_width is None and (
-        is_elsewhere or (known is not None and family not in (known, UNKNOWN_FAMILY))
-    ):
-        return (
-            f"is made for {family} and its row's base model is {model}; "
-            "use a LoRA or a base model of the same family"
-        )
-    return None
+    if lora_width is not None:
+        made_for, fits = _named(family, lora_width), lora_width == model_width
+    else:
+        is_elsewhere = family in _ELSEWHERE or (family == "SDXL" and known is None)
+        made_for = family
+        fits = not is_elsewhere and (known is None or family in (known, UNKNOWN_FAMILY))
+    if fits:
+        return None
+    return (
+        f"is made for {made_for} and its row's base model is "
+        f"{_named(known or UNKNOWN_FAMILY, model_width)}; "
+        "use a LoRA or a base model of the same family"
+    )
 
 
 def _named(family: str, width: int) -> str:

@@ -4,22 +4,23 @@ Model libraries load wrong files with a warning or not at all with a page of key
 read here first: header, names, shapes, hashes and values, and what is wrong is one sentence.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.digests import tensor_hashes
-from manifests.lora_family import cross_attention_width, cross_attention_widths, model_family
-from manifests.lora_layers import FileFormat, LoraLayer, file_format, lora_layers
+from clora_core.errors import LoraFileError
+from clora_core.recipe.lora.layers import LoraLayer, lora_layers
+from manifests.digests import TensorHashes, tensor_hashes
+from manifests.lora_family import cross_attention_widths, model_family
+from manifests.lora_format import FileFormat, file_format
 from manifests.lora_scales import metadata_strengths
-from manifests.safetensors_header import LoraFileProblem, read_header
+from manifests.safetensors_header import Header, read_header
 
-__all__ = ["LoraFileInfo", "LoraFileProblem", "inspect_lora_file"]
+__all__ = ["LoraContent", "LoraFileInfo", "header_layers", "inspect_lora_file", "lora_content"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoraFileInfo:
-    """What a usable LoRA file holds.
+    """What a usable LoRA file is.
 
     Attributes:
         digest: Identity: sha256 (hex) of its tensors, and of the strengths that its metadata
@@ -30,11 +31,7 @@ class LoraFileInfo:
         format: How the tensors are named.
         family: Family of base models it was made for; ``unknown`` is no fault.
         cross_attention_width: Width of the text embedding it reads; None without such layers.
-        rank: The largest rank of its layers.
-        has_unet: It adapts the image model.
-        has_text_encoder: It adapts a text encoder.
-        layers: What it changes, sorted by name.
-        metadata: What its maker wrote; shown, never trusted.
+        num_layers: Adapted layers.
     """
 
     digest: str
@@ -43,49 +40,71 @@ class LoraFileInfo:
     format: FileFormat
     family: str
     cross_attention_width: int | None
-    rank: int
-    has_unet: bool
-    has_text_encoder: bool
-    layers: tuple[LoraLayer, ...]
-    metadata: Mapping[str, str]
+    num_layers: int
 
-    @property
-    def num_layers(self) -> int:
-        """Adapted layers."""
-        return len(self.layers)
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraContent:
+    """A usable LoRA file with all that was read of it.
+
+    Attributes:
+        header: Of the file.
+        layers: What it changes, sorted by name.
+        hashes: Of its bytes.
+        info: What it is.
+    """
+
+    header: Header
+    layers: tuple[LoraLayer, ...]
+    hashes: TensorHashes
+    info: LoraFileInfo
 
 
 def inspect_lora_file(path: str | Path) -> LoraFileInfo:
+    """Return what the LoRA file ``path`` is.
+
+    Raises:
+        LoraFileError: It cannot be used; the sentence names the file, the reason, the way out.
+    """
+    return lora_content(Path(path)).info
+
+
+def lora_content(path: Path) -> LoraContent:
     """Return what the LoRA file ``path`` holds.
 
     Raises:
-        LoraFileProblem: It cannot be used; the sentence names the file, the reason, the way out.
+        LoraFileError: As ``inspect_lora_file``.
     """
-    path = Path(path)
     header = read_header(path)
     kind = file_format(path, header.tensors)
-    layers = lora_layers(path, header.tensors)
+    layers = header_layers(path, header)
     widths = cross_attention_widths(layers)
     if len(widths) > 1:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} reads text embeddings of widths {' and '.join(map(str, widths))}, and every "
             "base model has one; it was put together from LoRAs of two families: save one alone"
         )
     try:
         strengths = metadata_strengths(path, header, layers)
-        identity, whole, data = tensor_hashes(path, header, strengths=strengths)
+        hashes = tensor_hashes(path, header, strengths=strengths)
     except OSError as error:
-        raise LoraFileProblem(f"{path} cannot be read: {error.strerror or error}") from error
-    return LoraFileInfo(
-        digest=identity,
-        file_sha256=whole,
-        data_sha256=data,
+        raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    info = LoraFileInfo(
+        digest=hashes.identity,
+        file_sha256=hashes.file,
+        data_sha256=hashes.data,
         format=kind,
         family=model_family(layers),
-        cross_attention_width=cross_attention_width(layers),
-        rank=max(layer.rank for layer in layers),
-        has_unet=any(not layer.in_text_encoder for layer in layers),
-        has_text_encoder=any(layer.in_text_encoder for layer in layers),
-        layers=layers,
-        metadata=header.metadata,
+        cross_attention_width=widths[0] if widths else None,
+        num_layers=len(layers),
     )
+    return LoraContent(header=header, layers=layers, hashes=hashes, info=info)
+
+
+def header_layers(path: Path, header: Header) -> tuple[LoraLayer, ...]:
+    """Return the layers of the file ``path`` with this header.
+
+    Raises:
+        LoraFileError: As ``lora_layers``.
+    """
+    return lora_layers(path, {name: entry.shape for name, entry in header.tensors.items()})

@@ -4,37 +4,18 @@ A file that cannot be used is no reason to stop: the rows that name it get its s
 digest that says so, and all others are made.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clora_core.errors import LoraFileError
 from manifests.catalog import LoraEntry
 from manifests.digests import broken_digest
 from manifests.file_cache import local_copy
 from manifests.locations import LocationError
-from manifests.lora_family import misfit
-from manifests.lora_file import LoraFileInfo, LoraFileProblem, inspect_lora_file
-from manifests.safetensors_header import Header, read_header
+from manifests.lora_file import LoraFileInfo, inspect_lora_file
+from manifests.lora_fit import LoraFit
 
-__all__ = ["FindMisfit", "LoraFileState", "LoraFiles", "LoraFit"]
-
-FindMisfit = Callable[[Path, Header], str | None]
-"""Takes a usable LoRA file and its header; returns why it does not fit the base model, or None."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraFit:
-    """What a base model asks of its LoRAs.
-
-    Attributes:
-        model_width: Its cross-attention width; LoRAs of another are refused. None if it isn't
-            known.
-        find: Compares layers with the model's; None if its layers aren't known.
-    """
-
-    model_width: int | None = None
-    find: FindMisfit | None = None
-
+__all__ = ["LoraFileState", "LoraFiles"]
 
 _ANY_MODEL = LoraFit()
 
@@ -99,8 +80,8 @@ class LoraFiles:
         try:
             info = inspect_lora_file(path)
             _check_sha256(entry, info)
-        except LoraFileProblem as problem:
-            return _broken(entry, path, broken_digest(path), str(problem)), None
+        except LoraFileError as error:
+            return _broken(entry, path, broken_digest(path), str(error)), None
         return LoraFileState(digest=info.digest, info=info, problem=None), path
 
     def _on_model(self, entry: LoraEntry, fit: LoraFit) -> LoraFileState:
@@ -108,12 +89,10 @@ class LoraFiles:
         if state.info is None or path is None:
             return state
         try:
-            sentence = _misfit(state.info, path, entry, fit)
-        except LoraFileProblem as problem:  # it was another file a moment ago
-            sentence = str(problem)
-        if sentence is None:
-            return state
-        return _broken(entry, path, f"broken:{state.info.file_sha256}", sentence)
+            fit.check(path, state.info)
+        except LoraFileError as error:
+            return _broken(entry, path, f"broken:{state.info.file_sha256}", str(error))
+        return state
 
 
 def _broken(entry: LoraEntry, path: Path, digest: str, sentence: str) -> LoraFileState:
@@ -124,16 +103,7 @@ def _broken(entry: LoraEntry, path: Path, digest: str, sentence: str) -> LoraFil
 
 def _check_sha256(entry: LoraEntry, info: LoraFileInfo) -> None:
     if entry.sha256 is not None and entry.sha256 != info.file_sha256:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{entry.uri} has the sha256 {info.file_sha256} and the catalog says "
             f"{entry.sha256}: it is another file; download it again or correct the catalog"
         )
-
-
-def _misfit(info: LoraFileInfo, path: Path, entry: LoraEntry, fit: LoraFit) -> str | None:
-    reason = misfit(
-        family=info.family, lora_width=info.cross_attention_width, model_width=fit.model_width
-    )
-    if reason is not None:
-        return f"{entry.uri} {reason}"
-    return None if fit.find is None else fit.find(path, read_header(path))

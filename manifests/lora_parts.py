@@ -4,8 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from manifests.lora_layers import LoraLayer
-from manifests.lora_names import component_of
+from clora_core.recipe.lora.layers import LoraLayer
 
 __all__ = ["changed_parts"]
 
@@ -30,7 +29,7 @@ def changed_parts(layers: Sequence[LoraLayer]) -> Mapping[str, int]:
 
 
 def _part(layer: LoraLayer) -> str:
-    component = component_of(layer.name)
+    component = layer.component
     if layer.in_text_encoder:
         number = component.removeprefix("text_encoder").removeprefix("_")
         return f"text encoder {number}".strip() if number.isdigit() else "text encoder"

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.gallery_hashes import GalleryHashes, gallery_hashes
-from manifests.lora_file import LoraFileInfo, inspect_lora_file
+from clora_core.errors import LoraFileError
+from manifests.gallery_hashes import gallery_hashes
+from manifests.lora_file import LoraFileInfo, lora_content
 from manifests.lora_fingerprint import lora_fingerprint
 from manifests.lora_parts import changed_parts
 from manifests.lora_scales import lora_scales
-from manifests.safetensors_header import LoraFileProblem, read_header
 from manifests.trainer_notes import TrainerNotes, trainer_notes
 
 __all__ = ["LoraReport", "lora_report"]
@@ -32,7 +32,7 @@ class LoraReport:
             metadata decides it.
         alphas: Every scale times its layer's rank, ascending; NaN as in ``scales``.
         parts: How many layers of each part it changes.
-        hashes: By which galleries know it.
+        hashes: By which galleries know it, by what they are called.
         fingerprint: The same for the same LoRA in another format.
         notes: What its trainer wrote.
     """
@@ -43,7 +43,7 @@ class LoraReport:
     scales: tuple[float, ...]
     alphas: tuple[float, ...]
     parts: Mapping[str, int]
-    hashes: GalleryHashes
+    hashes: Mapping[str, str]
     fingerprint: str
     notes: TrainerNotes
 
@@ -52,27 +52,26 @@ def lora_report(path: str | Path) -> LoraReport:
     """Return what the LoRA file ``path`` is.
 
     Raises:
-        LoraFileProblem: It cannot be used; the sentence names the file, the reason, the way out.
+        LoraFileError: It cannot be used; the sentence names the file, the reason, the way out.
     """
     path = Path(path)
-    info = inspect_lora_file(path)
+    content = lora_content(path)
+    layers = content.layers
     try:
-        header = read_header(path)
-        scales = lora_scales(path, header, info.layers)
-        fingerprint = lora_fingerprint(path, header, info.layers, scales)
-        hashes = gallery_hashes(path, info)
+        scales = lora_scales(path, content.header, layers)
+        hashes = gallery_hashes(path, content.info)
     except OSError as error:
-        raise LoraFileProblem(f"{path} cannot be read: {error.strerror or error}") from error
+        raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
     return LoraReport(
         path=path,
-        info=info,
-        ranks=tuple(sorted({layer.rank for layer in info.layers})),
+        info=content.info,
+        ranks=tuple(sorted({layer.rank for layer in layers})),
         scales=_ascending(scales.values()),
-        alphas=_ascending(scales[layer.name] * layer.rank for layer in info.layers),
-        parts=changed_parts(info.layers),
+        alphas=_ascending(scales[layer.name] * layer.rank for layer in layers),
+        parts=changed_parts(layers),
         hashes=hashes,
-        fingerprint=fingerprint,
-        notes=trainer_notes(info.metadata),
+        fingerprint=lora_fingerprint(content, scales),
+        notes=trainer_notes(content.header.metadata),
     )
 
 

@@ -1,23 +1,19 @@
-"""How strong each layer of a LoRA is, read without the weights: alpha over rank.
+"""How strong each layer of a LoRA is, read without the weights, and what of it is its identity.
 
-An alpha stands as a tensor of one number beside its layer, or in the settings that diffusers
-writes as JSON under ``lora_adapter_metadata``; without either the scale is 1. The settings may
-also ask for the root of the rank. What of this stands in the metadata alone is part of a LoRA's
-identity, as the number that comes of it and not as the text.
+What of the strength stands in the metadata alone is part of a LoRA's identity, as the number that
+comes of it and not as the text. The rule is ``clora_core.recipe.lora.scales``.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
-from manifests.alpha_patterns import AlphaPatterns, as_alpha
-from manifests.lora_layers import LoraLayer
-from manifests.lora_names import component_of, dotted_layer_name
-from manifests.safetensors_header import Header, LoraFileProblem, TensorEntry
+from clora_core.errors import LoraFileError
+from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.scales import MetadataScales
+from manifests.safetensors_header import Header
 
 __all__ = ["lora_scales", "metadata_strengths"]
 
@@ -33,18 +29,18 @@ def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict
     Args:
         path: The file.
         header: Of that file.
-        layers: Of that file, from ``lora_layers``.
+        layers: Of that file.
 
     Raises:
-        LoraFileProblem: An alpha is not a finite number, or of a dtype that holds none.
+        LoraFileError: An alpha is not a finite number, or of a dtype that holds none.
         OSError: The file cannot be read.
     """
-    settings = _Settings(header.metadata)
+    scales = MetadataScales(header.metadata)
     alphas = _alpha_tensors(path, header, layers)
     return {
-        layer.name: settings.metadata_scale(layer)
-        if layer.name not in alphas
-        else alphas[layer.name] / settings.divisor(layer)
+        layer.name: scales.scale(
+            layer.component, layer.dotted_name, layer.rank, alphas.get(layer.name)
+        )
         for layer in layers
     }
 
@@ -58,89 +54,34 @@ def metadata_strengths(path: Path, header: Header, layers: Sequence[LoraLayer]) 
     Args:
         path: The file.
         header: Of that file.
-        layers: Of that file, from ``lora_layers``.
+        layers: Of that file.
 
     Raises:
-        LoraFileProblem: As ``lora_scales``; only if the metadata change what alphas mean.
+        LoraFileError: As ``lora_scales``; only if the metadata change what alphas mean.
         OSError: The file cannot be read.
     """
-    settings = _Settings(header.metadata)
-    if settings.say_nothing:
+    scales = MetadataScales(header.metadata)
+    if not scales.settings:
         return ()
-    stabilised = [layer for layer in layers if settings.divisor(layer) != layer.rank]
+    stabilised = [
+        layer for layer in layers if scales.divisor(layer.component, layer.rank) != layer.rank
+    ]
     alphas = _alpha_tensors(path, header, stabilised)
-    strengths: dict[str, None] = {}
+    strengths: list[str] = []
+    left_open: set[str] = set()
     for layer in layers:
-        scale = plain = 1.0
-        if layer.name in alphas:
-            scale = alphas[layer.name] / settings.divisor(layer)
-            plain = alphas[layer.name] / layer.rank
-        elif _alpha_entry(header, layer) is None:
-            scale = settings.metadata_scale(layer)
+        alpha = alphas.get(layer.name)
+        if alpha is None and layer.alpha is not None:
+            continue
+        scale = scales.scale(layer.component, layer.dotted_name, layer.rank, alpha)
         if math.isnan(scale):
-            strengths[settings.rules(component_of(layer.name))] = None
-        elif scale != plain:
+            if layer.component not in left_open:
+                strengths.append(scales.rules(layer.component))
+            left_open.add(layer.component)
+        elif scale != (1.0 if alpha is None else alpha / layer.rank):
             # Adding 0 makes -0.0 the 0.0 that it equals.
-            strengths[f"{layer.name}\0{scale + 0.0!r}"] = None
+            strengths.append(f"{layer.name}\0{scale + 0.0!r}")
     return tuple(strengths)
-
-
-class _Settings:
-    """What peft's settings in the metadata say; nothing, where they cannot be read.
-
-    Read as they are when the weights are loaded: of a key given twice the last counts.
-    """
-
-    def __init__(self, metadata: Mapping[str, str]) -> None:
-        try:
-            values: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        except (ValueError, RecursionError):
-            values = {}
-        self._values = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
-        self._patterns: dict[str, AlphaPatterns] = {}
-
-    @property
-    def say_nothing(self) -> bool:
-        return not self._values
-
-    def divisor(self, layer: LoraLayer) -> float:
-        """Return what an alpha is divided by: rank-stabilised LoRAs take the root of the rank."""
-        stabilised = self._values.get(f"{component_of(layer.name)}.use_rslora") is True
-        return layer.rank**0.5 if stabilised else layer.rank
-
-    def metadata_scale(self, layer: LoraLayer) -> float:
-        """Return the scale of a layer without an alpha tensor; NaN where a pattern decides it."""
-        component = component_of(layer.name)
-        default = as_alpha(self._values.get(f"{component}.lora_alpha"))
-        patterns = self._of(component)
-        name = dotted_layer_name(layer.name)
-        if name is None:
-            alphas, is_sure = tuple(alpha for _, alpha in patterns.rules), False
-        else:
-            alphas, is_sure = patterns.possible(name)
-        scales = {alpha / self.divisor(layer) for alpha in alphas}
-        if not is_sure:
-            scales.add(1.0 if default is None else default / self.divisor(layer))
-        return scales.pop() if len(scales) == 1 else math.nan
-
-    def rules(self, component: str) -> str:
-        """Return all that decides the scales of a component's layers beside their ranks."""
-        rules = (
-            self._of(component).rules,
-            as_alpha(self._values.get(f"{component}.lora_alpha")),
-            self._values.get(f"{component}.use_rslora") is True,
-        )
-        return f"{component}\0{json.dumps(rules)}"
-
-    def _of(self, component: str) -> AlphaPatterns:
-        if component not in self._patterns:
-            patterns = AlphaPatterns(self._values.get(f"{component}.alpha_pattern"))
-            self._patterns[component] = patterns
-        return self._patterns[component]
-
-
-def _alpha_entry(header: Header, layer: LoraLayer) -> TensorEntry | None:
-    return header.tensors.get(f"{layer.name}.alpha")
 
 
 def _alpha_tensors(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
@@ -148,28 +89,28 @@ def _alpha_tensors(path: Path, header: Header, layers: Sequence[LoraLayer]) -> d
     alphas: dict[str, float] = {}
     with path.open("rb") as file:
         for layer in layers:
-            entry = _alpha_entry(header, layer)
-            if entry is not None:
+            if layer.alpha is not None:
+                entry = header.tensors[layer.alpha]
                 file.seek(header.data_start + entry.start)
                 content = file.read(entry.end - entry.start)
-                alphas[layer.name] = _number(path, layer.name, entry, content)
+                alphas[layer.name] = _number(path, layer.name, entry.dtype, content)
     return alphas
 
 
-def _number(path: Path, layer: str, entry: TensorEntry, content: bytes) -> float:
-    if len(content) != entry.end - entry.start:
-        raise LoraFileProblem(f"{path} became shorter while it was read; try again")
-    if entry.dtype == "BF16":
+def _number(path: Path, layer: str, dtype: str, content: bytes) -> float:
+    if dtype == "BF16":
         # A bfloat16 is the upper half of a float32.
-        alpha = float(np.frombuffer(b"\0\0" + content, dtype="<f4")[0])
-    elif entry.dtype in _KINDS:
-        alpha = float(np.frombuffer(content, dtype=_KINDS[entry.dtype])[0])
-    else:
-        raise LoraFileProblem(
-            f"{path}, layer {layer[:200]!r} has an alpha of dtype {entry.dtype}; save it as F32"
+        dtype, content = "F32", b"\0\0" + content
+    if dtype not in _KINDS:
+        raise LoraFileError(
+            f"{path}, layer {layer[:200]!r} has an alpha of dtype {dtype}; save it as F32"
         )
+    kind = np.dtype(_KINDS[dtype])
+    if len(content) != kind.itemsize:
+        raise LoraFileError(f"{path} became shorter while it was read; try again")
+    alpha = float(np.frombuffer(content, dtype=kind)[0])
     if not math.isfinite(alpha):
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path}, layer {layer[:200]!r} has an alpha that is not finite: the training "
             "diverged; use an earlier checkpoint"
         )

@@ -4,20 +4,16 @@ Names and shapes are all that is asked, so a model of ten gigabytes is known aft
 kilobytes, and no model library is needed.
 """
 
-import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
 
-from clora_core.errors import CloraError
-from manifests.regular_file import irregularity
-from manifests.safetensors_header import LoraFileProblem, read_header
+from clora_core.errors import CloraError, LoraFileError
+from clora_core.recipe.lora.layers import Shape
+from clora_core.recipe.lora.placement import ModelLayers
+from manifests.base_model import BaseModelProblem, model_config
+from manifests.safetensors_header import read_header
 
-__all__ = ["ModelLayers", "UnknownLayersError", "model_layers"]
-
-ModelLayers = Mapping[str, Mapping[str, tuple[int, ...]]]
-"""Component (``unet``, ``text_encoder`` ...) to layer to the shape of its weight."""
+__all__ = ["UnknownLayersError", "model_layers"]
 
 MAX_WEIGHT_FILE_BYTES = 64 * 1024**3
 
@@ -42,39 +38,27 @@ def model_layers(folder: str | Path) -> ModelLayers:
         UnknownLayersError: Weights of a component are not here as safetensors, or cannot be read.
     """
     root = Path(folder)
-    components = _components(root)
-    if "unet" not in components:
-        raise UnknownLayersError(f"{root / 'model_index.json'} names no unet")
-    return {
-        component: _layers(root / component, name)
-        for component, name in _WEIGHT_FILES.items()
-        if component in components
-    }
-
-
-def _components(root: Path) -> set[str]:
-    path = root / "model_index.json"
-    problem = irregularity(path)
-    if problem is not None:
-        raise UnknownLayersError(f"{path} {problem}")
     try:
-        index: Any = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnknownLayersError(f"{path} cannot be read: {error}") from error
-    if not isinstance(index, dict):
-        raise UnknownLayersError(f"{path} holds no JSON object")
-    # A part that a pipeline leaves out stands there as [null, null].
-    named = cast("dict[str, Any]", index).items()
-    return {name for name, value in named if isinstance(value, list) and any(value)}
+        index = model_config(root, "model_index.json")
+        # A part that a pipeline leaves out stands there as [null, null].
+        components = {name for name, part in index.items() if isinstance(part, list) and any(part)}
+        if "unet" not in components:
+            raise UnknownLayersError(f"{root / 'model_index.json'} names no unet")
+        return ModelLayers(
+            {
+                component: _layers(root / component, name)
+                for component, name in _WEIGHT_FILES.items()
+                if component in components
+            }
+        )
+    except (BaseModelProblem, LoraFileError) as error:
+        raise UnknownLayersError(str(error)) from error
 
 
-def _layers(folder: Path, name: str) -> dict[str, tuple[int, ...]]:
-    layers: dict[str, tuple[int, ...]] = {}
+def _layers(folder: Path, name: str) -> dict[str, Shape]:
+    layers: dict[str, Shape] = {}
     for file in _files(folder, name):
-        try:
-            header = read_header(file, max_file_bytes=MAX_WEIGHT_FILE_BYTES)
-        except LoraFileProblem as problem:
-            raise UnknownLayersError(str(problem)) from problem
+        header = read_header(file, max_file_bytes=MAX_WEIGHT_FILE_BYTES)
         for tensor, entry in header.tensors.items():
             layer, _, part = tensor.rpartition(".")
             # Norms have one dimension. Embeddings look like linear layers and no LoRA changes them.

@@ -15,7 +15,8 @@ from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
 from manifests.json_text import load_json
 from manifests.locations import LocationError
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.regions import RegionRequest, resolved_region
 from manifests.resolved import ResolvedLora
 from manifests.text_rules import RowId, ShortText

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.resolved import ResolvedLora
 
 __all__ = ["FindComposition", "ResolveSampler", "RowModel", "RowRules"]

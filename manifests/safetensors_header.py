@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-from clora_core.errors import CloraError
+from clora_core.errors import LoraFileError
 from manifests.file_cache import MAX_FILE_BYTES
 from manifests.file_magic import PICKLE_SUFFIXES, other_format
 from manifests.json_text import load_json
@@ -22,7 +22,6 @@ __all__ = [
     "DTYPE_BYTES",
     "MAX_HEADER_BYTES",
     "Header",
-    "LoraFileProblem",
     "TensorEntry",
     "read_header",
 ]
@@ -40,10 +39,6 @@ MAX_TENSOR_NAME_CHARACTERS = 500
 
 
 _ENTRY_FIELDS = ("dtype", "shape", "data_offsets")
-
-
-class LoraFileProblem(CloraError):  # noqa: N818  (a finding about a file, not a fault of ours)
-    """The file cannot be used as a LoRA; the message is a sentence that names it and says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,16 +72,16 @@ def read_header(path: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> Header:
     """Return the checked header of the safetensors file ``path``, at most ``max_file_bytes`` long.
 
     Raises:
-        LoraFileProblem: It isn't there, isn't safetensors, or says what isn't so.
+        LoraFileError: It isn't there, isn't safetensors, or says what isn't so.
     """
     file_bytes = _size_of_regular_file(path, max_file_bytes)
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} ends in {path.suffix}: such files are Python pickles, which can run code "
             "when loaded; convert it to .safetensors"
         )
     if path.suffix.lower() != ".safetensors":
-        raise LoraFileProblem(f"{path} does not end in .safetensors; only that format is read")
+        raise LoraFileError(f"{path} does not end in .safetensors; only that format is read")
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -96,16 +91,16 @@ def read_header(path: Path, *, max_file_bytes: int = MAX_FILE_BYTES) -> Header:
             if length > limit or start[8:9] != b"{":
                 sentence = other_format(start)
                 if sentence is not None:
-                    raise LoraFileProblem(f"{path} {sentence}")
+                    raise LoraFileError(f"{path} {sentence}")
             if len(start) < 8 or length > limit:
-                raise LoraFileProblem(
+                raise LoraFileError(
                     f"{path} is truncated or not safetensors: its header should be "
                     f"{length:,} bytes, and at most {max(limit, 0):,} can be; download it again"
                 )
             file.seek(8)
             text = file.read(length)
     except OSError as error:
-        raise LoraFileProblem(f"{path} cannot be read: {error.strerror or error}") from error
+        raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
     data_bytes = file_bytes - 8 - length
     tensors, metadata = _parse(path, text)
     _check_offsets(path, tensors, data_bytes)
@@ -116,16 +111,16 @@ def _size_of_regular_file(path: Path, max_bytes: int) -> int:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise LoraFileProblem(f"{path} does not exist; check the catalog's uri") from None
+        raise LoraFileError(f"{path} does not exist; check the catalog's uri") from None
     except (OSError, ValueError) as error:
-        raise LoraFileProblem(f"{path} cannot be read: {error}") from error
+        raise LoraFileError(f"{path} cannot be read: {error}") from error
     # Asked before opening: a named pipe would wait for ever.
     if not stat.S_ISREG(status.st_mode):
-        raise LoraFileProblem(f"{path} is not a file but a folder or device")
+        raise LoraFileError(f"{path} is not a file but a folder or device")
     if status.st_size == 0:
-        raise LoraFileProblem(f"{path} is empty (0 bytes); download it again")
+        raise LoraFileError(f"{path} is empty (0 bytes); download it again")
     if status.st_size > max_bytes:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} has {status.st_size:,} bytes; a LoRA has at most {max_bytes:,}: "
             "is it a full checkpoint?"
         )
@@ -134,43 +129,43 @@ def _size_of_regular_file(path: Path, max_bytes: int) -> int:
 
 def _parse(path: Path, text: bytes) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     if not text.startswith(b"{"):
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} has a header that is not a JSON object; it is not safetensors, or damaged: "
             "download it again"
         )
     try:
         header = load_json(text.decode("utf-8"), allow_nan=False)
     except (ValueError, RecursionError) as error:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} has a header that is not valid JSON ({error}); download it again"
         ) from error
     if not isinstance(header, dict):
-        raise LoraFileProblem(f"{path} has a header that is not a JSON object")
+        raise LoraFileError(f"{path} has a header that is not a JSON object")
     fields = cast("dict[str, Any]", header)
     metadata = fields.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict):
-        raise LoraFileProblem(f"{path} has metadata that is not a JSON object; save it again")
+        raise LoraFileError(f"{path} has metadata that is not a JSON object; save it again")
     known = cast("dict[str, Any]", metadata)
     for key, value in known.items():
         if not isinstance(value, str) or not _is_text(key + value):
-            raise LoraFileProblem(
+            raise LoraFileError(
                 f"{path} has metadata whose {key[:100]!r} is not text; safetensors allows text only"
             )
     if len(fields) > MAX_TENSORS:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} holds {len(fields):,} tensors and a LoRA has at most {MAX_TENSORS:,}: is it "
             "a full checkpoint?"
         )
     for name in fields:
         if len(name) > MAX_TENSOR_NAME_CHARACTERS or not name.isprintable():
-            raise LoraFileProblem(
+            raise LoraFileError(
                 f"{path} holds a tensor named {name[:100]!r}, which is longer than "
                 f"{MAX_TENSOR_NAME_CHARACTERS} characters or not plain text; save the LoRA again"
             )
     tensors = {name: _entry(path, name, value) for name, value in fields.items()}
     if not tensors:
-        raise LoraFileProblem(f"{path} holds no tensors; save the LoRA again")
+        raise LoraFileError(f"{path} holds no tensors; save the LoRA again")
     ordered = sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end))
     return dict(ordered), known
 
@@ -187,22 +182,22 @@ def _is_text(value: str) -> bool:
 def _entry(path: Path, name: str, value: object) -> TensorEntry:
     where = f"{path}, tensor {name[:200]!r}"
     if not isinstance(value, dict):
-        raise LoraFileProblem(f"{where} is not described by a JSON object")
+        raise LoraFileError(f"{where} is not described by a JSON object")
     fields = cast("dict[str, Any]", value)
     if len(fields) > 3:
         extra = next(key for key in fields if key not in _ENTRY_FIELDS)
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{where} is described by {extra[:100]!r}, which safetensors does not know; save the "
             "LoRA again"
         )
     dtype, shape, offsets = (fields.get(key) for key in _ENTRY_FIELDS)
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise LoraFileProblem(f"{where} has the dtype {str(dtype)[:40]!r}; use F32, F16 or BF16")
+        raise LoraFileError(f"{where} has the dtype {str(dtype)[:40]!r}; use F32, F16 or BF16")
     if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2 or len(shape) > 8:
-        raise LoraFileProblem(f"{where} has no valid shape and data_offsets")
+        raise LoraFileError(f"{where} has no valid shape and data_offsets")
     start, end = offsets
     if end - start != prod(shape) * DTYPE_BYTES[dtype]:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{where} has {end - start} bytes by its offsets, but its shape {shape} of {dtype} "
             "takes another number; download it again"
         )
@@ -219,12 +214,12 @@ def _is_counts(value: object) -> TypeGuard[list[int]]:
 def _check_offsets(path: Path, tensors: Mapping[str, TensorEntry], data_bytes: int) -> None:
     described = max(entry.end for entry in tensors.values())
     if described > data_bytes:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} is truncated: its header describes {described:,} bytes of tensors and the "
             f"file holds {data_bytes:,}; download it again"
         )
     if described < data_bytes:
-        raise LoraFileProblem(
+        raise LoraFileError(
             f"{path} holds {data_bytes - described:,} bytes after its last tensor; "
             "save or download it again"
         )
@@ -232,5 +227,5 @@ def _check_offsets(path: Path, tensors: Mapping[str, TensorEntry], data_bytes: i
     for name, entry in tensors.items():
         if entry.start != position:
             kind = "overlaps the tensor before it" if entry.start < position else "leaves a gap"
-            raise LoraFileProblem(f"{path}, tensor {name[:200]!r} {kind} at byte {entry.start:,}")
+            raise LoraFileError(f"{path}, tensor {name[:200]!r} {kind} at byte {entry.start:,}")
         position = entry.end

@@ -159,7 +159,7 @@ def _prepare(row: PlannedRow) -> ComposeRow | RowFailure:
     """Return what the composer takes; a row whose LoRA file cannot be used never gets there."""
     problem = next((lora["problem"] for lora in row["loras"] if lora["problem"]), None)
     if problem is not None:
-        return RowFailure(stage=Stage.LORA, error="LoraFileProblem", message=problem)
+        return RowFailure(stage=Stage.LORA, error="LoraFileError", message=problem)
     try:
         return compose_row(row, local_path=lambda uri: str(local_copy(uri)))
     except (LocationError, StoreAwayError) as error:

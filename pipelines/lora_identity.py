@@ -9,9 +9,9 @@ would ever know.
 import os
 from collections.abc import Callable, Sequence
 
-from clora_core.errors import Stage
+from clora_core.errors import LoraFileError, Stage
 from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
-from manifests.lora_file import LoraFileProblem, inspect_lora_file
+from manifests.lora_file import inspect_lora_file
 
 __all__ = ["LoraIdentity", "compose_unchanged"]
 
@@ -31,7 +31,7 @@ class LoraIdentity:
             seen = (str(lora.path), info.st_size, info.st_mtime_ns)
             if seen not in self._digests:
                 self._digests[seen] = inspect_lora_file(lora.path).digest
-        except (LoraFileProblem, OSError) as error:
+        except (LoraFileError, OSError) as error:
             return f"LoRA {lora.name!r} cannot be used any more: {error}"
         digest = self._digests[seen]
         if digest == lora.digest:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clora_core.lora.files import lora_targets, read_lora
+from clora_core.lora.load import lora_targets, read_lora
 from emoji_world.lora_export import export_lora
 from emoji_world.styles import apply_style
 from emoji_world.training.attention import AttentionRecorder, share_inside
@@ -164,7 +164,7 @@ def train_loras(
 def _finished(path: Path, unet: Any, text_encoder: Any) -> dict[str, Factors]:
     """Return the factors of a LoRA file by the bank's layer paths."""
     components = {"unet": unet, "text_encoder": text_encoder}
-    loaded = read_lora(path, components, lora_targets(components)).components
+    loaded = read_lora(path, lora_targets(components)).components
     return {
         _bank_path(component, layer): Factors(down=factor.down, up=factor.up * factor.scale)
         for component, factors in loaded.items()

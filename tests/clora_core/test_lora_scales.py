@@ -7,7 +7,11 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from clora_core.errors import LoraFileError
-from clora_core.lora.scales import MetadataScales
+from clora_core.recipe.lora.scales import MetadataScales, read_scales
+
+
+def scales_of(metadata: dict[str, str]) -> MetadataScales:
+    return read_scales("x.safetensors", metadata)
 
 
 @pytest.mark.parametrize(
@@ -30,14 +34,14 @@ def test_a_layers_scale_is_the_one_that_peft_would_use(settings):
     config = LoraConfig(r=3, target_modules=["to_q", "to_k"], **{"lora_alpha": 3.0, **settings})
     inject_adapter_in_model(config, model)
     told = {f"unet.{key}": value for key, value in settings.items()}
-    scales = MetadataScales.read({"lora_adapter_metadata": json.dumps(told)})
+    scales = scales_of({"lora_adapter_metadata": json.dumps(told)})
     for name, module in model.named_modules():
         if name.endswith(("to_q", "to_k")):
             assert scales.scale("unet", name, 3, None) == pytest.approx(module.scaling["default"])
 
 
 def test_an_alpha_tensor_comes_before_metadata():
-    scales = MetadataScales.read({"lora_adapter_metadata": '{"unet.lora_alpha": 8}'})
+    scales = scales_of({"lora_adapter_metadata": '{"unet.lora_alpha": 8}'})
     assert scales.scale("unet", "to_q", 4, 2.0) == 0.5
 
 
@@ -45,7 +49,7 @@ def test_an_alpha_tensor_comes_before_metadata():
     "text", ["", "[]", "{", '{"unet.lora_alpha": "much"}', "null", "[" * 9999, "1" * 9999]
 )
 def test_damaged_metadata_say_nothing(text):
-    assert MetadataScales.read({"lora_adapter_metadata": text}).scale("unet", "q", 4, None) == 1.0
+    assert scales_of({"lora_adapter_metadata": text}).scale("unet", "q", 4, None) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -62,12 +66,12 @@ def test_damaged_metadata_say_nothing(text):
 def test_a_pattern_that_may_not_end_is_refused_before_it_is_tried(patterns):
     told = json.dumps({"unet.alpha_pattern": dict.fromkeys(patterns, 2.0)})
     with pytest.raises(LoraFileError, match="plain layer names and up to 16 patterns"):
-        MetadataScales.read({"lora_adapter_metadata": told})
+        scales_of({"lora_adapter_metadata": told})
 
 
 def test_an_alpha_too_large_for_a_number_is_not_finite():
     told = json.dumps({"unet.lora_alpha": 10**400})
-    scale = MetadataScales.read({"lora_adapter_metadata": told}).scale("unet", "q", 4, None)
+    scale = scales_of({"lora_adapter_metadata": told}).scale("unet", "q", 4, None)
     assert scale == float("inf")
 
 
@@ -76,7 +80,7 @@ def test_as_many_patterns_as_there_are_layers_are_read_and_more_are_refused():
         patterns = {f"block{number}.to_q": number for number in range(count)}
         return {"lora_adapter_metadata": json.dumps({"unet.alpha_pattern": patterns})}
 
-    scales = MetadataScales.read(told(5000))
+    scales = scales_of(told(5000))
     assert scales.scale("unet", "down.block4999.to_q", 1, None) == 4999
     with pytest.raises(LoraFileError, match="sets alphas by 5,001 patterns; at most 5,000"):
-        MetadataScales.read(told(5001))
+        scales_of(told(5001))

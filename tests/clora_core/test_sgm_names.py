@@ -4,12 +4,13 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
-from clora_core.lora.names import LayerNames, TensorName
-from clora_core.lora.sgm_names import diffusers_spelling
+from clora_core.recipe.lora.layers import tensor_names
+from clora_core.recipe.lora.placement import ModelLayers
+from clora_core.recipe.lora.sgm_names import diffusers_spelling
 
 
 @pytest.fixture(scope="module")
-def sdxl_layers() -> list[str]:
+def sdxl() -> ModelLayers:
     with torch.device("meta"):
         unet = UNet2DConditionModel(
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -20,10 +21,15 @@ def sdxl_layers() -> list[str]:
             cross_attention_dim=32,
         )
     linear = (torch.nn.Linear, torch.nn.Conv2d)
-    return [name for name, module in unet.named_modules() if isinstance(module, linear)]
+    found = {
+        name: tuple(module.weight.shape)
+        for name, module in unet.named_modules()
+        if isinstance(module, linear)
+    }
+    return ModelLayers({"unet": found})
 
 
-def test_attention_names_are_those_that_diffusers_converts_a_file_to(sdxl_layers):
+def test_attention_names_are_those_that_diffusers_converts_a_file_to(sdxl):
     config = UNet2DConditionModel(
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -38,9 +44,12 @@ def test_attention_names_are_those_that_diffusers_converts_a_file_to(sdxl_layers
         for part in ("lora_down.weight", "lora_up.weight")
     }
     converted, _ = StableDiffusionXLPipeline.lora_state_dict(dict(file), unet_config=config)
-    names = LayerNames({"unet": sdxl_layers})
-    assert {names.parse(key) for key in file} == {names.parse(key) for key in converted}
-    assert None not in {names.parse(key) for key in file}
+    written, read = (
+        {(sdxl.find(name.layer), name.part) for name in tensor_names("x", keys).values()}
+        for keys in (file, converted)
+    )
+    assert written == read
+    assert None not in dict(written)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +64,8 @@ def test_attention_names_are_those_that_diffusers_converts_a_file_to(sdxl_layers
         ("output_blocks_5_1_proj_in", "up_blocks.1.attentions.2.proj_in"),
     ],
 )
-def test_every_kind_of_layer_is_found_in_the_model(sdxl_layers, sgm, ours):
-    names = LayerNames({"unet": sdxl_layers})
-    found = names.parse(f"lora_unet_{sgm}.lora_up.weight")
-    assert found == TensorName("unet", ours, "up")
+def test_every_kind_of_layer_is_found_in_the_model(sdxl, sgm, ours):
+    assert sdxl.find(f"lora_unet_{sgm}") == ("unet", ours)
 
 
 def test_names_of_diffusers_stay_as_they_are():

@@ -15,10 +15,11 @@ from bad_loras import NAMES
 from input_kit import raw_bytes, safetensors_bytes
 from safetensors import safe_open
 
+from clora_core.errors import LoraFileError
 from fuzz.mutations import damaged, junk, mutated
 from manifests.catalog_entry import catalog_entry, catalog_name
-from manifests.lora_file import LoraFileProblem
 from manifests.lora_report import lora_report
+from manifests.safetensors_header import read_header
 
 METADATA = {
     "ss_output_name": "cat",
@@ -69,7 +70,7 @@ def look(path: Path) -> str:
     """
     try:
         report = lora_report(path)
-    except LoraFileProblem as problem:
+    except LoraFileError as problem:
         sentence = str(problem)
         assert sentence.startswith(str(path)), sentence
         assert len(sentence) < 1000, sentence
@@ -80,7 +81,7 @@ def look(path: Path) -> str:
     with safe_open(path, framework="numpy") as file:
         layers = {name.rpartition(".lora")[0] for name in file.keys()}  # noqa: SIM118
         assert layers
-        assert (file.metadata() or {}) == dict(report.info.metadata)
+        assert (file.metadata() or {}) == dict(read_header(path).metadata)
     return "accepted"
 
 

@@ -23,7 +23,8 @@ from fuzz.mutations import JUNK_TEXTS, damaged, mutated
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import check_rows
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.problems import render
 from manifests.readers import read_rows
 from manifests.row_rules import RowModel, RowRules

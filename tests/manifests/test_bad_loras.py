@@ -8,9 +8,11 @@ from bad_file import BadFile
 from bad_loras import DOTTED, bad_files, good, ones
 from input_kit import raw_bytes, safetensors_bytes
 
+from clora_core.errors import LoraFileError
 from manifests.catalog import LoraEntry
-from manifests.lora_file import LoraFileProblem, inspect_lora_file
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_file import inspect_lora_file
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.lora_report import lora_report
 
 CORPUS = bad_files()
@@ -27,7 +29,7 @@ def test_the_corpus_is_large_and_every_file_in_it_another():
 def test_a_bad_file_is_refused_with_its_name_and_the_reason(tmp_path: Path, bad: BadFile, look):
     path = tmp_path / f"{bad.name}.safetensors"
     path.write_bytes(bad.content)
-    with pytest.raises(LoraFileProblem) as caught:
+    with pytest.raises(LoraFileError) as caught:
         look(path)
     sentence = str(caught.value)
     assert sentence.startswith(str(path))
@@ -107,10 +109,10 @@ def test_a_header_with_very_many_names_is_judged_at_once(tmp_path: Path):
     names = ",".join(f'"{number}":0' for number in range(300_000))
     path = tmp_path / "x.safetensors"
     path.write_bytes(raw_bytes(f'{{{names},"299999":0}}'.encode(), b"ab"))
-    with pytest.raises(LoraFileProblem, match="'299999' is given twice"):
+    with pytest.raises(LoraFileError, match="'299999' is given twice"):
         inspect_lora_file(path)
     path.write_bytes(raw_bytes(f"{{{names}}}".encode(), b"ab"))
-    with pytest.raises(LoraFileProblem, match="300,000 tensors and a LoRA has at most 100,000"):
+    with pytest.raises(LoraFileError, match="300,000 tensors and a LoRA has at most 100,000"):
         inspect_lora_file(path)
 
 
@@ -121,8 +123,8 @@ def test_bfloat16_values_that_are_not_finite_are_seen(tmp_path: Path):
     text = content[8 : 8 + int.from_bytes(content[:8], "little")].replace(b"F16", b"BF16")
     data = np.full(4 * 96 + 8 * 4, 0x3F80, "<u2")  # ones
     path.write_bytes(raw_bytes(text, data.tobytes()))
-    assert inspect_lora_file(path).rank == 4
+    assert lora_report(path).ranks == (4,)
     data[5] = 0x7FC0  # a NaN
     path.write_bytes(raw_bytes(text, data.tobytes()))
-    with pytest.raises(LoraFileProblem, match="not finite"):
+    with pytest.raises(LoraFileError, match="not finite"):
         inspect_lora_file(path)

@@ -32,7 +32,7 @@ def test_the_layers_are_those_of_the_loaded_model(folder: Path):
     }
     told = {
         component: {_spelled(name): shape for name, shape in layers.items()}
-        for component, layers in model_layers(folder).items()
+        for component, layers in model_layers(folder).shapes.items()
     }
     assert told == loaded
 
@@ -49,13 +49,13 @@ def copy(tmp_path: Path) -> Path:
 
 def test_weights_in_pieces_are_read_together_or_not_at_all(copy: Path):
     whole = copy / "unet/diffusion_pytorch_model.safetensors"
-    expected = model_layers(copy)
+    expected = model_layers(copy).shapes
     tensors = load_file(whole)
     for number, start in enumerate((0, 1), start=1):
         part = dict(list(tensors.items())[start::2])
         save_file(part, whole.with_name(f"{whole.stem}-0000{number}-of-00002.safetensors"))
     whole.unlink()
-    assert model_layers(copy)["unet"] == expected["unet"]
+    assert model_layers(copy).shapes["unet"] == expected["unet"]
     whole.with_name(f"{whole.stem}-00002-of-00002.safetensors").unlink()
     with pytest.raises(UnknownLayersError, match="not all of its pieces are"):
         model_layers(copy)
@@ -76,7 +76,7 @@ def test_a_component_that_the_pipeline_leaves_out_is_none(copy: Path):
     index = json.loads((copy / "model_index.json").read_text())
     index["text_encoder"] = [None, None]
     (copy / "model_index.json").write_text(json.dumps(index))
-    assert model_layers(copy).keys() == {"unet"}
+    assert model_layers(copy).shapes.keys() == {"unet"}
     for text in ("[]", "{}", "{", "[" * 100_000, '{"unet": [null, null]}'):
         (copy / "model_index.json").write_text(text)
         with pytest.raises(UnknownLayersError, match=r"model_index\.json"):

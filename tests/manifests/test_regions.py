@@ -11,7 +11,8 @@ from input_kit import row, write_catalog
 from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.readers import RawRow
 from manifests.regions import region_arguments
 from manifests.row_rules import RowModel, RowRules

@@ -15,7 +15,8 @@ from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
 from manifests.keys import row_key
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.row_rules import RowModel, RowRules

@@ -12,7 +12,7 @@ from clora_core.diffusion.model import BaseModel, load_base_model
 from clora_core.lanes import lane_batch
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
-from clora_core.lora.files import lora_targets, read_lora
+from clora_core.lora.load import lora_targets, read_lora
 from clora_core.row_lanes import row_lanes
 from clora_core.rows import ComposeRow
 from clora_core.sampler import Trace, sample
@@ -32,7 +32,7 @@ class Core:
         """Return the LoRA file's factors."""
         key = str(path)
         if key not in self._factors:
-            self._factors[key] = read_lora(key, self.model.components, self._targets)
+            self._factors[key] = read_lora(key, self._targets)
         return self._factors[key]
 
     def sample(

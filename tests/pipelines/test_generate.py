@@ -44,7 +44,7 @@ def test_a_row_whose_lora_file_is_broken_is_never_composed_and_its_neighbours_ar
     assert results[0]["pixels"]
     assert results[1]["failure"] == {
         "stage": "lora",
-        "error": "LoraFileProblem",
+        "error": "LoraFileError",
         "message": "/loras/dog.safetensors is cut off after 12 bytes",
     }
 

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 from clora_core.diffusion.model import load_base_model
 from clora_core.errors import LoraFileError
-from clora_core.lora.files import lora_targets, read_lora
+from clora_core.lora.load import lora_targets, read_lora
 from emoji_world import base_model_dir
-from jobs.lora_fit import lora_fit
 from manifests.catalog import LoraEntry
-from manifests.lora_files import LoraFiles, LoraFit
+from manifests.lora_files import LoraFiles
+from manifests.lora_fit import LoraFit
 from manifests.model_layers import model_layers
 
 Tensors = dict[str, Tensor]
-FIND_MISFIT = lora_fit(model_layers(base_model_dir()))
+FIT = LoraFit(layers=model_layers(base_model_dir()))
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def components() -> Mapping[str, nn.Module]:
 def verdict(path: Path) -> str | None:
     """Return what is said beforehand."""
     entry = LoraEntry(name="x", uri=str(path), subject="cat")
-    return LoraFiles().state(entry, LoraFit(find=FIND_MISFIT)).problem
+    return LoraFiles().state(entry, FIT).problem
 
 
 def oracle(path: Path, components: Mapping[str, nn.Module]) -> str | None:
     """Return what the run says."""
     try:
-        read_lora(path, components, lora_targets(components))
+        read_lora(path, lora_targets(components))
     except LoraFileError as error:
         return str(error)
     return None

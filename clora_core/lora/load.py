@@ -6,38 +6,35 @@ every value must be finite: diffusers loads files that fail any of these with a 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from clora_core.errors import LoraFileError
 from clora_core.lora.factors import Factor, LoraFactors
-from clora_core.lora.names import LayerNames, written_layer
-from clora_core.lora.placement import placed_tensors
-from clora_core.lora.scales import finite_scale, read_scales
+from clora_core.recipe.lora.layers import lora_layers
+from clora_core.recipe.lora.placement import ModelLayers, placed_layers
+from clora_core.recipe.lora.scales import placed_scale, read_scales
 
 
-def lora_targets(components: Mapping[str, nn.Module]) -> LayerNames:
-    """Return the names of all layers of ``components`` that a LoRA can change."""
-    return LayerNames(
+def lora_targets(components: Mapping[str, nn.Module]) -> ModelLayers:
+    """Return all layers of ``components`` that a LoRA can change."""
+    return ModelLayers(
         {
-            name: [
-                layer
+            name: {
+                layer: tuple(module.weight.shape)
                 for layer, module in component.named_modules()
                 if isinstance(module, nn.Linear | nn.Conv2d)
-            ]
+            }
             for name, component in components.items()
         }
     )
 
 
-def read_lora(
-    path: str | Path, components: Mapping[str, nn.Module], names: LayerNames
-) -> LoraFactors:
-    """Return the factors of the LoRA at ``path`` for the model made of ``components``.
+def read_lora(path: str | Path, model: ModelLayers) -> LoraFactors:
+    """Return the factors of the LoRA at ``path`` for a model with these layers.
 
     Raises:
         LoraFileError: The file cannot be read, is no plain LoRA, does not fit this model (with how
@@ -46,28 +43,21 @@ def read_lora(
     tensors, metadata = _read(Path(path))
     if not tensors:
         raise LoraFileError(f"{path} holds no tensors; it is empty, export the LoRA again")
-    placed = placed_tensors(
-        path,
-        {key: tuple(tensor.shape) for key, tensor in tensors.items()},
-        names,
-        lambda component, layer: tuple(_weight(components[component], layer).shape),
-    )
+    layers = lora_layers(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     scales = read_scales(path, metadata)
     by_component: dict[str, dict[str, Factor]] = {}
-    for (component, layer), keys in placed.items():
-        down, up = tensors[keys["down"]], tensors[keys["up"]]
-        alpha = float(tensors[keys["alpha"]]) if "alpha" in keys else None
+    for place, layer in placed_layers(path, layers, model).items():
+        component, name = place
+        down, up = tensors[layer.down], tensors[layer.up]
         if not bool(torch.isfinite(down).all() & torch.isfinite(up).all()):
             raise LoraFileError(
-                f"{path} holds values that are not finite in {component}.{layer}; its training "
+                f"{path} holds values that are not finite in {component}.{name}; its training "
                 f"diverged, take an earlier checkpoint"
             )
-        # The file's patterns speak of layers as it names them, and so does its identity.
-        named = written_layer(keys["down"]) or layer
-        scale = scales.scale(component, named, down.shape[0], alpha)
-        finite_scale(path, f"{component}.{layer}", scale)
+        alpha = None if layer.alpha is None else float(tensors[layer.alpha])
+        scale = placed_scale(path, scales, place, layer, alpha)
         factor = Factor(down.contiguous(), up.contiguous(), scale)
-        by_component.setdefault(component, {})[layer] = factor
+        by_component.setdefault(component, {})[name] = factor
     return LoraFactors(by_component)
 
 
@@ -82,8 +72,3 @@ def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, str]]
             f"{path} cannot be read as safetensors ({error}); it may be truncated or another "
             f"format, copy or export it again"
         ) from error
-
-
-def _weight(component: nn.Module, layer: str) -> Float[Tensor, "out in *kernel"]:
-    # To the type checker any attribute of a module may be a module, too.
-    return cast("Tensor", component.get_submodule(layer).weight)

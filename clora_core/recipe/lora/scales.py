@@ -1,0 +1,132 @@
+"""How strong each layer of a LoRA is: alpha over rank, as peft has it.
+
+An alpha stands as a tensor beside its layer, or in peft's settings, which diffusers writes as JSON
+under ``lora_adapter_metadata``, each with its component in front. There a pattern of the layer's
+name may give it, and rank-stabilised LoRAs divide it by the root of the rank. Without an alpha the
+scale is 1.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from clora_core.errors import LoraFileError
+from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha, cost_problem
+from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.placement import Place
+
+
+class MetadataScales:
+    """What peft's settings in a file's metadata say; nothing, where they cannot be read.
+
+    Of a key that is given twice the last counts.
+
+    Args:
+        metadata: Of the file.
+        tries_patterns: Try patterns that are no plain names, too; ``read_scales`` sees to it that
+            they are cheap. Otherwise what they decide is left open.
+    """
+
+    def __init__(self, metadata: Mapping[str, str], *, tries_patterns: bool = False) -> None:
+        try:
+            values: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+        except (ValueError, RecursionError):
+            values = {}
+        self.settings = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+        self._tries_patterns = tries_patterns
+        self._patterns: dict[str, AlphaPatterns] = {}
+
+    def scale(
+        self, component: str, layer: str | None, rank: int, alpha: float | None = None
+    ) -> float:
+        """Return the factor of one layer's update; NaN where it is left open.
+
+        Args:
+            component: ``unet``, ``text_encoder`` ...
+            layer: Dotted name of the layer, as the file has it; None if it isn't known.
+            rank: Of its factors.
+            alpha: From the file's own alpha tensor, which comes first; None without one.
+        """
+        divisor = self.divisor(component, rank)
+        if alpha is not None:
+            return alpha / divisor
+        scales: set[float] = set()
+        for possible in self._of(component).possible(layer):
+            given = self._default_alpha(component) if possible is None else possible
+            scales.add(1.0 if given is None else given / divisor)
+            if len(scales) > 1:
+                return math.nan
+        return scales.pop()
+
+    def divisor(self, component: str, rank: int) -> float:
+        """Return what an alpha is divided by: rank-stabilised LoRAs take the root of the rank."""
+        return rank**0.5 if self._is_stabilised(component) else rank
+
+    def rules(self, component: str) -> str:
+        """Return all that decides the scales of a component's layers beside their ranks."""
+        rules = (
+            self._of(component).rules,
+            self._default_alpha(component),
+            self._is_stabilised(component),
+        )
+        return f"{component}\0{json.dumps(rules)}"
+
+    def _default_alpha(self, component: str) -> float | None:
+        return as_alpha(self.settings.get(f"{component}.lora_alpha"))
+
+    def _is_stabilised(self, component: str) -> bool:
+        return self.settings.get(f"{component}.use_rslora") is True
+
+    def _of(self, component: str) -> AlphaPatterns:
+        if component not in self._patterns:
+            self._patterns[component] = AlphaPatterns(
+                self.settings.get(f"{component}.alpha_pattern"), are_tried=self._tries_patterns
+            )
+        return self._patterns[component]
+
+
+def read_scales(path: str | Path, metadata: Mapping[str, str]) -> MetadataScales:
+    """Return the scales that the metadata of the file ``path`` say, with nothing left open.
+
+    Raises:
+        LoraFileError: A layer pattern is no regular expression, or one that may not end.
+    """
+    scales = MetadataScales(metadata, tries_patterns=True)
+    for name, patterns in scales.settings.items():
+        if name.endswith("alpha_pattern") and isinstance(patterns, dict):
+            problem = cost_problem(cast("dict[str, Any]", patterns))
+            if problem is not None:
+                raise LoraFileError(f"{path} cannot be scaled: {problem}")
+    return scales
+
+
+def placed_scale(
+    path: str | Path,
+    scales: MetadataScales,
+    place: Place,
+    layer: LoraLayer,
+    alpha: float | None = None,
+) -> float:
+    """Return the factor of a layer that has its place in a model.
+
+    Args:
+        path: The file, for messages.
+        scales: Of the file, from ``read_scales``.
+        place: In the model.
+        layer: Of the file.
+        alpha: From the layer's alpha tensor; None without one.
+
+    Raises:
+        LoraFileError: The factor is not finite.
+    """
+    component, name = place
+    # The file's patterns speak of layers as it names them, and so does its identity.
+    scale = scales.scale(component, layer.dotted_name or name, layer.rank, alpha)
+    if not math.isfinite(scale):
+        raise LoraFileError(
+            f"{path} holds an alpha that is not finite for {component}.{name}; its training "
+            f"diverged, take an earlier checkpoint"
+        )
+    return scale
