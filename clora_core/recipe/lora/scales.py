@@ -62,7 +62,7 @@ class MetadataScales:
 
     def divisor(self, component: str, rank: int) -> float:
         """Return what an alpha is divided by: rank-stabilised LoRAs take the root of the rank."""
-        return rank**0.5 if self._is_stabilised(component) else rank
+        return rank**0.5 if self._is_stabilised(component) else float(rank)
 
     def rules(self, component: str) -> str:
         """Return all that decides the scales of a component's layers beside their ranks."""
