@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.catalog_rows import Axes, axis_problems, expand_rows
 from jobs.inputs import PreparedJob, prepare
-from jobs.job_file import MAX_JOB_BYTES, JobFile, load_job, parse_job
+from jobs.job_file import MAX_JOB_BYTES, JobFile, parse_job
 from jobs.job_roots import service_roots
 from manifests.allowed_roots import AllowedRoots
-from manifests.locations import LocationError, absolute, parent, read_bytes
+from manifests.grid_axes import Axes, axis_findings, expand_axes
+from manifests.locations import LocationError
+from manifests.place_names import absolute, parent
 from manifests.problems import InputError, Problem
 from manifests.readers import RawRow, read_rows
 from manifests.row_schema import from_text
-from manifests.wording import sentences, shown
-from manifests.yaml_text import YamlError, load_yaml
+from manifests.wording import shown
+from manifests.yaml_file import read_mapping, validated
 
 __all__ = ["CatalogSettings", "CatalogSpec", "load_catalog", "load_spec", "prepare_catalog"]
 
@@ -74,15 +75,18 @@ def load_catalog(path: str | Path) -> CatalogSpec:
         InputError: With every problem of the file and of the tables that it names.
     """
     place = absolute(str(path), beside=str(Path.cwd()))
-    values = _read_yaml(place)
+    return _parse_catalog(_read(place), place)
+
+
+def _parse_catalog(values: Mapping[str, Any], place: str) -> CatalogSpec:
     own = {name: values[name] for name in CatalogSettings.model_fields if name in values}
     rest = {name: value for name, value in values.items() if name not in own}
     problems: list[Problem] = []
     settings = CatalogSettings()
     try:
-        settings = CatalogSettings.model_validate(own)
-    except ValidationError as error:
-        problems += [Problem(place=place, field=f, problem=text) for f, text in sentences(error)]
+        settings = validated(CatalogSettings, own, place=place)
+    except InputError as error:
+        problems += error.problems
     has_axes = any(name in own for name in AXIS_FILES)
     if has_axes and "manifest" in rest:
         text = "stands beside items or scenes, which make the rows; take one of them out"
@@ -106,10 +110,12 @@ def load_spec(path: str | Path) -> CatalogSpec:
     Raises:
         InputError: With every problem.
     """
-    values = _read_yaml(absolute(str(path), beside=str(Path.cwd())))
+    place = absolute(str(path), beside=str(Path.cwd()))
+    values = _read(place)
     if any(name in values for name in AXIS_FILES):
-        return load_catalog(path)
-    return CatalogSpec(job=load_job(path), axes=None, settings=CatalogSettings())
+        return _parse_catalog(values, place)
+    job = parse_job(values, place=place)
+    return CatalogSpec(job=job, axes=None, settings=CatalogSettings())
 
 
 def prepare_catalog(spec: CatalogSpec, *, place: str) -> PreparedJob:
@@ -120,25 +126,14 @@ def prepare_catalog(spec: CatalogSpec, *, place: str) -> PreparedJob:
     """
     if spec.axes is None:
         return prepare(spec.job, place=place)
-    rows = expand_rows(spec.axes)
+    rows = expand_axes(spec.axes)
     raw = (RawRow(place=spec.job.manifest, line=n, values=row) for n, row in enumerate(rows, 1))
     return prepare(spec.job, place=place, raw_rows=raw)
 
 
-def _read_yaml(place: str) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
-
-    Raises:
-        InputError: It cannot be read, or holds something else.
-    """
-    try:
-        values = load_yaml(read_bytes(place, max_bytes=MAX_JOB_BYTES).decode("utf-8-sig"))
-    except (LocationError, YamlError, UnicodeDecodeError) as error:
-        raise InputError([Problem(place=place, field="(file)", problem=str(error))]) from error
-    if not isinstance(values, Mapping):
-        text = f"should be a mapping with items, scenes and output, got {shown(values)}"
-        raise InputError([Problem(place=place, field="(file)", problem=text)])
-    return {str(name): value for name, value in cast("Mapping[object, Any]", values).items()}
+def _read(place: str) -> dict[str, Any]:
+    expected = "a mapping with items, scenes and output"
+    return read_mapping(place, max_bytes=MAX_JOB_BYTES, expected=expected)
 
 
 def _read_axes(
@@ -154,7 +149,9 @@ def _read_axes(
         seeds=settings.seeds,
     )
     if not problems:
-        problems += axis_problems(axes, place=place)
+        problems += [
+            Problem(place=place, field=field, problem=text) for field, text in axis_findings(axes)
+        ]
     return axes
 
 
@@ -174,7 +171,7 @@ def _table(
         problems.append(Problem(place=place, field=name, problem=str(error)))
         return []
     if file.endswith((".yaml", ".yml")):
-        rows: Any = _read_yaml(file).get(name)
+        rows: Any = _read(file).get(name)
         if not isinstance(rows, list):
             text = f"should be a list under {name!r}, got {shown(rows)}"
             problems.append(Problem(place=file, field=name, problem=text))

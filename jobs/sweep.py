@@ -6,7 +6,9 @@ sweep itself, its catalog and its settings; ``clora validate`` looks at the file
 """
 
 import io
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -23,10 +25,11 @@ from jobs.model_names import EMOJI_WORLD
 from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import AllowedRoots
 from manifests.catalog import Catalog, read_catalog
-from manifests.locations import absolute, parent, read_bytes
+from manifests.grid_expand import Expansion, SweepRules, expand_sweep
+from manifests.grid_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
+from manifests.locations import read_bytes
+from manifests.place_names import absolute, joined, parent
 from manifests.problems import InputError, Problem
-from manifests.sweep import Expansion, SweepRules, expand_sweep
-from manifests.sweep_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
 from manifests.wording import WHOLE, SettingsError
 from pipelines.storage import PlaceError, Storage, open_storage
 
@@ -34,6 +37,7 @@ __all__ = ["sweep"]
 
 MANIFEST_NAME = "manifest.parquet"
 JOB_NAME = "job.yaml"
+ROWS_AT_A_TIME = 100_000
 MARK = "# Written by `clora sweep"
 
 COLUMNS = pa.schema(
@@ -66,7 +70,7 @@ def sweep(path: str | Path) -> int:
     _check_free(storage)
     storage.put(MANIFEST_NAME, _manifest(expansion))
     storage.put(JOB_NAME, _job_text(job, place))
-    print(_summary(spec, expansion, f"{job.output}/{JOB_NAME}"))
+    print(_summary(spec, expansion, joined(job.output, JOB_NAME)))
     return ALL_MADE
 
 
@@ -74,8 +78,8 @@ def _check_free(storage: Storage) -> None:
     """Refuse to replace a job that somebody wrote by hand."""
     if storage.exists(JOB_NAME) and not storage.read(JOB_NAME).startswith(MARK.encode()):
         raise PlaceError(
-            f"{storage.uri}/{JOB_NAME} was not written by `clora sweep` and would be replaced; "
-            "name another output, or move that file"
+            f"{joined(storage.uri, JOB_NAME)} was not written by `clora sweep` and would be "
+            "replaced; name another output, or move that file"
         )
 
 
@@ -150,8 +154,10 @@ def _text(place: str, allowed: AllowedRoots) -> str:
 
 
 def _manifest(expansion: Expansion) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(expansion.rows), schema=COLUMNS), sink)
+    sink, rows = io.BytesIO(), expansion.rows()
+    parts = iter(lambda: list(islice(rows, ROWS_AT_A_TIME)), [])  # as columns rows are small
+    tables = [pa.Table.from_pylist(part, schema=COLUMNS) for part in parts]
+    pq.write_table(pa.concat_tables(tables), sink)
     return sink.getvalue()
 
 
@@ -166,10 +172,10 @@ def _job_text(job: JobFile, place: str) -> bytes:
 def _summary(spec: SweepSpec, expansion: Expansion, job: str) -> str:
     return "\n".join(
         (
-            f"{len(expansion.rows):,} rows: {expansion.num_compositions:,} LoRA set(s), "
+            f"{expansion.num_rows:,} rows: {len(expansion.groups):,} LoRA set(s), "
             f"{expansion.num_prompts:,} prompt(s), {len(spec.seeds):,} seed(s), "
             f"{len(spec.samplers):,} setting(s), {len(spec.methods):,} method(s)",
             f"  job: {job}",
-            f"  next: clora plan {job}, then clora compose {job}",
+            f"  next: clora plan {quote(job)}, then clora compose {quote(job)}",
         )
     )

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from manifests.locations import LocationError, is_uri
+from manifests.locations import LocationError
+from manifests.place_names import is_uri
 from manifests.wording import shown
 
 __all__ = ["EVERYWHERE", "VARIABLE", "AllowedRoots", "allowed_roots", "named"]

@@ -14,13 +14,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
 from manifests.guarded_parquet import open_batches
-from manifests.locations import LocationError, absolute, parent, read_bytes
+from manifests.locations import LocationError
 from manifests.parquet_rows import parquet_rows
-from manifests.problems import Problem
+from manifests.place_names import absolute, parent
+from manifests.problems import InputError, Problem
 from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
 from manifests.wording import did_you_mean, nearest, sentences, shown
-from manifests.yaml_text import YamlError, load_yaml, numbered_items
+from manifests.yaml_file import file_problem, parse_mapping, read_text
+from manifests.yaml_text import numbered_items
 
 __all__ = ["Catalog", "LoraEntry", "read_catalog"]
 
@@ -106,9 +108,11 @@ def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
             if uri.partition("?")[0].endswith((".parquet", ".pq"))
             else _yaml_items(uri)
         )
-    except (_NotACatalogError, LocationError) as error:
+    except LocationError as error:
         problem = Problem(place=uri, field="(file)", problem=str(error))
         return Catalog(place=uri, entries={}, problems=(problem,))
+    except InputError as error:
+        return Catalog(place=uri, entries={}, problems=error.problems)
     entries: dict[str, LoraEntry] = {}
     problems: list[Problem] = []
     for item, line in zip(items, lines, strict=True):
@@ -138,39 +142,24 @@ def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
     return Catalog(place=uri, entries=entries, problems=tuple(problems))
 
 
-class _NotACatalogError(Exception):
-    """The file as a whole cannot be read as a catalog."""
-
-
 def _yaml_items(uri: str) -> tuple[Sequence[Any], list[int]]:
-    try:
-        text = read_bytes(uri, max_bytes=MAX_CATALOG_BYTES).decode("utf-8-sig")
-        root = load_yaml(text)
-    except (LocationError, YamlError) as error:
-        line = getattr(error, "line", None)
-        raise _NotACatalogError(f"line {line}: {error}" if line else str(error)) from error
-    except UnicodeDecodeError as error:
-        raise _NotACatalogError(f"is not UTF-8 text (byte {error.start})") from error
-    items = cast("Mapping[str, Any]", root).get("loras") if isinstance(root, Mapping) else None
+    expected = "a mapping with a list under 'loras:', each item with name, uri and subject"
+    text = read_text(uri, max_bytes=MAX_CATALOG_BYTES)
+    items = parse_mapping(text, place=uri, expected=expected).get("loras")
     if not isinstance(items, list):
-        raise _NotACatalogError(
-            "should hold a list under 'loras:', each item with name, uri and subject"
-        )
+        raise file_problem(uri, f"should be {expected}, got {shown(items)} there")
     return cast("list[Any]", items), numbered_items(text, "loras")
 
 
 def _parquet_items(uri: str) -> tuple[Sequence[Any], list[int]]:
-    try:
-        with open_batches(uri) as batches:
-            rows = list(islice(parquet_rows(batches), MAX_ENTRIES + 1))
-    except LocationError as error:
-        raise _NotACatalogError(str(error)) from error
+    with open_batches(uri) as batches:
+        rows = list(islice(parquet_rows(batches), MAX_ENTRIES + 1))
     if len(rows) > MAX_ENTRIES:
-        raise _NotACatalogError(f"holds more than {MAX_ENTRIES:,} LoRAs; split it")
+        raise file_problem(uri, f"holds more than {MAX_ENTRIES:,} LoRAs; split it")
     items: list[Any] = []
     for line, row in enumerate(rows, start=1):
         if isinstance(row, str):
-            raise _NotACatalogError(f"row {line} {row}")
+            raise file_problem(uri, f"row {line} {row}")
         # A table with gaps holds NaN where nothing is given.
         items.append({name: value for name, value in row.items() if value == value})
     return items, list(range(1, len(items) + 1))

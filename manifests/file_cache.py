@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from manifests.locations import LocationError, is_uri, open_raw, stat
+from manifests.locations import LocationError, open_raw, stat
+from manifests.place_names import is_uri
 
 __all__ = ["MAX_FILE_BYTES", "cache_folder", "local_copy"]
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from manifests.json_text import load_json
 from manifests.keys import canonical_json, row_key
-from manifests.locations import parent
 from manifests.lora_fit import LoraFit
+from manifests.place_names import parent
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedLora, ResolvedRow

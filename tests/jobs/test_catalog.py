@@ -226,7 +226,7 @@ def test_items_and_scenes_may_name_their_base_model(tmp_path: Path):
 def test_items_are_read_from_every_kind_of_table(tmp_path: Path, kind: str):
     import pyarrow as pa
 
-    from jobs.catalog_rows import expand_rows
+    from manifests.grid_axes import expand_axes
 
     rows = [{"item": "mug", "loras": "cat;dog", "subject": "cat", "place": "home"}]
     file = tmp_path / f"things.{kind}"
@@ -239,6 +239,6 @@ def test_items_are_read_from_every_kind_of_table(tmp_path: Path, kind: str):
         pq.write_table(pa.Table.from_pylist(rows), file)
     axes = load_catalog(spec).axes
     assert axes is not None
-    (row,) = expand_rows(axes)
-    assert row["loras"] == ["cat", "dog"]
+    (row,) = expand_axes(axes)
+    assert row["loras"] == [{"lora": "cat"}, {"lora": "dog"}]
     assert row["prompt"] == "a cat at home"

@@ -3,25 +3,26 @@
 Every problem of every composition is found in one pass; a row is only written if there are none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from math import comb
 from typing import Any
 
 from manifests.catalog import LoraEntry
+from manifests.grid_rows import MAX_ROWS, Motif, grid_rows
+from manifests.grid_spec import SweepComposition, SweepSpec
+from manifests.grid_template import TemplateError, expand_template
 from manifests.locations import LocationError
-from manifests.prompt_lines import PromptLineError, read_prompt_lines
+from manifests.prompt_lines import PromptLine, PromptLineError, read_prompt_lines
 from manifests.resolved import ResolvedLora
 from manifests.row_loras import LoraRequest, requested_loras
-from manifests.sweep_rows import Scene, scene_rows
-from manifests.sweep_spec import SweepComposition, SweepSpec
-from manifests.sweep_text import TemplateError, expand_template
 from manifests.wording import did_you_mean, shown
 
 __all__ = ["Expansion", "SweepRules", "expand_sweep"]
 
-MAX_ROWS = 5_000_000
+MAX_ID_CHARACTERS = 120
 MAX_FINDINGS = 1000
 """Then the rest is not looked at: nobody reads more."""
 
@@ -47,20 +48,62 @@ class SweepRules:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One composition with one prompt: what all methods make.
+
+    Attributes:
+        loras: As the rows ask for them.
+        prompt: Written out.
+        template: What it was written out from.
+        background: What was put into it, or None.
+        line: What the line of a prompt file that it is from says, or None.
+    """
+
+    loras: tuple[LoraRequest, ...]
+    prompt: str
+    template: str
+    background: str | None = None
+    line: PromptLine | None = None
+
+    def seeds(self, spec: SweepSpec) -> Sequence[int]:
+        """Return its own seed, or those of the sweep."""
+        own = None if self.line is None else self.line.seed
+        return spec.seeds if own is None else (own,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Expansion:
     """What a sweep stands for.
 
     Attributes:
-        rows: Manifest rows; empty if there are problems.
+        spec: The sweep.
+        groups: The scenes of every composition.
         findings: (setting, sentence) of everything that is wrong.
-        num_compositions: LoRA sets.
-        num_prompts: Different prompts.
     """
 
-    rows: tuple[dict[str, Any], ...]
+    spec: SweepSpec
+    groups: Sequence[Sequence[Scene]]
     findings: tuple[tuple[str, str], ...]
-    num_compositions: int
-    num_prompts: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the scenes come to."""
+        num_seeds = sum(len(scene.seeds(self.spec)) for group in self.groups for scene in group)
+        return num_seeds * len(self.spec.samplers) * len(self.spec.methods)
+
+    @property
+    def num_prompts(self) -> int:
+        """Different prompts."""
+        return len({scene.prompt for group in self.groups for scene in group})
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifest's rows; none if anything is wrong."""
+        return grid_rows(
+            () if self.findings else _motifs(self.groups, self.spec),
+            row_id="{name}{variant}-{method}-{seed}",
+            samplers=self.spec.samplers,
+            methods=self.spec.methods,
+        )
 
 
 def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
@@ -83,15 +126,44 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
             break
     if not grid and not findings:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
-    scenes = [scene for group in groups for scene in group]
     if room < 0:
         findings.append(("(all)", f"stands for more than {MAX_ROWS:,} rows; split it"))
-    return Expansion(
-        rows=() if findings else tuple(scene_rows(groups, spec)),
-        findings=tuple(dict.fromkeys(findings)),
-        num_compositions=len(grid),
-        num_prompts=len({scene.prompt for scene in scenes}),
+    return Expansion(spec=spec, groups=groups, findings=tuple(dict.fromkeys(findings)))
+
+
+def _motifs(groups: Sequence[Sequence[Scene]], spec: SweepSpec) -> Iterator[Motif]:
+    for number, scenes in enumerate(groups):
+        for prompt_number, scene in enumerate(scenes):
+            name = f"{number:03d}-{'+'.join(r.lora for r in scene.loras)}"[:MAX_ID_CHARACTERS]
+            line = scene.line or PromptLine(prompt=scene.prompt)
+            yield Motif(
+                name=f"{name}-p{prompt_number:02d}",
+                columns={
+                    "prompt": scene.prompt,
+                    "loras": _loras_text(scene.loras),
+                    "negative_prompt": line.negative_prompt or spec.negative_prompt,
+                    "width": line.width or spec.width,
+                    "height": line.height or spec.height,
+                    "template": scene.template,
+                    "background": scene.background,
+                },
+                seeds=scene.seeds(spec),
+                sampler=line.sampler,
+            )
+
+
+def _loras_text(requests: Sequence[LoraRequest]) -> str:
+    """Return the LoRAs as a row's text: ``cat;dog:0.8``, or JSON where that cannot say it."""
+    plain = all(
+        request.subject is None and request.trigger is None and request.region is None
+        for request in requests
     )
+    if plain:
+        return ";".join(
+            request.lora if request.weight is None else f"{request.lora}:{request.weight:g}"
+            for request in requests
+        )
+    return json.dumps([request.model_dump(exclude_none=True) for request in requests])
 
 
 def _with_grids(
