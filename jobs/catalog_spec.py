@@ -4,10 +4,10 @@ Everything a job file may say is said as there; in place of ``manifest`` stand t
 lists in the file itself, or tables beside it: Parquet, CSV, JSON lines or YAML.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,13 +16,12 @@ from jobs.job_file import MAX_JOB_BYTES, JobFile, parse_job
 from jobs.job_roots import service_roots
 from manifests.allowed_roots import AllowedRoots
 from manifests.grid_axes import Axes, axis_findings, expand_axes
-from manifests.locations import LocationError
 from manifests.place_names import absolute, parent
-from manifests.problems import InputError, Problem
+from manifests.problems import InputError, Problem, problems_at
 from manifests.readers import RawRow, read_rows
 from manifests.row_schema import from_text
-from manifests.wording import shown
 from manifests.yaml_file import read_mapping, validated
+from manifests.yaml_rows import yaml_rows
 
 __all__ = ["CatalogSettings", "CatalogSpec", "load_catalog", "load_spec", "prepare_catalog"]
 
@@ -81,27 +80,26 @@ def load_catalog(path: str | Path) -> CatalogSpec:
 def _parse_catalog(values: Mapping[str, Any], place: str) -> CatalogSpec:
     own = {name: values[name] for name in CatalogSettings.model_fields if name in values}
     rest = {name: value for name, value in values.items() if name not in own}
+    has_axes = any(name in own for name in AXIS_FILES)
     problems: list[Problem] = []
-    settings = CatalogSettings()
+    if has_axes:
+        if "manifest" in rest:
+            text = "stands beside items or scenes, which make the rows; take one of them out"
+            problems.append(Problem(place=place, field="manifest", problem=text))
+        rest["manifest"] = place
+    settings, job = CatalogSettings(), None
     try:
         settings = validated(CatalogSettings, own, place=place)
     except InputError as error:
         problems += error.problems
-    has_axes = any(name in own for name in AXIS_FILES)
-    if has_axes and "manifest" in rest:
-        text = "stands beside items or scenes, which make the rows; take one of them out"
-        problems.append(Problem(place=place, field="manifest", problem=text))
-    job = None
     try:
-        job = parse_job({**rest, "manifest": place} if has_axes else rest, place=place)
+        job = parse_job(rest, place=place)
     except InputError as error:
         problems += error.problems
-    axes = None
-    if has_axes and not problems:
-        axes = _read_axes(settings, place, problems, service_roots())
     if problems or job is None:
         raise InputError(problems)
-    return CatalogSpec(job=job, axes=axes, settings=settings)
+    spec = CatalogSpec(job=job, axes=None, settings=settings)
+    return replace(spec, axes=_read_axes(spec)) if has_axes else spec
 
 
 def load_spec(path: str | Path) -> CatalogSpec:
@@ -136,51 +134,40 @@ def _read(place: str) -> dict[str, Any]:
     return read_mapping(place, max_bytes=MAX_JOB_BYTES, expected=expected)
 
 
-def _read_axes(
-    settings: CatalogSettings, place: str, problems: list[Problem], allowed: AllowedRoots
-) -> Axes:
-    tables = {
-        name: _table(getattr(settings, name), name, place, problems, allowed) for name in AXIS_FILES
-    }
-    axes = Axes(
-        items=tables["items"],
-        scenes=tables["scenes"],
-        looks=settings.looks,
-        seeds=settings.seeds,
-    )
-    if not problems:
-        problems += [
-            Problem(place=place, field=field, problem=text) for field, text in axis_findings(axes)
-        ]
-    return axes
-
-
-def _table(
-    given: _Table | None, name: str, place: str, problems: list[Problem], allowed: AllowedRoots
-) -> list[dict[str, Any]]:
-    if given is None:
-        text = f"is missing; give rows, or a file of them, with a column {name[:-1]!r}"
-        problems.append(Problem(place=place, field=name, problem=text))
-        return []
-    if not isinstance(given, str):
-        return given
-    file = absolute(given, beside=parent(place))
-    try:
-        allowed.check(file)
-    except LocationError as error:
-        problems.append(Problem(place=place, field=name, problem=str(error)))
-        return []
-    if file.endswith((".yaml", ".yml")):
-        rows: Any = _read(file).get(name)
-        if not isinstance(rows, list):
-            text = f"should be a list under {name!r}, got {shown(rows)}"
-            problems.append(Problem(place=file, field=name, problem=text))
-            return []
-        return cast("list[dict[str, Any]]", rows)
-    rows = []
-    for row in read_rows(file, allowed=allowed):
-        if isinstance(row, Problem):
-            problems.append(row)
+def _read_axes(spec: CatalogSpec) -> Axes:
+    """Return the axes of a catalog; InputError with every problem of them."""
+    settings, place, allowed = spec.settings, spec.job.manifest, service_roots()
+    rows: dict[str, list[dict[str, Any]]] = {}
+    problems: list[Problem] = []
+    for name in AXIS_FILES:
+        given = getattr(settings, name)
+        if given is None:
+            text = f"is missing; give rows, or a file of them, with a column {name[:-1]!r}"
+            problems.append(Problem(place=place, field=name, problem=text))
+        elif isinstance(given, str):
+            found = list(_table(name, absolute(given, beside=parent(place)), place, allowed))
+            problems += [row for row in found if isinstance(row, Problem)]
+            rows[name] = [_values(row) for row in found if isinstance(row, RawRow)]
         else:
-            rows.append(from_text(row.values) if row.is_text else dict(row.values))
-    return rows
+            rows[name] = given
+    if not problems:
+        axes = Axes(**rows, looks=settings.looks, seeds=settings.seeds)
+        problems = problems_at(place, axis_findings(axes))
+        if not problems:
+            return axes
+    raise InputError(problems)
+
+
+def _table(name: str, file: str, place: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
+    refusal = allowed.refusal(file)
+    if refusal is not None:
+        yield Problem(place=place, field=name, problem=refusal)
+    elif file.endswith((".yaml", ".yml")):
+        item = f"a mapping with {name[:-1]}"
+        yield from yaml_rows(file, field=name, item=item, max_bytes=MAX_JOB_BYTES)
+    else:
+        yield from read_rows(file, allowed=allowed)
+
+
+def _values(row: RawRow) -> dict[str, Any]:
+    return from_text(row.values) if row.is_text else dict(row.values)

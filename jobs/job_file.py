@@ -22,9 +22,9 @@ from jobs.model_names import (
 )
 from jobs.sampler_settings import resolve_sampler
 from manifests.place_names import absolute, parent
-from manifests.problems import InputError, Problem
+from manifests.problems import InputError, Problem, problems_at
 from manifests.text_rules import LoraName
-from manifests.wording import WHOLE, SettingsError, did_you_mean
+from manifests.wording import SettingsError, did_you_mean, within
 from manifests.yaml_file import as_mapping, read_mapping, validated
 from pipelines.failure_budget import FailureBudget
 from pipelines.resources import Resources
@@ -163,7 +163,7 @@ def parse_job(values: object, *, place: str) -> JobFile:
     findings = _sampler_findings(given.get("sampler") or {}, models)
     for name, model in models.items():
         findings += name_findings(model_setting(name), model)
-    problems += [Problem(place=place, field=field, problem=text) for field, text in findings]
+    problems += problems_at(place, findings)
     if problems or job is None:
         raise InputError(problems)
     return _with_absolute_paths(job, folder=parent(place))
@@ -190,37 +190,29 @@ def _sampler_findings(sampler: object, models: Mapping[str, object]) -> list[tup
         try:
             resolve_sampler({"preset": preset, **settings})
         except SettingsError as error:
-            findings |= {
-                ("sampler" if field == WHOLE else f"sampler.{field}", text): None
-                for field, text in error.findings
-            }
+            findings |= dict.fromkeys(within("sampler", error.findings))
     return list(findings)
 
 
 def _with_absolute_paths(job: JobFile, *, folder: str) -> JobFile:
-    def placed(text: str) -> str:
-        return absolute(text, beside=folder)
+    def placed(text: str | None) -> str | None:
+        return None if text is None else absolute(text, beside=folder)
 
-    def model(text: str) -> str:
-        return text if text == EMOJI_WORLD or is_hub_name(text) else placed(text)
+    def model(text: str | None) -> str | None:
+        return text if text is not None and is_hub_name(text) else placed(text)
+
+    def unless_embedded(text: str | None) -> str | None:
+        return text if text == EMOJI_WORLD else model(text)
 
     scoring = job.scoring
+    places = {"model": model(scoring.model), "references_at": placed(scoring.references_at)}
     return job.model_copy(
         update={
             "manifest": placed(job.manifest),
             "output": placed(job.output),
-            "loras": job.loras if job.loras in (None, EMOJI_WORLD) else placed(job.loras),
-            "base_model": model(job.base_model),
-            "base_models": {name: model(text) for name, text in job.base_models.items()},
-            "scoring": scoring.model_copy(
-                update={
-                    "model": scoring.model
-                    if scoring.model is None or is_hub_name(scoring.model)
-                    else placed(scoring.model),
-                    "references_at": None
-                    if scoring.references_at is None
-                    else placed(scoring.references_at),
-                }
-            ),
+            "loras": job.loras if job.loras == EMOJI_WORLD else placed(job.loras),
+            "base_model": unless_embedded(job.base_model),
+            "base_models": {name: unless_embedded(at) for name, at in job.base_models.items()},
+            "scoring": scoring.model_copy(update=places),
         }
     )

@@ -77,25 +77,21 @@ def expand_axes(axes: Axes) -> Iterator[dict[str, Any]]:
 
 
 def _motifs(axes: Axes) -> Iterator[Motif]:
-    scenes = [(scene, _lora_list(scene.get("loras"))) for scene in axes.scenes]
-    looks = [(look, _lora_list(added)) for look, added in axes.looks.items()]
+    scenes = [(scene, requested_loras(scene.get("loras"))[0]) for scene in axes.scenes]
+    looks = [(look, requested_loras(added)[0]) for look, added in axes.looks.items()]
     for item in axes.items:
-        own = _lora_list(item.get("loras"))
+        own, _ = requested_loras(item.get("loras"))
         for scene, more in scenes:
             values = {**item, **scene}
             prompt = filled(str(scene["prompt"]), values)
             for look, added in looks:
-                loras = [*own, *more, *added]
                 yield Motif(
                     name=f"{item['item']}/{scene['scene']}/{look}",
-                    columns={**values, "look": look, "prompt": prompt, "loras": loras},
+                    prompt=prompt,
+                    loras=(*own, *more, *added),
+                    columns={**values, "look": look},
                     seeds=axes.seeds,
                 )
-
-
-def _lora_list(cell: object) -> list[dict[str, Any]]:
-    requests, _ = requested_loras(cell)
-    return [request.model_dump(mode="json", exclude_none=True) for request in requests]
 
 
 def _lora_findings(axes: Axes) -> _Findings:

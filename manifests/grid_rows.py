@@ -6,14 +6,15 @@ the method's doing.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 from manifests.manifest_limits import MAX_LINES
+from manifests.row_loras import LoraRequest
 
-__all__ = ["MAX_ROWS", "Motif", "grid_rows"]
+__all__ = ["MAX_ROWS", "Motif", "grid_rows", "lora_structs"]
 
 MAX_ROWS = MAX_LINES
 """Of one grid: no manifest may hold more."""
@@ -25,15 +26,24 @@ class Motif:
 
     Attributes:
         name: Of its rows' ids.
-        columns: What all its rows say.
+        prompt: Written out.
+        loras: As its rows ask for them.
+        columns: What all its rows say beside these.
         seeds: Each is a row more.
         sampler: Settings of its own, which come before those of the grid.
     """
 
-    name: str
+    name: str = ""
+    prompt: str
+    loras: Sequence[LoraRequest]
     columns: Mapping[str, Any]
     seeds: Sequence[int]
     sampler: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def lora_structs(requests: Sequence[LoraRequest]) -> list[dict[str, Any]]:
+    """Return the LoRAs as a list of structs, with all that they say."""
+    return [request.model_dump(mode="json", exclude_none=True) for request in requests]
 
 
 def grid_rows(
@@ -42,6 +52,7 @@ def grid_rows(
     row_id: str,
     samplers: Sequence[Mapping[str, Any]] = ({},),
     methods: Sequence[str | None] = (None,),
+    write_loras: Callable[[Sequence[LoraRequest]], object] = lora_structs,
 ) -> Iterator[dict[str, Any]]:
     """Yield a manifest row for every combination, methods fastest, then seeds, then settings.
 
@@ -51,12 +62,15 @@ def grid_rows(
             are several), ``seed`` and ``method``.
         samplers: Settings, each a row more.
         methods: Each a row more; None leaves the motif's own.
+        write_loras: Returns LoRAs as they stand in a row.
     """
     for motif in motifs:
+        loras = write_loras(motif.loras)
         for (point, settings), seed, method in product(enumerate(samplers), motif.seeds, methods):
             variant = f"-v{point}" if len(samplers) > 1 else ""
             named = row_id.format(name=motif.name, variant=variant, seed=seed, method=method)
-            row = {**motif.columns, "row_id": named, "seed": seed}
+            drawn = {"row_id": named, "prompt": motif.prompt, "loras": loras, "seed": seed}
+            row = {**motif.columns, **drawn}
             if method is not None:
                 row["method"] = method
             if sampler := {**settings, **motif.sampler}:

@@ -15,14 +15,7 @@ from clora_core.errors import CloraError
 from manifests.text_rules import MAX_PROMPT_CHARACTERS
 from manifests.wording import did_you_mean
 
-__all__ = [
-    "MAX_TEXTS",
-    "TemplateError",
-    "expand_template",
-    "filled",
-    "listed_subjects",
-    "places",
-]
+__all__ = ["TemplateError", "expand_template", "filled", "listed_subjects", "places"]
 
 MAX_TEXTS = 10_000
 """Most prompts that one template may stand for; more is a slip of the pen."""

@@ -27,7 +27,6 @@ __all__ = [
     "StoreAwayError",
     "expand",
     "open_file",
-    "open_raw",
     "open_stream",
     "read_bytes",
     "stat",
@@ -116,15 +115,6 @@ def open_stream(text: str) -> Generator[NativeFile]:
 
 
 @contextmanager
-def open_raw(text: str) -> Generator[NativeFile]:
-    """Open a file for reading from start to end, byte for byte; errors as in ``open_stream``."""
-    with _sentences(text):
-        filesystem, path = _filesystem_and_file(text)
-        with filesystem.open_input_stream(path, compression=None) as stream:
-            yield stream
-
-
-@contextmanager
 def open_file(text: str) -> Generator[NativeFile]:
     """Open a file for reading at any position; LocationError as in ``open_stream``."""
     with _sentences(text):
@@ -167,7 +157,7 @@ def _filesystem_and_path(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
     if "\0" in text:
         raise LocationError(f"{text!r} holds a NUL character; no file is called that")
     if not is_uri(text):
-        return _local(), str(Path(text).absolute())
+        return fs.LocalFileSystem(), str(Path(text).absolute())
     parts = urlsplit(text)
     _, options = split_options(text)
     filesystem = _remote(f"{parts.scheme}://{parts.netloc}{options}")
@@ -183,11 +173,6 @@ def _filesystem_and_file(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
     if problem is not None:
         raise LocationError(f"{text} {problem}")
     return filesystem, path
-
-
-@lru_cache(maxsize=1)
-def _local() -> fs.FileSystem:
-    return fs.LocalFileSystem()
 
 
 @lru_cache(maxsize=32)

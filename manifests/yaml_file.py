@@ -6,7 +6,7 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ValidationError
 
 from manifests.locations import LocationError, read_bytes
-from manifests.problems import InputError, Problem
+from manifests.problems import InputError, Problem, problems_at
 from manifests.wording import sentences, shown
 from manifests.yaml_text import YamlError, load_yaml
 
@@ -82,9 +82,7 @@ def validated(
         return model.model_validate({k: v for k, v in given.items() if v is not None})
     except ValidationError as error:
         found = sentences(error, known=known, given=given)
-        raise InputError(
-            [Problem(place=place, field=field, problem=text) for field, text in found]
-        ) from error
+        raise InputError(problems_at(place, found)) from error
 
 
 def file_problem(place: str, text: str) -> InputError:

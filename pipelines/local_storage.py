@@ -7,7 +7,7 @@ its journal once and not once a file; ``durable_files`` has the steps.
 import os
 import secrets
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -111,9 +111,12 @@ class LocalStorage:
         with disk_sentences(str(path), "read"):
             return path.is_file()
 
-    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
+    @contextmanager
+    def open(self, name: str) -> Generator[BinaryIO]:
         """Open a file for reading at any position; FileNotFoundError if there is none."""
-        return _opened(self._path(name))
+        path = self._path(name)
+        with disk_sentences(str(path), "read"), path.open("rb") as file:
+            yield file
 
     def list(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted names of the finished files directly in ``folder``; none is fine."""
@@ -227,9 +230,3 @@ class LocalStorage:
         for folder in (*chain, self._root, self._root.parent):
             with disk_sentences(str(folder), "written"):
                 sync_folder(folder)
-
-
-@contextmanager
-def _opened(path: Path) -> Generator[BinaryIO]:
-    with disk_sentences(str(path), "read"), path.open("rb") as file:
-        yield file

@@ -78,8 +78,7 @@ class ObjectStorage:
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object, replacing what is there; readers see the old one or the new one."""
-        with self._sentences(name, "written"):
-            self._repeated(lambda: self._put(name, content, "overwrite"))
+        self._asked(name, "written", lambda: self._put(name, content, "overwrite"))
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one; return whether what is there now is ours."""
@@ -101,13 +100,11 @@ class ObjectStorage:
                 raise
             return True
 
-        with self._sentences(name, "written"):
-            return self._repeated(create)
+        return self._asked(name, "written", create)
 
     def read(self, name: str) -> bytes:
         """Return an object's content; FileNotFoundError if there is none."""
-        with self._sentences(name, "read"):
-            return self._repeated(lambda: self._get(name))
+        return self._asked(name, "read", lambda: self._get(name))
 
     @contextmanager
     def open(self, name: str) -> Generator[BinaryIO]:
@@ -204,6 +201,10 @@ class ObjectStorage:
 
     def _get(self, name: str) -> bytes:
         return bytes(obstore.get(self._store, self._path(name)).bytes())
+
+    def _asked(self, name: str, verb: str, request: Callable[[], Result]) -> Result:
+        with self._sentences(name, verb):
+            return self._repeated(request)
 
     def _repeated(self, request: Callable[[], Result]) -> Result:
         return patience(self._root).repeated(request, retry_s=self._retry_s)
