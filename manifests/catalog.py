@@ -16,7 +16,7 @@ from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.locations import LocationError
 from manifests.place_names import absolute, parent, split_options
 from manifests.problems import Problem, problems_at
-from manifests.readers import RawRow, read_rows
+from manifests.readers import RawRow, read_file
 from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
 from manifests.wording import did_you_mean, nearest, sentences, shown
@@ -130,18 +130,17 @@ def _rows(uri: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
     """Yield the entries as they are written; the last thing may be why there are no more."""
     try:
         allowed.check(uri)
+        if not split_options(uri)[0].endswith((".parquet", ".pq")):
+            item = "a mapping with name, uri and subject"
+            yield from yaml_rows(uri, field="loras", item=item, max_bytes=MAX_CATALOG_BYTES)
+            return
+        rows = read_file(uri)
+        yield from islice(rows, MAX_ENTRIES)
+        if next(rows, None) is not None:
+            text = f"holds more than {MAX_ENTRIES:,} LoRAs; split it"
+            yield Problem(place=uri, field="(file)", problem=text)
     except LocationError as error:
         yield Problem(place=uri, field="(file)", problem=str(error))
-        return
-    if not split_options(uri)[0].endswith((".parquet", ".pq")):
-        item = "a mapping with name, uri and subject"
-        yield from yaml_rows(uri, field="loras", item=item, max_bytes=MAX_CATALOG_BYTES)
-        return
-    rows = read_rows(uri, allowed=allowed)
-    yield from islice(rows, MAX_ENTRIES)
-    if next(rows, None) is not None:
-        text = f"holds more than {MAX_ENTRIES:,} LoRAs; split it"
-        yield Problem(place=uri, field="(file)", problem=text)
 
 
 def _entry(
