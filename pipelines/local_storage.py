@@ -7,7 +7,7 @@ its journal once and not once a file; ``durable_files`` has the steps.
 import os
 import secrets
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -111,12 +111,9 @@ class LocalStorage:
         with disk_sentences(str(path), "read"):
             return path.is_file()
 
-    @contextmanager
-    def open(self, name: str) -> Generator[BinaryIO]:
+    def open(self, name: str) -> AbstractContextManager[BinaryIO]:
         """Open a file for reading at any position; FileNotFoundError if there is none."""
-        path = self._path(name)
-        with disk_sentences(str(path), "read"), path.open("rb") as file:
-            yield file
+        return _opened(self._path(name))
 
     def list(self, folder: str, suffix: str) -> list[str]:
         """Return the sorted names of the finished files directly in ``folder``; none is fine."""
@@ -230,3 +227,9 @@ class LocalStorage:
         for folder in (*chain, self._root, self._root.parent):
             with disk_sentences(str(folder), "written"):
                 sync_folder(folder)
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[BinaryIO]:
+    with disk_sentences(str(path), "read"), path.open("rb") as file:
+        yield file
