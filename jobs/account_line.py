@@ -1,5 +1,6 @@
 """The last line of a run: counts that add up to the manifest, and where to look."""
 
+from manifests.place_names import joined
 from pipelines.accounting import Account
 
 __all__ = ["account_line"]
@@ -18,7 +19,9 @@ def account_line(account: Account, output: str, *, only_failed: bool = False) ->
         way_out = "`clora compose` makes them" if only_failed else "run the same command again"
         parts.append(f"{account.num_missing:,} not made yet ({way_out})")
     if account.num_doubled:
-        parts.append(f"{account.num_doubled:,} doubled, which must not be (see {output}/rows)")
+        parts.append(
+            f"{account.num_doubled:,} doubled, which must not be (see {joined(output, 'rows')})"
+        )
     return ", ".join(parts)
 
 
@@ -28,7 +31,7 @@ def _failed(account: Account, output: str) -> str:
     given_up = ""
     if account.num_given_up:
         given_up = f"; {account.num_given_up:,} failed too often, `clora retry` tries them again"
-    return f"{account.num_failed:,} failed (see {output}/errors{given_up})"
+    return f"{account.num_failed:,} failed (see {joined(output, 'errors')}{given_up})"
 
 
 def _skipped(account: Account) -> str:

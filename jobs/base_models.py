@@ -9,7 +9,8 @@ from jobs.job_file import JobFile
 from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
 from manifests.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
 from manifests.folder_cache import local_folder
-from manifests.locations import LocationError, is_uri
+from manifests.locations import LocationError
+from manifests.place_names import is_uri
 
 __all__ = ["JobModel", "hub_snapshot", "job_models", "model_facts"]
 

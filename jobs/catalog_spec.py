@@ -4,24 +4,24 @@ Everything a job file may say is said as there; in place of ``manifest`` stand t
 lists in the file itself, or tables beside it: Parquet, CSV, JSON lines or YAML.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.catalog_rows import Axes, axis_problems, expand_rows
 from jobs.inputs import PreparedJob, prepare
-from jobs.job_file import MAX_JOB_BYTES, JobFile, load_job, parse_job
+from jobs.job_file import MAX_JOB_BYTES, JobFile, parse_job
 from jobs.job_roots import service_roots
 from manifests.allowed_roots import AllowedRoots
-from manifests.locations import LocationError, absolute, parent, read_bytes
-from manifests.problems import InputError, Problem
+from manifests.grid_axes import Axes, axis_findings, expand_axes
+from manifests.place_names import absolute, parent
+from manifests.problems import InputError, Problem, problems_at
 from manifests.readers import RawRow, read_rows
 from manifests.row_schema import from_text
-from manifests.wording import sentences, shown
-from manifests.yaml_text import YamlError, load_yaml
+from manifests.yaml_file import read_mapping, validated
+from manifests.yaml_rows import yaml_rows
 
 __all__ = ["CatalogSettings", "CatalogSpec", "load_catalog", "load_spec", "prepare_catalog"]
 
@@ -74,30 +74,32 @@ def load_catalog(path: str | Path) -> CatalogSpec:
         InputError: With every problem of the file and of the tables that it names.
     """
     place = absolute(str(path), beside=str(Path.cwd()))
-    values = _read_yaml(place)
+    return _parse_catalog(_read(place), place)
+
+
+def _parse_catalog(values: Mapping[str, Any], place: str) -> CatalogSpec:
     own = {name: values[name] for name in CatalogSettings.model_fields if name in values}
     rest = {name: value for name, value in values.items() if name not in own}
-    problems: list[Problem] = []
-    settings = CatalogSettings()
-    try:
-        settings = CatalogSettings.model_validate(own)
-    except ValidationError as error:
-        problems += [Problem(place=place, field=f, problem=text) for f, text in sentences(error)]
     has_axes = any(name in own for name in AXIS_FILES)
-    if has_axes and "manifest" in rest:
-        text = "stands beside items or scenes, which make the rows; take one of them out"
-        problems.append(Problem(place=place, field="manifest", problem=text))
-    job = None
+    problems: list[Problem] = []
+    if has_axes:
+        if "manifest" in rest:
+            text = "stands beside items or scenes, which make the rows; take one of them out"
+            problems.append(Problem(place=place, field="manifest", problem=text))
+        rest["manifest"] = place
+    settings, job = CatalogSettings(), None
     try:
-        job = parse_job({**rest, "manifest": place} if has_axes else rest, place=place)
+        settings = validated(CatalogSettings, own, place=place)
     except InputError as error:
         problems += error.problems
-    axes = None
-    if has_axes and not problems:
-        axes = _read_axes(settings, place, problems, service_roots())
+    try:
+        job = parse_job(rest, place=place)
+    except InputError as error:
+        problems += error.problems
     if problems or job is None:
         raise InputError(problems)
-    return CatalogSpec(job=job, axes=axes, settings=settings)
+    spec = CatalogSpec(job=job, axes=None, settings=settings)
+    return replace(spec, axes=_read_axes(spec)) if has_axes else spec
 
 
 def load_spec(path: str | Path) -> CatalogSpec:
@@ -106,10 +108,12 @@ def load_spec(path: str | Path) -> CatalogSpec:
     Raises:
         InputError: With every problem.
     """
-    values = _read_yaml(absolute(str(path), beside=str(Path.cwd())))
+    place = absolute(str(path), beside=str(Path.cwd()))
+    values = _read(place)
     if any(name in values for name in AXIS_FILES):
-        return load_catalog(path)
-    return CatalogSpec(job=load_job(path), axes=None, settings=CatalogSettings())
+        return _parse_catalog(values, place)
+    job = parse_job(values, place=place)
+    return CatalogSpec(job=job, axes=None, settings=CatalogSettings())
 
 
 def prepare_catalog(spec: CatalogSpec, *, place: str) -> PreparedJob:
@@ -120,70 +124,50 @@ def prepare_catalog(spec: CatalogSpec, *, place: str) -> PreparedJob:
     """
     if spec.axes is None:
         return prepare(spec.job, place=place)
-    rows = expand_rows(spec.axes)
+    rows = expand_axes(spec.axes)
     raw = (RawRow(place=spec.job.manifest, line=n, values=row) for n, row in enumerate(rows, 1))
     return prepare(spec.job, place=place, raw_rows=raw)
 
 
-def _read_yaml(place: str) -> dict[str, Any]:
-    """Return the mapping that a YAML file holds.
-
-    Raises:
-        InputError: It cannot be read, or holds something else.
-    """
-    try:
-        values = load_yaml(read_bytes(place, max_bytes=MAX_JOB_BYTES).decode("utf-8-sig"))
-    except (LocationError, YamlError, UnicodeDecodeError) as error:
-        raise InputError([Problem(place=place, field="(file)", problem=str(error))]) from error
-    if not isinstance(values, Mapping):
-        text = f"should be a mapping with items, scenes and output, got {shown(values)}"
-        raise InputError([Problem(place=place, field="(file)", problem=text)])
-    return {str(name): value for name, value in cast("Mapping[object, Any]", values).items()}
+def _read(place: str) -> dict[str, Any]:
+    expected = "a mapping with items, scenes and output"
+    return read_mapping(place, max_bytes=MAX_JOB_BYTES, expected=expected)
 
 
-def _read_axes(
-    settings: CatalogSettings, place: str, problems: list[Problem], allowed: AllowedRoots
-) -> Axes:
-    tables = {
-        name: _table(getattr(settings, name), name, place, problems, allowed) for name in AXIS_FILES
-    }
-    axes = Axes(
-        items=tables["items"],
-        scenes=tables["scenes"],
-        looks=settings.looks,
-        seeds=settings.seeds,
-    )
-    if not problems:
-        problems += axis_problems(axes, place=place)
-    return axes
-
-
-def _table(
-    given: _Table | None, name: str, place: str, problems: list[Problem], allowed: AllowedRoots
-) -> list[dict[str, Any]]:
-    if given is None:
-        text = f"is missing; give rows, or a file of them, with a column {name[:-1]!r}"
-        problems.append(Problem(place=place, field=name, problem=text))
-        return []
-    if not isinstance(given, str):
-        return given
-    file = absolute(given, beside=parent(place))
-    try:
-        allowed.check(file)
-    except LocationError as error:
-        problems.append(Problem(place=place, field=name, problem=str(error)))
-        return []
-    if file.endswith((".yaml", ".yml")):
-        rows: Any = _read_yaml(file).get(name)
-        if not isinstance(rows, list):
-            text = f"should be a list under {name!r}, got {shown(rows)}"
-            problems.append(Problem(place=file, field=name, problem=text))
-            return []
-        return cast("list[dict[str, Any]]", rows)
-    rows = []
-    for row in read_rows(file, allowed=allowed):
-        if isinstance(row, Problem):
-            problems.append(row)
+def _read_axes(spec: CatalogSpec) -> Axes:
+    """Return the axes of a catalog; InputError with every problem of them."""
+    settings, place, allowed = spec.settings, spec.job.manifest, service_roots()
+    rows: dict[str, list[dict[str, Any]]] = {}
+    problems: list[Problem] = []
+    for name in AXIS_FILES:
+        given = getattr(settings, name)
+        if given is None:
+            text = f"is missing; give rows, or a file of them, with a column {name[:-1]!r}"
+            problems.append(Problem(place=place, field=name, problem=text))
+        elif isinstance(given, str):
+            found = list(_table(name, absolute(given, beside=parent(place)), place, allowed))
+            problems += [row for row in found if isinstance(row, Problem)]
+            rows[name] = [_values(row) for row in found if isinstance(row, RawRow)]
         else:
-            rows.append(from_text(row.values) if row.is_text else dict(row.values))
-    return rows
+            rows[name] = given
+    if not problems:
+        axes = Axes(**rows, looks=settings.looks, seeds=settings.seeds)
+        problems = problems_at(place, axis_findings(axes))
+        if not problems:
+            return axes
+    raise InputError(problems)
+
+
+def _table(name: str, file: str, place: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
+    refusal = allowed.refusal(file)
+    if refusal is not None:
+        yield Problem(place=place, field=name, problem=refusal)
+    elif file.endswith((".yaml", ".yml")):
+        item = f"a mapping with {name[:-1]}"
+        yield from yaml_rows(file, field=name, item=item, max_bytes=MAX_JOB_BYTES)
+    else:
+        yield from read_rows(file, allowed=allowed)
+
+
+def _values(row: RawRow) -> dict[str, Any]:
+    return from_text(row.values) if row.is_text else dict(row.values)

@@ -22,7 +22,8 @@ from jobs.job_roots import service_roots
 from jobs.run_request import references_folder
 from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
-from manifests.locations import LocationError, absolute
+from manifests.locations import LocationError
+from manifests.place_names import absolute, joined
 from manifests.problems import InputError
 from pipelines.committed_image import IMAGE_COLUMNS
 from pipelines.damages import Damages
@@ -131,10 +132,10 @@ def _references(storage: Storage, record: Mapping[str, Any]) -> Storage | None:
     kept_at = record["job"].get("scoring", {}).get("references_at")
     folder = references_folder(digest)
     if kept_at is None:
-        return open_storage(f"{storage.uri}/references/{folder}")
+        return open_storage(joined(storage.uri, f"references/{folder}"))
     try:
         service_roots().check(kept_at)
-        return open_storage(f"{kept_at}/{folder}")
+        return open_storage(joined(kept_at, folder))
     except (LocationError, InputError, StorageError) as error:
         raise NoOutputError(f"{storage.uri}: its references: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from jobs.evaluated import open_output
 from jobs.looking import looking
-from manifests.locations import absolute
+from manifests.place_names import absolute
 from pipelines.damages import Damages
 from pipelines.storage import open_storage
 from pipelines.webdataset import write_webdataset

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.notes import note
-from manifests.locations import absolute
+from manifests.place_names import absolute
 from manifests.wording import first_lines
 from pipelines.garbage import Garbage, find_garbage, remove_garbage
 from pipelines.heartbeat import LeaseTimes

@@ -27,7 +27,7 @@ from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
 from manifests.lora_fit import LoraFit
 from manifests.model_layers import UnknownLayersError, model_layers
-from manifests.problems import InputError, Problem
+from manifests.problems import InputError, Problem, problems_at
 from manifests.readers import RawRow, read_rows
 from manifests.resolved import ResolvedRow
 from manifests.row_rules import RowModel, RowRules
@@ -121,7 +121,7 @@ def prepare(
         del places["manifest"]  # its rows are given
     refuse_outside(places, allowed, place=place)
     models, findings = job_models(job, snapshot or hub_snapshot)
-    problems = [Problem(place=place, field=field, problem=text) for field, text in findings]
+    problems = problems_at(place, findings)
     scoring = _NO_SCORES
     problem = None
     try:
@@ -132,7 +132,7 @@ def prepare(
     if problem is not None:
         text = f"{problem}; name a DINO model, or set references to 0"
         problems.append(Problem(place=place, field="scoring.model", problem=text))
-    catalog = job_catalog(job, allowed)
+    catalog = job_catalog(job.catalog, allowed)
     problems.extend(catalog.problems)
     fits, unknown_layers = _lora_fits(models)
     files = LoraFiles()
@@ -205,13 +205,13 @@ def _folder_problem(place: str | None) -> str | None:
     return None if is_folder else f"{place} is not a folder"
 
 
-def job_catalog(job: JobFile, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
-    """Return the LoRA catalog of a job; what is wrong with it is in its problems."""
-    if job.catalog is None:
+def job_catalog(place: str | None, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
+    """Return the LoRA catalog at ``JobFile.catalog``; what is wrong with it is in its problems."""
+    if place is None:
         return Catalog(place="(no catalog)", entries={})
-    if job.catalog == EMOJI_WORLD:
+    if place == EMOJI_WORLD:
         return read_catalog(str(lora_catalog()))
-    return read_catalog(job.catalog, allowed=allowed)
+    return read_catalog(place, allowed=allowed)
 
 
 def _scoring(job: JobFile, snapshot: Callable[[str], str]) -> Scoring:

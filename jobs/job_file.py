@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from clora_core.config import SamplerConfig
 from clora_core.methods import METHODS
@@ -21,11 +21,11 @@ from jobs.model_names import (
     name_findings,
 )
 from jobs.sampler_settings import resolve_sampler
-from manifests.locations import LocationError, absolute, parent, read_bytes
-from manifests.problems import InputError, Problem
+from manifests.place_names import absolute, parent
+from manifests.problems import InputError, Problem, problems_at
 from manifests.text_rules import LoraName
-from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
-from manifests.yaml_text import YamlError, load_yaml
+from manifests.wording import SettingsError, did_you_mean, within
+from manifests.yaml_file import as_mapping, read_mapping, validated
 from pipelines.failure_budget import FailureBudget
 from pipelines.resources import Resources
 
@@ -122,6 +122,7 @@ class JobFile(BaseModel, frozen=True, extra="forbid"):
         return resolve_sampler({"preset": default_preset(self.models[base_model]), **self.sampler})
 
 
+_EXPECTED = "a mapping with manifest and output"
 _KNOWN = {
     "": tuple(JobFile.model_fields),
     "scoring": tuple(ScoringSettings.model_fields),
@@ -137,19 +138,7 @@ def load_job(path: str | Path) -> JobFile:
         InputError: With every problem of the file.
     """
     place = absolute(str(path), beside=str(Path.cwd()))
-    try:
-        text = read_bytes(place, max_bytes=MAX_JOB_BYTES).decode("utf-8-sig")
-        values = load_yaml(text)
-    except LocationError as error:
-        raise InputError([Problem(place=place, field="(file)", problem=str(error))]) from error
-    except YamlError as error:
-        where = f"line {error.line}: " if error.line else ""
-        problem = f"{where}is not valid YAML: {error}"
-        raise InputError([Problem(place=place, field="(file)", problem=problem)]) from error
-    except UnicodeDecodeError as error:
-        problem = f"is not UTF-8 text (byte {error.start})"
-        raise InputError([Problem(place=place, field="(file)", problem=problem)]) from error
-    return parse_job(values, place=place)
+    return parse_job(read_mapping(place, max_bytes=MAX_JOB_BYTES, expected=_EXPECTED), place=place)
 
 
 def parse_job(values: object, *, place: str) -> JobFile:
@@ -162,23 +151,21 @@ def parse_job(values: object, *, place: str) -> JobFile:
     Raises:
         InputError: With every problem of the values.
     """
-    if not isinstance(values, Mapping):
-        problem = f"should be a mapping with manifest and output, got {shown(values)}"
-        raise InputError([Problem(place=place, field="(file)", problem=problem)])
-    given = {str(key): value for key, value in cast("Mapping[object, Any]", values).items()}
-    findings: list[tuple[str, str]] = []
+    given = as_mapping(values, place=place, expected=_EXPECTED)
+    problems: list[Problem] = []
     job = None
     try:
-        job = JobFile.model_validate({k: v for k, v in given.items() if v is not None})
-    except ValidationError as error:
-        findings.extend(sentences(error, known=_KNOWN, given=given))
+        job = validated(JobFile, given, place=place, known=_KNOWN)
+    except InputError as error:
+        problems += error.problems
     # Read apart, so that a mistake elsewhere in the file does not hide one in these.
     models = _given_models(given)
-    findings.extend(_sampler_findings(given.get("sampler") or {}, models))
+    findings = _sampler_findings(given.get("sampler") or {}, models)
     for name, model in models.items():
-        findings.extend(name_findings(model_setting(name), model))
-    if findings or job is None:
-        raise InputError([Problem(place=place, field=f, problem=text) for f, text in findings])
+        findings += name_findings(model_setting(name), model)
+    problems += problems_at(place, findings)
+    if problems or job is None:
+        raise InputError(problems)
     return _with_absolute_paths(job, folder=parent(place))
 
 
@@ -203,37 +190,29 @@ def _sampler_findings(sampler: object, models: Mapping[str, object]) -> list[tup
         try:
             resolve_sampler({"preset": preset, **settings})
         except SettingsError as error:
-            findings |= {
-                ("sampler" if field == WHOLE else f"sampler.{field}", text): None
-                for field, text in error.findings
-            }
+            findings |= dict.fromkeys(within("sampler", error.findings))
     return list(findings)
 
 
 def _with_absolute_paths(job: JobFile, *, folder: str) -> JobFile:
-    def placed(text: str) -> str:
-        return absolute(text, beside=folder)
+    def placed(text: str | None) -> str | None:
+        return None if text is None else absolute(text, beside=folder)
 
-    def model(text: str) -> str:
-        return text if text == EMOJI_WORLD or is_hub_name(text) else placed(text)
+    def model(text: str | None) -> str | None:
+        return text if text is not None and is_hub_name(text) else placed(text)
+
+    def unless_embedded(text: str | None) -> str | None:
+        return text if text == EMOJI_WORLD else model(text)
 
     scoring = job.scoring
+    places = {"model": model(scoring.model), "references_at": placed(scoring.references_at)}
     return job.model_copy(
         update={
             "manifest": placed(job.manifest),
             "output": placed(job.output),
-            "loras": job.loras if job.loras in (None, EMOJI_WORLD) else placed(job.loras),
-            "base_model": model(job.base_model),
-            "base_models": {name: model(text) for name, text in job.base_models.items()},
-            "scoring": scoring.model_copy(
-                update={
-                    "model": scoring.model
-                    if scoring.model is None or is_hub_name(scoring.model)
-                    else placed(scoring.model),
-                    "references_at": None
-                    if scoring.references_at is None
-                    else placed(scoring.references_at),
-                }
-            ),
+            "loras": job.loras if job.loras == EMOJI_WORLD else placed(job.loras),
+            "base_model": unless_embedded(job.base_model),
+            "base_models": {name: unless_embedded(at) for name, at in job.base_models.items()},
+            "scoring": scoring.model_copy(update=places),
         }
     )

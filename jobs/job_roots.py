@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from jobs.job_file import JobFile
 from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting
-from manifests.allowed_roots import VARIABLE, AllowedRoots, allowed_roots, named
-from manifests.problems import InputError, Problem
+from manifests.allowed_roots import VARIABLE, AllowedRoots, allowed_roots
+from manifests.problems import InputError, Problem, problems_at
 
 __all__ = ["job_names", "job_places", "refuse_outside", "service_roots"]
 
@@ -60,10 +60,7 @@ def refuse_outside(places: Mapping[str, str], allowed: AllowedRoots, *, place: s
     Raises:
         InputError: With a problem for every setting that names such a place.
     """
-    problems: list[Problem] = []
-    for field, value in places.items():
-        refusal = allowed.refusal(value)
-        if refusal is not None:
-            problems.append(Problem(place=place, field=field, problem=f"{named(value)} {refusal}"))
-    if problems:
-        raise InputError(problems)
+    refusals = {field: allowed.refusal(value) for field, value in places.items()}
+    found = [(field, text) for field, text in refusals.items() if text is not None]
+    if found:
+        raise InputError(problems_at(place, found))

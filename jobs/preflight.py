@@ -14,13 +14,14 @@ from typing import Any, cast
 from cluster.upload import Upload, described, measure_upload, read_excludes
 from jobs.catalog_spec import CatalogSpec, load_spec, prepare_catalog
 from jobs.inputs import PreparedJob
-from jobs.job_file import JobFile
+from jobs.job_file import MAX_JOB_BYTES, JobFile
 from jobs.job_roots import job_names
 from jobs.model_names import EMOJI_WORLD, is_hub_name
 from manifests.digests import file_sha256
-from manifests.locations import LocationError, absolute, expand, is_uri, parent
+from manifests.locations import LocationError, expand
+from manifests.place_names import absolute, is_uri, parent
 from manifests.problems import InputError
-from manifests.yaml_text import load_yaml
+from manifests.yaml_file import read_mapping
 from pipelines.storage import StorageError, open_storage
 
 __all__ = ["Preflight", "check_before_sending"]
@@ -97,7 +98,7 @@ def _prepared(spec: CatalogSpec, path: Path, refusals: list[str]) -> PreparedJob
 
 def _relative_outputs(path: Path) -> list[str]:
     """Return a refusal for each place of output that is relative: the folder sent is deleted."""
-    values: Any = load_yaml(path.read_text("utf-8-sig"))
+    values: Any = read_mapping(str(path), max_bytes=MAX_JOB_BYTES, expected="a mapping")
     refusals: list[str] = []
     for setting in _OUTPUTS:
         value = values

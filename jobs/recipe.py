@@ -20,7 +20,7 @@ from manifests.resolved import LoraKind, ResolvedLora
 from manifests.row_loras import MAX_LORAS
 from manifests.row_schema import MAX_SIDE_PX, Seed, Side
 from manifests.text_rules import AnyText, Prompt, RowId, ShortText
-from manifests.wording import WHOLE, did_you_mean, sentences, shown
+from manifests.wording import did_you_mean, sentences, shown, within
 
 __all__ = ["Recipe", "RecipeLora", "checked_recipe", "size_findings", "unknown_fields"]
 
@@ -169,8 +169,7 @@ def _sampler_findings(sampler: object) -> Findings:
     try:
         SamplerConfig.model_validate_json(canonical_json(cast("Mapping[str, Any]", sampler)))
     except ValidationError as error:
-        found = sentences(error, known=tuple(SamplerConfig.model_fields))
-        return [("sampler" if name == WHOLE else f"sampler.{name}", text) for name, text in found]
+        return within("sampler", sentences(error, known=tuple(SamplerConfig.model_fields)))
     except (ValueError, TypeError) as error:
         return [("sampler", f"{error}, got {shown(sampler)}")]
     return []

@@ -88,7 +88,7 @@ def _lora_uris(
 ) -> dict[str, str]:
     """Return where the LoRAs of the recipe are, by digest."""
     files, fit = LoraFiles(), LoraFit(model_width=base.cross_attention_width)
-    catalog = job_catalog(job, allowed)
+    catalog = job_catalog(job.catalog, allowed)
     named = {lora.name for lora in recipe.loras}
     # Those of the same name first: a catalog may be long and its files far away.
     entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)

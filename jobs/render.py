@@ -22,6 +22,7 @@ from jobs.picture import Picture, PictureError, read_picture, with_texts
 from jobs.recipe import Recipe, unknown_fields
 from jobs.recipe_files import base_of, recipe_of, row_of
 from manifests.base_model import BaseModelFacts
+from manifests.place_names import joined
 from manifests.wording import listed
 from pipelines.damages import Damages
 from pipelines.report.attention import attention_sheet, maps_name
@@ -152,7 +153,7 @@ def _write_maps(path: Path, recipe: Recipe, image: np.ndarray, attention: Attent
     name = maps_name(recipe.key)
     storage = open_storage(str(_output_of(path)))
     storage.put(name, attention_sheet(image, attention.maps, attention.masks, names))
-    print(f"{storage.uri}/{name}: attention maps and masks, for the next `clora report`")
+    print(f"{joined(storage.uri, name)}: attention maps and masks, for the next `clora report`")
 
 
 def _is_used(setting: str) -> bool:

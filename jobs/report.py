@@ -10,6 +10,7 @@ from typing import Any
 
 from jobs.evaluated import evaluated, open_output
 from jobs.looking import looking
+from manifests.place_names import joined, split_options
 from pipelines.damages import Damages
 from pipelines.report.write import write_report
 
@@ -26,11 +27,11 @@ def report(damages: Damages, output: str, *, clip_model: str | None = None) -> s
     """
     storage, record = open_output(output, damages)
     evaluation = evaluated(storage, record, damages, clip_model=clip_model)
-    title = PurePosixPath(storage.uri).name
+    title = PurePosixPath(split_options(storage.uri)[0]).name
     page = write_report(storage, evaluation, title=title, facts=_facts(record), damages=damages)
     return (
         f"{len(evaluation.results):,} images, {len(evaluation.failures):,} failed rows; "
-        f"look at {storage.uri}/{page}"
+        f"look at {joined(storage.uri, page)}"
     )
 
 

@@ -5,6 +5,7 @@ from jobs.job_file import JobFile
 from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
 from manifests.keys import canonical_json
+from manifests.place_names import joined
 from pipelines.engine import EngineSource
 from pipelines.references import ReferenceSettings
 from pipelines.request import RunRequest
@@ -48,7 +49,7 @@ def run_request(
         rows=prepared.rows[:limit],
         storage=open_storage(job.output, retry_s=resources.store_retry_s),
         references_storage=open_storage(
-            f"{references_at or f'{job.output}/references'}/{folder}",
+            joined(references_at or joined(job.output, "references"), folder),
             retry_s=resources.store_retry_s,
             within=None if references_at else job.output,
         ),

@@ -12,7 +12,7 @@ from typing import Any
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.method_table import TABLE_COLUMNS, method_table
 from jobs.notes import note
-from manifests.locations import absolute
+from manifests.place_names import absolute
 from pipelines.accounting import Account, take_account
 from pipelines.asked_rows import asked_keys
 from pipelines.committed_image import image_name

@@ -6,7 +6,9 @@ sweep itself, its catalog and its settings; ``clora validate`` looks at the file
 """
 
 import io
+from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -14,26 +16,28 @@ import pyarrow.parquet as pq
 import yaml
 
 from clora_core.methods import METHODS
-from emoji_world import lora_catalog
 from jobs.composable import composition_findings
 from jobs.exit_code import ALL_MADE, command
+from jobs.inputs import job_catalog
 from jobs.job_file import JobFile, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
 from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import AllowedRoots
-from manifests.catalog import Catalog, read_catalog
-from manifests.locations import absolute, parent, read_bytes
-from manifests.problems import InputError, Problem
-from manifests.sweep import Expansion, SweepRules, expand_sweep
-from manifests.sweep_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
-from manifests.wording import WHOLE, SettingsError
+from manifests.catalog import Catalog
+from manifests.grid_expand import Expansion, SweepRules, expand_sweep
+from manifests.grid_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
+from manifests.locations import read_bytes
+from manifests.place_names import absolute, joined, parent
+from manifests.problems import InputError, Problem, problems_at
+from manifests.wording import SettingsError, within
 from pipelines.storage import PlaceError, Storage, open_storage
 
 __all__ = ["sweep"]
 
 MANIFEST_NAME = "manifest.parquet"
 JOB_NAME = "job.yaml"
+ROWS_AT_A_TIME = 100_000
 MARK = "# Written by `clora sweep"
 
 COLUMNS = pa.schema(
@@ -66,7 +70,7 @@ def sweep(path: str | Path) -> int:
     _check_free(storage)
     storage.put(MANIFEST_NAME, _manifest(expansion))
     storage.put(JOB_NAME, _job_text(job, place))
-    print(_summary(spec, expansion, f"{job.output}/{JOB_NAME}"))
+    print(_summary(spec, expansion, joined(job.output, JOB_NAME)))
     return ALL_MADE
 
 
@@ -74,8 +78,8 @@ def _check_free(storage: Storage) -> None:
     """Refuse to replace a job that somebody wrote by hand."""
     if storage.exists(JOB_NAME) and not storage.read(JOB_NAME).startswith(MARK.encode()):
         raise PlaceError(
-            f"{storage.uri}/{JOB_NAME} was not written by `clora sweep` and would be replaced; "
-            "name another output, or move that file"
+            f"{joined(storage.uri, JOB_NAME)} was not written by `clora sweep` and would be "
+            "replaced; name another output, or move that file"
         )
 
 
@@ -96,14 +100,7 @@ def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
         try:
             resolve_sampler(settings, base=None if job is None else job.sampler_config())
         except SettingsError as error:
-            problems += [
-                Problem(
-                    place=place,
-                    field=f"samplers[{number}]" + ("" if field == WHOLE else f".{field}"),
-                    problem=text,
-                )
-                for field, text in error.findings
-            ]
+            problems += problems_at(place, within(f"samplers[{number}]", error.findings))
     catalog = _catalog(spec, place, allowed)
     problems += catalog.problems
     rules = SweepRules(
@@ -113,35 +110,26 @@ def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
         read_text=lambda name: _text(absolute(name, beside=parent(place)), allowed),
     )
     expansion = expand_sweep(spec, rules)
-    problems += [
-        Problem(place=place, field=field, problem=text) for field, text in expansion.findings
-    ]
+    problems += problems_at(place, expansion.findings)
     if problems or job is None:
         raise InputError(problems)
     return job, expansion
 
 
 def _job_values(spec: SweepSpec) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "manifest": MANIFEST_NAME,
-        "output": spec.output,
-        "base_model": spec.base_model,
-        "loras": spec.loras,
-        "sampler": dict(spec.sampler),
-        "scoring": dict(spec.scoring),
-        "resources": dict(spec.resources),
-    }
-    return {name: value for name, value in values.items() if value not in (None, {})}
+    shared = ("output", "base_model", "loras", "sampler", "scoring", "resources")
+    given = {name: getattr(spec, name) for name in shared if name in spec.model_fields_set}
+    return {"manifest": MANIFEST_NAME, **given}
 
 
 def _catalog(spec: SweepSpec, place: str, allowed: AllowedRoots) -> Catalog:
-    uses_emoji_world = spec.base_model in (None, EMOJI_WORLD)
-    name = spec.loras or (EMOJI_WORLD if uses_emoji_world else None)
+    """Return the catalog of a sweep whose job may have mistakes elsewhere."""
+    name = spec.loras
     if name is None:
-        return Catalog(place="(no catalog)", entries={})
-    if name == EMOJI_WORLD:
-        return read_catalog(str(lora_catalog()))
-    return read_catalog(absolute(name, beside=parent(place)), allowed=allowed)
+        name = EMOJI_WORLD if spec.base_model in (None, EMOJI_WORLD) else None
+    elif name != EMOJI_WORLD:
+        name = absolute(name, beside=parent(place))
+    return job_catalog(name, allowed)
 
 
 def _text(place: str, allowed: AllowedRoots) -> str:
@@ -150,8 +138,10 @@ def _text(place: str, allowed: AllowedRoots) -> str:
 
 
 def _manifest(expansion: Expansion) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(expansion.rows), schema=COLUMNS), sink)
+    sink, rows = io.BytesIO(), expansion.rows()
+    parts = iter(lambda: list(islice(rows, ROWS_AT_A_TIME)), [])  # as columns rows are small
+    tables = [pa.Table.from_pylist(part, schema=COLUMNS) for part in parts]
+    pq.write_table(pa.concat_tables(tables), sink)
     return sink.getvalue()
 
 
@@ -166,10 +156,10 @@ def _job_text(job: JobFile, place: str) -> bytes:
 def _summary(spec: SweepSpec, expansion: Expansion, job: str) -> str:
     return "\n".join(
         (
-            f"{len(expansion.rows):,} rows: {expansion.num_compositions:,} LoRA set(s), "
+            f"{expansion.num_rows:,} rows: {expansion.num_compositions:,} LoRA set(s), "
             f"{expansion.num_prompts:,} prompt(s), {len(spec.seeds):,} seed(s), "
             f"{len(spec.samplers):,} setting(s), {len(spec.methods):,} method(s)",
             f"  job: {job}",
-            f"  next: clora plan {job}, then clora compose {job}",
+            f"  next: clora plan {quote(job)}, then clora compose {quote(job)}",
         )
     )

@@ -2,6 +2,7 @@
 
 from jobs.evaluated import evaluated, open_output
 from jobs.looking import looking
+from manifests.place_names import joined
 from pipelines.damages import Damages
 from pipelines.evaluation.tables import markdown, table_files
 
@@ -21,7 +22,7 @@ def table(damages: Damages, output: str, *, clip_model: str | None = None) -> st
     files = table_files(evaluation)
     storage.put_all({f"{TABLES_FOLDER}/{name}": content for name, content in files.items()})
     return (
-        f"{markdown(evaluation)}\nwritten to {storage.uri}/{TABLES_FOLDER}; scores.csv has the "
-        "row key of every image (CSV is for spreadsheets: ' stands before what one would "
+        f"{markdown(evaluation)}\nwritten to {joined(storage.uri, TABLES_FOLDER)}; scores.csv has "
+        "the row key of every image (CSV is for spreadsheets: ' stands before what one would "
         "compute; exact texts are in rows/*.parquet)"
     )

@@ -4,7 +4,7 @@ from collections import Counter
 
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.notes import note
-from manifests.locations import absolute
+from manifests.place_names import absolute, joined
 from manifests.wording import first_lines
 from pipelines.heartbeat import LeaseTimes
 from pipelines.repair import Repair, repair_output
@@ -29,7 +29,7 @@ def verify(output: str, *, repair: bool = False, times: LeaseTimes | None = None
     if repair:
         times = times or LeaseTimes()
         print(_described(repair_output(storage, times=times, note=note), storage))
-    outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
+    outputs = [storage, *(open_storage(joined(storage.uri, n)) for n in nested_outputs(storage))]
     counts = [_verify(each) for each in outputs]
     num_units, num_rows, num_problems = (sum(column) for column in zip(*counts, strict=True))
     if not num_units and not num_problems:

@@ -11,10 +11,11 @@ moment: neither torch nor Ray nor any model library is imported here.
     LoRA report  lora_report > lora_parts, lora_fingerprint, gallery_hashes, trainer_notes >
                  catalog_entry
     base model   base_model, digests; model_layers (what LoRAs find a place in)
-    sweeps       sweep_spec, sweep_text, prompt_lines > sweep > sweep_rows
-    places       locations (paths and URIs), globs, file_cache (local copies), allowed_roots
-                 (services)
-    text         text_rules, wording, problems, json_text, yaml_text
+    grids        grid_spec, prompt_lines, grid_template > grid_expand (sweeps), grid_axes (catalogs)
+                 > grid_rows
+    places       place_names, store_address > s3_reader > locations (reading); globs, object_file,
+                 file_cache (local copies), allowed_roots (services)
+    text         text_rules, wording, problems, json_text, yaml_text > yaml_file
 
 A row and a LoRA pass through the modules from left to right; each begins with its rule.
 """

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from manifests.locations import LocationError, is_uri
+from manifests.locations import LocationError
+from manifests.place_names import is_uri
 from manifests.wording import shown
 
-__all__ = ["EVERYWHERE", "VARIABLE", "AllowedRoots", "allowed_roots", "named"]
+__all__ = ["EVERYWHERE", "VARIABLE", "AllowedRoots", "allowed_roots"]
 
 VARIABLE = "CLORA_ALLOWED_ROOTS"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -36,11 +37,15 @@ class AllowedRoots:
     roots: tuple[str, ...] | None = None
 
     def refusal(self, place: str) -> str | None:
-        """Return why ``place`` may not be used, as the end of a sentence, or None if it may.
+        """Return a sentence on why ``place`` may not be used, or None if it may.
 
         Args:
             place: Absolute path or URI, as entries are resolved.
         """
+        reason = self._reason(place)
+        return None if reason is None else f"{_named(place)} {reason}"
+
+    def _reason(self, place: str) -> str | None:
         if _CREDENTIALS.search(place):
             return (
                 "holds credentials; take them out of the name and set them in the environment: "
@@ -80,10 +85,10 @@ class AllowedRoots:
         """
         refusal = self.refusal(place)
         if refusal is not None:
-            raise LocationError(f"{named(place)} {refusal}")
+            raise LocationError(refusal)
 
 
-def named(place: str) -> str:
+def _named(place: str) -> str:
     """Return ``place`` as it may stand in a message: cut, and without credentials."""
     return shown(_CREDENTIALS.sub(r"\1***@", place))
 

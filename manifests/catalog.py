@@ -5,24 +5,24 @@ are relative to the catalog, so that a folder with a catalog and its LoRAs can b
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
-from manifests.guarded_parquet import open_batches
-from manifests.locations import LocationError, absolute, parent, read_bytes
-from manifests.parquet_rows import parquet_rows
-from manifests.problems import Problem
+from manifests.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.locations import LocationError
+from manifests.place_names import absolute, parent, split_options
+from manifests.problems import Problem, problems_at
+from manifests.readers import RawRow, read_file
 from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
 from manifests.wording import did_you_mean, nearest, sentences, shown
-from manifests.yaml_text import YamlError, load_yaml, numbered_items
+from manifests.yaml_rows import yaml_rows
 
-__all__ = ["Catalog", "LoraEntry", "read_catalog"]
+__all__ = ["Catalog", "LoraEntry", "read_catalog", "unknown_lora"]
 
 MAX_CATALOG_BYTES = 64 * 1024**2
 MAX_ENTRIES = 1_000_000
@@ -92,6 +92,11 @@ class Catalog(Mapping[str, LoraEntry]):
         return len(self.entries)
 
 
+def unknown_lora(name: str, catalog: Mapping[str, LoraEntry]) -> str:
+    """Return what is said of a LoRA that the catalog does not have."""
+    return f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}"
+
+
 def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
     """Return the catalog at ``uri`` (absolute path or URI); what is wrong is in its problems.
 
@@ -99,93 +104,48 @@ def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
         uri: The catalog.
         allowed: Where it and its LoRA files may be; what is elsewhere is a problem.
     """
-    try:
-        allowed.check(uri)
-        items, lines = (
-            _parquet_items(uri)
-            if uri.partition("?")[0].endswith((".parquet", ".pq"))
-            else _yaml_items(uri)
-        )
-    except (_NotACatalogError, LocationError) as error:
-        problem = Problem(place=uri, field="(file)", problem=str(error))
-        return Catalog(place=uri, entries={}, problems=(problem,))
     entries: dict[str, LoraEntry] = {}
     problems: list[Problem] = []
-    for item, line in zip(items, lines, strict=True):
-        entry, findings = _entry(item, folder=parent(uri))
+    for row in _rows(uri, allowed):
+        if isinstance(row, Problem):
+            problems.append(replace(row, noun="LoRA"))
+            continue
+        entry, findings = _entry(row.values, folder=parent(uri))
         refusal = None if entry is None else allowed.refusal(entry.uri)
         if entry is not None and refusal is not None:
-            entry, findings = None, [("uri", f"{named(entry.uri)} {refusal}")]
-        name = item.get("name") if isinstance(item, Mapping) else None
+            entry, findings = None, [("uri", refusal)]
+        name = row.values.get("name")
         if entry is not None and entry.name in entries:
-            entry, findings = (
-                None,
-                [("name", f"is used twice, got {shown(name)}; names are unique")],
-            )
-        problems.extend(
-            Problem(
-                place=uri,
-                line=line,
-                row_id=name if isinstance(name, str) else None,
-                noun="LoRA",
-                field=field,
-                problem=text,
-            )
-            for field, text in findings
-        )
+            text = f"is used twice, got {shown(name)}; names are unique"
+            entry, findings = None, [("name", text)]
+        row_id = name if isinstance(name, str) else None
+        found = problems_at(uri, findings, line=row.line, row_id=row_id, noun="LoRA")
+        problems += found
         if entry is not None:
             entries[entry.name] = entry
     return Catalog(place=uri, entries=entries, problems=tuple(problems))
 
 
-class _NotACatalogError(Exception):
-    """The file as a whole cannot be read as a catalog."""
-
-
-def _yaml_items(uri: str) -> tuple[Sequence[Any], list[int]]:
+def _rows(uri: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
+    """Yield the entries as they are written; the last thing may be why there are no more."""
     try:
-        text = read_bytes(uri, max_bytes=MAX_CATALOG_BYTES).decode("utf-8-sig")
-        root = load_yaml(text)
-    except (LocationError, YamlError) as error:
-        line = getattr(error, "line", None)
-        raise _NotACatalogError(f"line {line}: {error}" if line else str(error)) from error
-    except UnicodeDecodeError as error:
-        raise _NotACatalogError(f"is not UTF-8 text (byte {error.start})") from error
-    items = cast("Mapping[str, Any]", root).get("loras") if isinstance(root, Mapping) else None
-    if not isinstance(items, list):
-        raise _NotACatalogError(
-            "should hold a list under 'loras:', each item with name, uri and subject"
-        )
-    return cast("list[Any]", items), numbered_items(text, "loras")
-
-
-def _parquet_items(uri: str) -> tuple[Sequence[Any], list[int]]:
-    try:
-        with open_batches(uri) as batches:
-            rows = list(islice(parquet_rows(batches), MAX_ENTRIES + 1))
+        allowed.check(uri)
+        if not split_options(uri)[0].endswith((".parquet", ".pq")):
+            item = "a mapping with name, uri and subject"
+            yield from yaml_rows(uri, field="loras", item=item, max_bytes=MAX_CATALOG_BYTES)
+            return
+        rows = read_file(uri)
+        yield from islice(rows, MAX_ENTRIES)
+        if next(rows, None) is not None:
+            text = f"holds more than {MAX_ENTRIES:,} LoRAs; split it"
+            yield Problem(place=uri, field="(file)", problem=text)
     except LocationError as error:
-        raise _NotACatalogError(str(error)) from error
-    if len(rows) > MAX_ENTRIES:
-        raise _NotACatalogError(f"holds more than {MAX_ENTRIES:,} LoRAs; split it")
-    items: list[Any] = []
-    for line, row in enumerate(rows, start=1):
-        if isinstance(row, str):
-            raise _NotACatalogError(f"row {line} {row}")
-        # A table with gaps holds NaN where nothing is given.
-        items.append({name: value for name, value in row.items() if value == value})
-    return items, list(range(1, len(items) + 1))
+        yield Problem(place=uri, field="(file)", problem=str(error))
 
 
-def _entry(item: object, *, folder: str) -> tuple[LoraEntry | None, list[tuple[str, str]]]:
-    if not isinstance(item, Mapping):
-        return None, [
-            ("(entry)", f"should be a mapping with name, uri and subject, got {shown(item)}")
-        ]
-    given = {
-        str(key): value
-        for key, value in cast("Mapping[object, object]", item).items()
-        if value is not None
-    }
+def _entry(
+    given: Mapping[str, Any], *, folder: str
+) -> tuple[LoraEntry | None, list[tuple[str, str]]]:
     misspelt = [
         (key, f"is not a known field; {did_you_mean(key, _FIELDS)}")
         for key in given

@@ -16,7 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from pyarrow import fs
 
-from manifests.locations import LocationError, is_uri, open_raw, stat
+from manifests.locations import LocationError, open_file, stat
+from manifests.place_names import is_uri
 
 __all__ = ["MAX_FILE_BYTES", "cache_folder", "local_copy"]
 
@@ -100,7 +101,7 @@ def _fetch(uri: str, folder: Path, suffix: str, num_bytes: int) -> Path:
     digest = hashlib.sha256()
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".fetching-")
     try:
-        with os.fdopen(handle, "wb") as target, open_raw(uri) as source:
+        with os.fdopen(handle, "wb") as target, open_file(uri) as source:
             num_read = 0
             while chunk := source.read(CHUNK_BYTES):
                 target.write(chunk)

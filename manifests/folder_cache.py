@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from manifests.file_cache import cache_folder, local_copy
-from manifests.locations import LocationError, expand, is_uri
+from manifests.locations import LocationError, expand
+from manifests.place_names import is_uri
 
 __all__ = ["MODEL_SUFFIXES", "local_folder"]
 

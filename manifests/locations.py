@@ -7,36 +7,32 @@ are printed, logged and stored.
 
 import re
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from pyarrow import ArrowException, NativeFile, fs
 
 from clora_core.errors import CloraError
 from manifests.globs import glob_pattern
 from manifests.patience import RETRY_S, GaveUpError
+from manifests.place_names import is_uri, split_options
 from manifests.regular_file import irregularity
-from manifests.s3_reader import PatientStore, failure_reason, patient_store, s3_store
+from manifests.s3_reader import PatientStore, failure_reason, s3_store
+from manifests.store_address import BadAddressError, store_address
 
 __all__ = [
     "LocationError",
     "StoreAwayError",
-    "absolute",
     "expand",
-    "is_uri",
     "open_file",
-    "open_raw",
     "open_stream",
-    "parent",
     "read_bytes",
     "stat",
 ]
 
-_URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
 _GLOB = re.compile(r"[*?\[]")
-_GS_RETRY = f"retry_limit_seconds={RETRY_S:g}"
 _READABLE = "a local path, s3:// or gs://"
 
 
@@ -51,42 +47,6 @@ class StoreAwayError(CloraError):
     """
 
     exit_code = 1
-
-
-def is_uri(text: str) -> bool:
-    """Return whether ``text`` names a store by scheme (``s3://bucket/key``)."""
-    return _URI.match(text) is not None
-
-
-def absolute(text: str, *, beside: str) -> str:
-    """Return ``text`` as an absolute local path or a URI.
-
-    Args:
-        text: A path (``~`` is the home folder), relative or absolute, or a URI. ``file://``
-            becomes a path.
-        beside: The folder, path or URI, that relative paths start from.
-    """
-    if text.startswith("file://"):
-        return unquote(urlsplit(text).path)
-    if is_uri(text):
-        return text
-    if text.startswith("~"):
-        with suppress(RuntimeError):  # nobody of that name: a file that is called so
-            return str(Path(text).expanduser())
-    if text.startswith("/"):
-        return text
-    if is_uri(beside):
-        head, query = _split_query(beside)
-        scheme, rest = head.split("://", 1)
-        return f"{scheme}://{_normal(f'{rest}/{text}')}{query}"
-    return _normal(str(Path(beside).absolute() / text))
-
-
-def parent(text: str) -> str:
-    """Return the folder that the file ``text`` is in."""
-    head, query = _split_query(text) if is_uri(text) else (text, "")
-    folder, _, _ = head.rpartition("/")
-    return (folder or "/") + query
 
 
 def stat(text: str) -> fs.FileInfo:
@@ -155,15 +115,6 @@ def open_stream(text: str) -> Generator[NativeFile]:
 
 
 @contextmanager
-def open_raw(text: str) -> Generator[NativeFile]:
-    """Open a file for reading from start to end, byte for byte; errors as in ``open_stream``."""
-    with _sentences(text):
-        filesystem, path = _filesystem_and_file(text)
-        with filesystem.open_input_stream(path, compression=None) as stream:
-            yield stream
-
-
-@contextmanager
 def open_file(text: str) -> Generator[NativeFile]:
     """Open a file for reading at any position; LocationError as in ``open_stream``."""
     with _sentences(text):
@@ -206,15 +157,10 @@ def _filesystem_and_path(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
     if "\0" in text:
         raise LocationError(f"{text!r} holds a NUL character; no file is called that")
     if not is_uri(text):
-        return _local(), str(Path(text).absolute())
+        return fs.LocalFileSystem(), str(Path(text).absolute())
     parts = urlsplit(text)
-    if "@" in parts.netloc:
-        raise LocationError(
-            f"a {parts.scheme}:// location holds credentials; take them out of the name and set "
-            "them in the environment"
-        )
-    query = f"?{parts.query}" if parts.query else ""
-    filesystem = _remote(f"{parts.scheme}://{parts.netloc}{query}")
+    _, options = split_options(text)
+    filesystem = _remote(f"{parts.scheme}://{parts.netloc}{options}")
     if parts.scheme == "file":
         return filesystem, unquote(parts.path)
     return filesystem, f"{parts.netloc}{unquote(parts.path)}".rstrip("/")
@@ -229,52 +175,34 @@ def _filesystem_and_file(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
     return filesystem, path
 
 
-@lru_cache(maxsize=1)
-def _local() -> fs.FileSystem:
-    return fs.LocalFileSystem()
-
-
 @lru_cache(maxsize=32)
 def _remote(root: str) -> fs.FileSystem | PatientStore:
     """Return the store's client; kept, because making one may ask the network."""
     scheme = root.partition("://")[0]
     try:
-        if scheme == "s3" and "?" not in root:
-            return s3_store(root.removeprefix("s3://"))
-        # Google's client has a time of its own, a quarter of an hour.
-        patient = scheme == "gs" and "?" not in root
-        filesystem, _ = fs.FileSystem.from_uri(f"{root}?{_GS_RETRY}" if patient else root)
+        address = store_address(root).in_environment()
         if scheme == "s3":
-            return patient_store(filesystem)
+            return s3_store(address)
+        if scheme == "gs":
+            # Google's client has a time of its own, a quarter of an hour.
+            options = {"retry_limit_seconds": f"{RETRY_S:g}"}
+            if address.endpoint:
+                endpoint = urlsplit(address.endpoint)
+                options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
+            root = f"gs://{address.bucket}?{urlencode(options)}"
+        return fs.FileSystem.from_uri(root)[0]
+    except BadAddressError as error:
+        raise LocationError(str(error)) from error
     except (ArrowException, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise LocationError(f"{scheme}:// cannot be read ({reason}); use {_READABLE}") from error
-    return filesystem
-
-
-def _split_query(uri: str) -> tuple[str, str]:
-    head, mark, query = uri.partition("?")
-    return head, mark + query
-
-
-def _normal(path: str) -> str:
-    """Return ``path`` without ``.`` and ``..``, and without asking the disk about links."""
-    kept: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            if len(kept) > 1:
-                kept.pop()
-        elif part != "." and (part or not kept):
-            kept.append(part)
-    return "/".join(kept)
 
 
 def _as_text(text: str, path: str) -> str:
     if not is_uri(text):
         return path
-    parts = urlsplit(text)
-    query = f"?{parts.query}" if parts.query else ""
-    return f"{parts.scheme}://{path}{query}"
+    scheme, (_, options) = text.partition("://")[0], split_options(text)
+    return f"{scheme}://{path}{options}"
 
 
 def _files_below(filesystem: fs.FileSystem | PatientStore, folder: str) -> list[str]:

@@ -5,14 +5,15 @@ the way out of each. So checks collect problems and go on; the command line, rep
 share these values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from clora_core.errors import CloraError
 from manifests.text_rules import printable
 
-__all__ = ["MAX_SHOWN", "InputError", "Problem", "render"]
+__all__ = ["MAX_SHOWN", "InputError", "Problem", "problems_at", "render"]
 
 MAX_SHOWN = 20
 
@@ -49,6 +50,11 @@ class Problem:
             where.append(f"{self.noun} without an id" if self.row_id is None else named)
         where.append(self.field)
         return printable(f"{', '.join(where)}: {self.problem}")
+
+
+def problems_at(place: str, findings: Iterable[tuple[str, str]], **where: Any) -> list[Problem]:
+    """Return (field, sentence) findings as problems of ``place``; ``where`` says more of each."""
+    return [Problem(place=place, field=field, problem=text, **where) for field, text in findings]
 
 
 class InputError(CloraError):

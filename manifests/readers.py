@@ -22,7 +22,7 @@ from manifests.manifest_limits import counted_lines
 from manifests.parquet_rows import parquet_rows
 from manifests.problems import Problem
 
-__all__ = ["RawRow", "read_rows"]
+__all__ = ["RawRow", "read_file", "read_rows"]
 
 MAX_LINE_BYTES = 16 * 1024**2
 
@@ -64,12 +64,13 @@ def read_rows(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Iterator[RawRo
     for file in files:
         try:
             allowed.check(file)
-            yield from _read_file(file)
+            yield from read_file(file)
         except LocationError as error:
             yield Problem(place=file, field="(file)", problem=str(error))
 
 
-def _read_file(file: str) -> Iterator[RawRow | Problem]:
+def read_file(file: str) -> Iterator[RawRow | Problem]:
+    """Return the rows of one file as ``read_rows``; LocationError if it cannot be read."""
     name = file.partition("?")[0].lower()
     for pack in _PACKED[1:]:
         name = name.removesuffix(pack)

@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.file_cache import local_copy
 from manifests.keys import canonical_json
-from manifests.locations import absolute, read_bytes
+from manifests.locations import read_bytes
+from manifests.place_names import absolute
 from manifests.text_rules import ShortText
 
 __all__ = [

@@ -13,15 +13,15 @@ from pydantic import ValidationError
 
 from manifests.json_text import load_json
 from manifests.keys import canonical_json, row_key
-from manifests.locations import parent
 from manifests.lora_fit import LoraFit
+from manifests.place_names import parent
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.resolved import ResolvedLora, ResolvedRow
 from manifests.row_loras import requested_loras, resolved_loras
 from manifests.row_rules import RowModel, RowRules
 from manifests.row_schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
-from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
+from manifests.wording import SettingsError, did_you_mean, sentences, shown, within
 
 __all__ = ["RowChecker"]
 
@@ -199,10 +199,7 @@ class RowChecker:
         try:
             return canonical_json(model.resolve_sampler(overrides)), []
         except SettingsError as error:
-            return "", [
-                ("sampler" if field == WHOLE else f"sampler.{field}", text)
-                for field, text in error.findings
-            ]
+            return "", within("sampler", error.findings)
         except (ValueError, TypeError) as error:
             return "", [("sampler", f"{error}, got {shown(dict(overrides))}")]
 

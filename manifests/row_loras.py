@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
-from manifests.catalog import LoraEntry
+from manifests.catalog import LoraEntry, unknown_lora
 from manifests.json_text import load_json
 from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
@@ -20,7 +20,7 @@ from manifests.lora_fit import LoraFit
 from manifests.regions import RegionRequest, resolved_region
 from manifests.resolved import ResolvedLora
 from manifests.text_rules import RowId, ShortText
-from manifests.wording import WHOLE, did_you_mean, sentences, shown
+from manifests.wording import sentences, shown, within
 
 __all__ = ["LoraRequest", "requested_loras", "resolved_loras"]
 
@@ -75,10 +75,7 @@ def requested_loras(value: object) -> tuple[tuple[LoraRequest, ...], _Findings]:
             requests.append(LoraRequest.model_validate(struct))
         except ValidationError as error:
             given = cast("Mapping[str, Any]", struct) if isinstance(struct, Mapping) else None
-            findings.extend(
-                (f"loras[{number}]" + ("" if field == WHOLE else f".{field}"), text)
-                for field, text in sentences(error, known=_KNOWN, given=given)
-            )
+            findings += within(f"loras[{number}]", sentences(error, known=_KNOWN, given=given))
     names = [request.lora for request in requests]
     findings.extend(
         ("loras", f"names {name!r} twice; name each LoRA once, with the weight it should have")
@@ -111,8 +108,7 @@ def resolved_loras(
     for request in requests:
         entry = catalog.get(request.lora)
         if entry is None:
-            hint = did_you_mean(request.lora, tuple(catalog))
-            findings.append(("loras", f"no LoRA {request.lora!r} in the catalog; {hint}"))
+            findings.append(("loras", unknown_lora(request.lora, catalog)))
             continue
         subject = request.subject or entry.subject
         if entry.kind == "concept" and subject is None:

@@ -22,6 +22,7 @@ __all__ = [
     "nearest",
     "sentences",
     "shown",
+    "within",
 ]
 
 MAX_VALUE_LENGTH = 80
@@ -78,6 +79,11 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
         return "none are known"
     first = ", ".join(sorted(known[:MAX_CANDIDATES])[:12])
     return f"known: {first}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+
+
+def within(section: str, findings: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return what was found about a section's fields as it is said of the whole."""
+    return [(section if field == WHOLE else f"{section}.{field}", text) for field, text in findings]
 
 
 def sentences(

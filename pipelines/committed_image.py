@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from manifests.place_names import joined
 from pipelines.committed_unit import rows_name
 from pipelines.output_files import MISSING, DamagedFileError, open_parquet
 from pipelines.storage import Storage
@@ -62,7 +63,10 @@ def read_image(storage: Storage, row: Mapping[str, Any], *, note: Note) -> bytes
         content = dict(unit_images(storage, unit))[row["key"]]
     except (FileNotFoundError, KeyError):
         raise damage from None
-    note(f"{storage.uri}/{name} {damage.reason}, so its copy in {unit} is used; {damage.way_out}")
+    note(
+        f"{joined(storage.uri, name)} {damage.reason}, so its copy in {unit} is used; "
+        f"{damage.way_out}"
+    )
     return content
 
 

@@ -10,6 +10,7 @@ refuses). A command that only looks can name it and use the rest (``survey``).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from shlex import quote
 from typing import Any
 
 from clora_core.errors import CloraError
@@ -128,8 +129,8 @@ def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:
         [
             f"{len(damaged):,} committed unit(s) in {storage.uri} are damaged:",
             *(f"  {line}" for line in lines),
-            f"`clora verify {storage.uri} --repair` sets them aside, and the same command then "
-            "makes their rows again",
+            f"`clora verify {quote(storage.uri)} --repair` sets them aside, and the same command "
+            "then makes their rows again",
         ]
     )
 

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
+from manifests.object_file import ObjectFile
 from manifests.patience import RETRY_S, GaveUpError
-from pipelines.object_file import ObjectFile
+from manifests.place_names import joined, split_options
 from pipelines.storage_error import PlaceError, StorageError
 from pipelines.store_answers import answer_code, failure_reason, is_no_answer, may_pass
 from pipelines.store_client import COPY_S, client, patience, upload_s
@@ -40,17 +41,18 @@ class ObjectStorage:
     """A prefix of a bucket.
 
     Args:
-        uri: ``s3://bucket/prefix`` or ``gs://bucket/prefix``.
+        uri: ``s3://bucket/prefix`` or ``gs://bucket/prefix``, options of the store at its end.
         retry_s: For how long a request is repeated, from its first failure, while the store is
             away, whatever the failure is; refusals are not repeated.
     """
 
     def __init__(self, uri: str, retry_s: float = RETRY_S) -> None:
-        self.uri = uri
-        self._retry_s = retry_s
-        scheme, _, rest = uri.partition("://")
+        head, options = split_options(uri)
+        scheme, _, rest = head.partition("://")
         bucket, _, prefix = rest.partition("/")
-        self._root = f"{scheme}://{bucket}"
+        self.uri = head.rstrip("/") + options
+        self._retry_s = retry_s
+        self._root = f"{scheme}://{bucket}{options}"
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
     def __reduce__(self) -> tuple[type["ObjectStorage"], tuple[str, float]]:
@@ -76,8 +78,7 @@ class ObjectStorage:
 
     def put(self, name: str, content: bytes) -> None:
         """Write an object, replacing what is there; readers see the old one or the new one."""
-        with self._sentences(name, "written"):
-            self._repeated(lambda: self._put(name, content, "overwrite"))
+        self._asked(name, "written", lambda: self._put(name, content, "overwrite"))
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one; return whether what is there now is ours."""
@@ -99,13 +100,11 @@ class ObjectStorage:
                 raise
             return True
 
-        with self._sentences(name, "written"):
-            return self._repeated(create)
+        return self._asked(name, "written", create)
 
     def read(self, name: str) -> bytes:
         """Return an object's content; FileNotFoundError if there is none."""
-        with self._sentences(name, "read"):
-            return self._repeated(lambda: self._get(name))
+        return self._asked(name, "read", lambda: self._get(name))
 
     @contextmanager
     def open(self, name: str) -> Generator[BinaryIO]:
@@ -203,6 +202,10 @@ class ObjectStorage:
     def _get(self, name: str) -> bytes:
         return bytes(obstore.get(self._store, self._path(name)).bytes())
 
+    def _asked(self, name: str, verb: str, request: Callable[[], Result]) -> Result:
+        with self._sentences(name, verb):
+            return self._repeated(request)
+
     def _repeated(self, request: Callable[[], Result]) -> Result:
         return patience(self._root).repeated(request, retry_s=self._retry_s)
 
@@ -224,7 +227,7 @@ class ObjectStorage:
             name: The object or folder.
             verb: What was tried, as a participle.
         """
-        start = f"{self.uri}/{name} cannot be {verb}"
+        start = f"{joined(self.uri, name)} cannot be {verb}"
         try:
             yield
         except GaveUpError as error:
@@ -240,7 +243,7 @@ class ObjectStorage:
                     f"{start}: there is no bucket {self._root}; make it, or name another place"
                 ) from None
             if is_missing:
-                raise FileNotFoundError(f"{self.uri}/{name} does not exist") from None
+                raise FileNotFoundError(f"{joined(self.uri, name)} does not exist") from None
             is_late = answer_code(error) == "RequestTimeTooSkewed"
             clock = ", and the clock of this machine" if is_late else ""
             raise StorageError(

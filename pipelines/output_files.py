@@ -16,12 +16,14 @@ import io
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any, BinaryIO, TypeVar, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clora_core.errors import CloraError
+from manifests.place_names import joined
 from pipelines.storage import Storage
 
 __all__ = [
@@ -73,11 +75,11 @@ class DamagedFileError(CloraError):
     @property
     def way_out(self) -> str:
         """The end of a sentence: what repairs the file."""
-        return f"`clora verify {self.place} --repair` restores it or sets it aside"
+        return f"`clora verify {quote(self.place)} --repair` restores it or sets it aside"
 
     def __str__(self) -> str:
         """Return the sentence that names the file and the way out."""
-        return f"{self.place}/{self.name} is damaged: it {self.reason}; {self.way_out}"
+        return f"{joined(self.place, self.name)} is damaged: it {self.reason}; {self.way_out}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from manifests.place_names import joined, parent
 from pipelines.committed_image import restore_images_of
 from pipelines.committed_unit import ERRORS_FOLDER, unit_id_of
 from pipelines.editions import point_at_newest
@@ -59,7 +60,10 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
     run_id = f"{new_run_id(datetime.now(UTC))}-repair"
     with acquire(_owner(storage), run_id, times=times, note=note) as lease:
         steps = _Steps(run_id)
-        outputs = [storage, *(open_storage(f"{storage.uri}/{n}") for n in nested_outputs(storage))]
+        outputs = [
+            storage,
+            *(open_storage(joined(storage.uri, n)) for n in nested_outputs(storage)),
+        ]
         for output in outputs:
             refuse_while_made(output, times=times, note=note)
             for check in verify_units(output):
@@ -72,7 +76,7 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
             if maker_ids(output):
                 restore_shared_images(output, times=times, note=note)
             if restore_errors(output, survey(output)):
-                steps.restored.append(f"{output.uri}/{ERRORS_FOLDER}")
+                steps.restored.append(joined(output.uri, ERRORS_FOLDER))
             if files:
                 point_at_newest(output)
         lease.finished()
@@ -100,7 +104,7 @@ class _Steps:
             self.num_units += 1
             return
         names = restore_images_of(storage, check.name, set(check.lost_images))
-        self.restored += [f"{storage.uri}/{name}" for name in names]
+        self.restored += [joined(storage.uri, name) for name in names]
 
     def set_aside(self, storage: Storage, damage: DamagedFileError) -> None:
         """Move a damaged file where nothing reads it."""
@@ -109,16 +113,16 @@ class _Steps:
             storage.move(damage.name, target)
         except FileNotFoundError:
             # A copy that is missing, and is written again.
-            self.restored.append(f"{storage.uri}/{damage.name}")
+            self.restored.append(joined(storage.uri, damage.name))
         else:
             self.moved.append((damage, target))
 
 
 def _owner(storage: Storage) -> Storage:
     """Return the output whose lease guards ``storage``: references in an output have none."""
-    above, _, folder = storage.uri.rpartition("/references/")
-    if above and folder and "/" not in folder:
-        output = open_storage(above)
+    output_uri = parent(parent(storage.uri))
+    if joined(output_uri, "references") == parent(storage.uri):
+        output = open_storage(output_uri)
         if output.list(LEASES_FOLDER, ".json"):
             return output
     return storage

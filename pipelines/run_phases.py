@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from manifests.place_names import joined
 from manifests.resolved import ResolvedRow
 from pipelines.accounting import Account
 from pipelines.asked_rows import write_asked
@@ -112,12 +113,12 @@ class Run:
         if num_none:
             self.observer.note(
                 f"{num_none} LoRA(s) have no references, so rows with them get no dino_min, "
-                f"dino_avg and dino_max; see {storage.uri}/errors"
+                f"dino_avg and dino_max; see {joined(storage.uri, 'errors')}"
             )
         if num_none < len(missing):
             self.observer.note(
                 f"{len(missing) - num_none} LoRA(s) have fewer references than were asked for, and "
-                f"are scored against these; see {storage.uri}/errors"
+                f"are scored against these; see {joined(storage.uri, 'errors')}"
             )
 
     def _make_units(

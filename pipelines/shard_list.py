@@ -8,6 +8,7 @@ and it is ``finished`` when exactly the shards that it names are there.
 import re
 from dataclasses import asdict, dataclass
 
+from manifests.place_names import joined
 from manifests.wording import listed
 from pipelines.output_files import DamagedFileError, encode_json, read_json
 from pipelines.storage import PlaceError, Storage
@@ -58,8 +59,8 @@ def own_shards(target: Storage) -> set[str]:
         own = set[str]()
     except DamagedFileError as error:
         raise PlaceError(
-            f"{target.uri}/{SHARD_LIST} is damaged (it {error.reason}), so nothing says which "
-            "shards are an earlier export's; empty that folder, or name another one"
+            f"{joined(target.uri, SHARD_LIST)} is damaged (it {error.reason}), so nothing says "
+            "which shards are an earlier export's; empty that folder, or name another one"
         ) from error
     found = {name.rpartition("/")[2] for name in target.list("", ".tar")}
     strange = sorted(name for name in found - own if _SHARD.fullmatch(name))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from manifests.patience import RETRY_S
+from manifests.store_address import store_address
 from pipelines.local_storage import LocalStorage
 from pipelines.storage_error import PlaceError, StorageError
 
@@ -104,8 +105,9 @@ def open_storage(uri: str, *, retry_s: float = RETRY_S, within: str | None = Non
     """Return the storage at ``uri``; nothing is created before the first write.
 
     Args:
-        uri: A folder's path, or ``s3://bucket/prefix`` or ``gs://bucket/prefix``. Credentials and
-            an endpoint other than the provider's own come from the environment.
+        uri: A folder's path, or ``s3://bucket/prefix`` or ``gs://bucket/prefix``, with options of
+            the store as readers take them (``manifests.store_address``). Credentials come from
+            the environment.
         retry_s: For how long a request is repeated while a store is away, from its first failure;
             a disk has no use for it.
         within: Another storage's place that ``uri`` is in and that is written first. On a disk it
@@ -119,24 +121,20 @@ def open_storage(uri: str, *, retry_s: float = RETRY_S, within: str | None = Non
     # Imported late: a local output needs no client of any store.
     from pipelines.object_storage import SCHEMES, ObjectStorage
 
-    scheme, _, rest = uri.partition("://")
-    if scheme not in SCHEMES:
+    try:
+        address = store_address(uri)
+    except ValueError as error:
+        raise PlaceError(str(error)) from error
+    if address.scheme not in SCHEMES:
         raise PlaceError(
             f"output {uri!r} is in a store that is not known; name a folder on a disk that all "
             "machines share, s3://bucket/prefix or gs://bucket/prefix"
         )
-    bucket = rest.partition("/")[0]
-    if "@" in bucket or "?" in rest:
-        # Not repeated in the message: it may hold a secret.
-        raise PlaceError(
-            f"a {scheme}:// output holds credentials or options; leave its bucket and prefix, and "
-            "set the rest in the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
-        )
-    if not _BUCKET.fullmatch(bucket):
+    if not _BUCKET.fullmatch(address.bucket):
         raise PlaceError(
             f"output {uri!r} names no bucket: a bucket's name has letters, digits, dots and dashes"
         )
-    return ObjectStorage(uri.rstrip("/"), retry_s)
+    return ObjectStorage(uri, retry_s)
 
 
 def _folder(uri: str) -> Path:

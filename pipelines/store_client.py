@@ -1,19 +1,18 @@
 """The client of a bucket, and the patience with it.
 
-Credentials and the endpoint come from the environment of each process (``AWS_ACCESS_KEY_ID``,
-``AWS_ENDPOINT_URL``, ``GOOGLE_APPLICATION_CREDENTIALS``, ...), so none travel to another machine
-and none stand in a job file.
+Credentials come from the environment of each process (``AWS_ACCESS_KEY_ID``,
+``GOOGLE_APPLICATION_CREDENTIALS``, ...), so none travel to another machine and none stand in a job
+file; ``manifests.store_address`` has where the store is.
 """
 
-import os
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 from obstore.store import GCSStore, S3Store
 
 from manifests.patience import Patience
+from manifests.store_address import ANY_REGION, BadAddressError, StoreAddress, store_address
 from pipelines.storage_error import PlaceError
 from pipelines.store_answers import may_pass
 
@@ -51,29 +50,33 @@ def client(root: str, silence_s: float | None = None) -> Any:
     It repeats nothing itself: ``patience`` decides about that.
 
     Args:
-        root: ``s3://bucket`` or ``gs://bucket``.
+        root: ``s3://bucket`` or ``gs://bucket``, with the options of the store if there are any.
         silence_s: How long to wait for an answer, and between two parts of one; ``REQUEST_S`` if
             None.
 
     Raises:
         PlaceError: The endpoint in the environment is not a URL.
     """
-    scheme, _, bucket = root.partition("://")
-    endpoint = _endpoint(scheme)
+    address = _address(root)
     options: Any = {
-        "allow_http": endpoint.startswith("http://"),
+        "allow_http": address.endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "read_timeout": timedelta(seconds=REQUEST_S if silence_s is None else silence_s),
         "timeout": _WHOLE,
     }
     no_retries: Any = {"max_retries": 0}
-    if scheme == "gs":
-        return GCSStore(bucket, client_options=options, retry_config=no_retries)
-    config: Any = {"endpoint": endpoint} if endpoint else {}
-    if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-        config["region"] = "us-east-1"
+    config: Any = {}
+    if address.scheme == "gs":
+        if address.endpoint:
+            config["base_url"] = address.endpoint
+        return GCSStore(
+            address.bucket, config=config, client_options=options, retry_config=no_retries
+        )
+    config["region"] = address.region or ANY_REGION
+    if address.endpoint:
+        config["endpoint"] = address.endpoint
     return S3Store(
-        bucket,
+        address.bucket,
         config=config,
         client_options=options,
         retry_config=no_retries,
@@ -83,28 +86,16 @@ def client(root: str, silence_s: float | None = None) -> Any:
 
 def patience(root: str) -> Patience:
     """Return this process's patience with a bucket: one for all threads."""
-    return _patience(root, _endpoint(root.partition("://")[0]))
+    return _patience(_address(root))
 
 
 @lru_cache(maxsize=64)
-def _patience(_root: str, _endpoint: str) -> Patience:
+def _patience(_address: StoreAddress) -> Patience:
     return Patience(may_pass)
 
 
-def _endpoint(scheme: str) -> str:
-    """Return the URL of the store that is named in the environment; empty for the provider's."""
-    if scheme != "s3":
-        return ""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+def _address(root: str) -> StoreAddress:
     try:
-        parts = urlsplit(endpoint)
-        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        is_url = False
-    if endpoint and not is_url:
-        # The client would panic.
-        raise PlaceError(
-            f"AWS_ENDPOINT_URL should be http(s)://host:port, got {endpoint!r}; correct it in the "
-            "environment"
-        )
-    return endpoint
+        return store_address(root).in_environment()
+    except BadAddressError as error:
+        raise PlaceError(str(error)) from error

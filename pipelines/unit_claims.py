@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+from manifests.place_names import joined
 from manifests.resolved import ResolvedRow
 from pipelines.claims import Claimant, wait_until_free
 from pipelines.committed_unit import ROWS_FOLDER, read_unit, rows_name, unit_id_of
@@ -79,8 +80,8 @@ def make_shared_units(
 def set_aside_meanwhile(storage: Storage, name: str) -> str:
     """Return a sentence on a unit that a repair has abandoned since this run planned it."""
     return (
-        f"{storage.uri}/{name} was set aside by `clora verify --repair` while this run began; run "
-        "the same command again"
+        f"{joined(storage.uri, name)} was set aside by `clora verify --repair` while this run "
+        "began; run the same command again"
     )
 
 

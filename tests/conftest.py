@@ -39,6 +39,17 @@ def ray_cluster(ray_token: Path) -> Iterator[None]:  # noqa: ARG001 - set before
 
 
 @pytest.fixture(scope="session")
+def engine_cluster(ray_cluster: None) -> Iterator[None]:  # noqa: ARG001 - it must be there
+    """The session's Ray; the fakes travel by value, because workers cannot import the tests."""
+    import engine_kit
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(engine_kit)
+    yield
+    cloudpickle.unregister_pickle_by_value(engine_kit)
+
+
+@pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One real S3 server for all tests that need a store; loopback only."""
     with running_s3(tmp_path_factory.mktemp("s3")) as server:

@@ -1,14 +1,16 @@
 """Catalogs, rendered by a fake engine on a real Ray: what changed is made, and nothing else."""
 
+import hashlib
+import io
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import engine_kit
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -18,21 +20,13 @@ from input_kit import write_base_model, write_catalog, write_lora
 from jobs.catalog import catalog
 from jobs.catalog_spec import load_catalog, prepare_catalog
 from jobs.run_request import run_request
+from manifests.problems import InputError
 from pipelines.editions import edition_name
 from pipelines.request import RunRequest
 from pipelines.storage import LocalStorage
 
-NUM_ITEMS = 200
+NUM_ITEMS = 40
 FOX_EVERY = 20
-
-
-@pytest.fixture
-def engine_cluster(ray_cluster: None) -> Any:
-    from ray import cloudpickle
-
-    cloudpickle.register_pickle_by_value(engine_kit)
-    yield ray_cluster
-    cloudpickle.unregister_pickle_by_value(engine_kit)
 
 
 def items(count: int = NUM_ITEMS) -> list[dict[str, Any]]:
@@ -89,22 +83,51 @@ def latest(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "out/latest.json").read_text())
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("engine_cluster")
-def test_of_two_hundred_items_the_changed_ones_are_made_and_latest_flips_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    log = tmp_path / "calls"
-    rows = items()
-    spec = write_spec(tmp_path, rows)
-    assert catalog(spec, make_request=fakes(log)) == 0
-    assert "edition 1 is the latest: 200 added, 0 changed, 0 removed" in capsys.readouterr().out
-    assert num_sampled(log) == NUM_ITEMS
-    flips = [(tmp_path / "out/latest.json").stat().st_mtime_ns]
-    first = edition(tmp_path, 1)
+@dataclass(frozen=True, kw_only=True)
+class Night:
+    """What one run of the catalog did."""
 
+    code: int
+    said: str
+    num_made: int
+    latest: dict[str, Any]
+    flipped_at_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nights:
+    """Three runs of one catalog: the first, one after a change, one that a schedule doubled."""
+
+    folder: Path
+    first: Night
+    changed: Night
+    doubled: Night
+    affected: set[str]
+    first_edition: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def nights(engine_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Nights:  # noqa: ARG001
+    folder = tmp_path_factory.mktemp("nights")
+    log, rows = folder / "calls", items()
+    log.touch()
+    spec = write_spec(folder, rows)
+
+    def night() -> Night:
+        before, said = num_sampled(log), io.StringIO()
+        with redirect_stdout(said):
+            code = catalog(spec, make_request=fakes(log))
+        return Night(
+            code=code,
+            said=said.getvalue(),
+            num_made=num_sampled(log) - before,
+            latest=latest(folder),
+            flipped_at_ns=(folder / "out/latest.json").stat().st_mtime_ns,
+        )
+
+    first, first_edition = night(), edition(folder, 1)
     # One LoRA and ten prompts of items without it; what is affected is told by the definition.
-    write_lora(tmp_path / "loras/fox.safetensors", seed=99)
+    write_lora(folder / "loras/fox.safetensors", seed=99)
     for row in [row for row in rows if row["subject"] == "cat"][:10]:
         row["place"] = f"new {row['place']}"
     affected = {
@@ -112,31 +135,54 @@ def test_of_two_hundred_items_the_changed_ones_are_made_and_latest_flips_once(
         for new, old in zip(rows, items(), strict=True)
         if new != old or "fox" in new["loras"]
     }
-    assert len(affected) == 10 + NUM_ITEMS // FOX_EVERY
-    write_spec(tmp_path, rows)
-    assert catalog(spec, make_request=fakes(log)) == 0
-    assert num_sampled(log) == NUM_ITEMS + len(affected)
-    second = edition(tmp_path, 2)
-    assert {name for name in second if second[name]["key"] != first[name]["key"]} == affected
-    assert "edition 2 is the latest: 0 added, 20 changed, 0 removed" in capsys.readouterr().out
-    flips.append((tmp_path / "out/latest.json").stat().st_mtime_ns)
-    assert latest(tmp_path)["number"] == 2
+    write_spec(folder, rows)
+    return Nights(
+        folder=folder,
+        first=first,
+        changed=night(),
+        doubled=night(),
+        affected=affected,
+        first_edition=first_edition,
+    )
 
-    # A schedule that fires twice makes nothing, publishes nothing and touches nothing.
-    assert catalog(spec, make_request=fakes(log)) == 0
-    assert num_sampled(log) == NUM_ITEMS + len(affected)
-    assert "edition 2 is the latest already; nothing changed" in capsys.readouterr().out
-    flips.append((tmp_path / "out/latest.json").stat().st_mtime_ns)
-    assert flips[0] != flips[1] == flips[2]
 
-    # The former edition reads, with every image as it was.
-    assert edition(tmp_path, 1) == first
-    storage = LocalStorage(tmp_path / "out")
-    for row in [*first.values(), *second.values()]:
-        assert (
-            engine_kit.hashlib.sha256(storage.read(row["image"])).hexdigest()
-            == (row["image_sha256"])
-        )
+@pytest.mark.ray
+def test_the_first_night_makes_and_publishes_every_row(nights: Nights):
+    assert (nights.first.code, nights.first.num_made) == (0, NUM_ITEMS)
+    assert f"edition 1 is the latest: {NUM_ITEMS} added, 0 changed, 0" in nights.first.said
+
+
+@pytest.mark.ray
+def test_the_rows_that_a_change_reaches_are_made_anew_and_no_others(nights: Nights):
+    assert len(nights.affected) == 10 + NUM_ITEMS // FOX_EVERY
+    assert (nights.changed.code, nights.changed.num_made) == (0, len(nights.affected))
+    second = edition(nights.folder, 2)
+    keys = {name: row["key"] for name, row in nights.first_edition.items()}
+    assert {name for name, row in second.items() if row["key"] != keys[name]} == nights.affected
+
+
+@pytest.mark.ray
+def test_a_change_is_published_as_the_next_edition_and_said_in_numbers(nights: Nights):
+    changes = f"0 added, {len(nights.affected)} changed, 0 removed"
+    assert f"edition 2 is the latest: {changes}" in nights.changed.said
+    assert nights.changed.latest["number"] == 2
+    assert nights.changed.flipped_at_ns != nights.first.flipped_at_ns
+
+
+@pytest.mark.ray
+def test_a_schedule_that_fires_twice_makes_nothing_and_touches_nothing(nights: Nights):
+    assert (nights.doubled.code, nights.doubled.num_made) == (0, 0)
+    assert "edition 2 is the latest already; nothing changed" in nights.doubled.said
+    assert nights.doubled.flipped_at_ns == nights.changed.flipped_at_ns
+
+
+@pytest.mark.ray
+def test_a_past_edition_reads_with_every_image_as_it_was(nights: Nights):
+    assert edition(nights.folder, 1) == nights.first_edition
+    storage = LocalStorage(nights.folder / "out")
+    for number in (1, 2):
+        for row in edition(nights.folder, number).values():
+            assert hashlib.sha256(storage.read(row["image"])).hexdigest() == row["image_sha256"]
 
 
 @pytest.mark.ray
@@ -222,11 +268,21 @@ def test_items_and_scenes_may_name_their_base_model(tmp_path: Path):
     assert [row.width for row in rows] == [256, 128]
 
 
+def test_an_item_of_a_table_that_is_no_mapping_is_a_problem_of_its_line(tmp_path: Path):
+    spec = write_spec(tmp_path, [], items="things.yaml")
+    (tmp_path / "things.yaml").write_text("items:\n- {item: mug}\n- hat\n")
+    with pytest.raises(InputError) as raised:
+        load_catalog(spec)
+    (problem,) = raised.value.problems
+    assert (problem.place, problem.line) == (str(tmp_path / "things.yaml"), 3)
+    assert problem.problem == "should be a mapping with item, got 'hat'"
+
+
 @pytest.mark.parametrize("kind", ["csv", "yaml", "parquet"])
 def test_items_are_read_from_every_kind_of_table(tmp_path: Path, kind: str):
     import pyarrow as pa
 
-    from jobs.catalog_rows import expand_rows
+    from manifests.grid_axes import expand_axes
 
     rows = [{"item": "mug", "loras": "cat;dog", "subject": "cat", "place": "home"}]
     file = tmp_path / f"things.{kind}"
@@ -239,6 +295,6 @@ def test_items_are_read_from_every_kind_of_table(tmp_path: Path, kind: str):
         pq.write_table(pa.Table.from_pylist(rows), file)
     axes = load_catalog(spec).axes
     assert axes is not None
-    (row,) = expand_rows(axes)
-    assert row["loras"] == ["cat", "dog"]
+    (row,) = expand_axes(axes)
+    assert row["loras"] == [{"lora": "cat"}, {"lora": "dog"}]
     assert row["prompt"] == "a cat at home"

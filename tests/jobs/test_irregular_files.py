@@ -12,7 +12,7 @@ from input_kit import row, write_job
 from jobs.cli import main
 from manifests.base_model import BaseModelProblem, inspect_base_model
 from manifests.digests import folder_digest
-from manifests.locations import LocationError, expand, open_file, open_raw, open_stream, read_bytes
+from manifests.locations import LocationError, expand, open_file, open_stream, read_bytes
 from manifests.model_layers import UnknownLayersError, model_layers
 
 Make = Callable[[Path], None]
@@ -143,7 +143,7 @@ def test_for_whatever_is_opened_by_its_place(tmp_path: Path, kind):
     sentence, make = kind
     make(tmp_path / "x")
     place = str(tmp_path / "x")
-    for open_place in (open_stream, open_raw, open_file):
+    for open_place in (open_stream, open_file):
         with pytest.raises(LocationError, match=sentence), open_place(place):
             pass
     with pytest.raises(LocationError, match=sentence):

@@ -10,7 +10,7 @@ from emoji_world.measures.composed import VALIDATION_PAIRS
 from jobs.inputs import prepare
 from jobs.job_file import load_job
 from jobs.sweep import JOB_NAME, MANIFEST_NAME, sweep
-from manifests.sweep_spec import load_sweep
+from manifests.grid_spec import load_sweep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -78,10 +78,10 @@ def test_a_name_used_twice_is_told(tmp_path):
     ("text", "sentence"),
     [
         ("loras:\n  - name: [", "line 2"),
-        ("loras:\n  - name: a\n    name: b", "line 3: 'name' is given twice"),
-        ("a: 1", "should hold a list under 'loras:'"),
-        ("", "should hold a list under 'loras:'"),
-        ("- a\n- b", "should hold a list under 'loras:'"),
+        ("loras:\n  - name: a\n    name: b", "line 3: is not valid YAML: 'name' is given twice"),
+        ("a: 1", "a list under 'loras:'"),
+        ("", "a list under 'loras:'"),
+        ("- a\n- b", "a list under 'loras:'"),
         ("!!python/object/apply:os.system ['true']", "could not determine a constructor"),
     ],
 )

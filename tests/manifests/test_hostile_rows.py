@@ -166,7 +166,9 @@ def test_a_catalog_as_a_parquet_file_has_the_same_limits(tmp_path, monkeypatch):
     entries = {"name": ["a", "b"], "uri": ["/a", "/b"], "subject": ["cat", "dog" * 50_000]}
     pq.write_table(pa.table(entries), path)
     monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", 100_000)
-    assert "row 2 stands for more than" in str(read_catalog(str(path)).problems[0])
+    (problem,) = read_catalog(str(path)).problems
+    assert problem.line == 2
+    assert "stands for more than" in problem.problem
     monkeypatch.setattr(catalog, "MAX_ENTRIES", 1)
     assert "holds more than 1 LoRAs" in str(read_catalog(str(path)).problems[0])
 

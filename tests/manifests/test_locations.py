@@ -7,7 +7,8 @@ from pyarrow import fs
 
 from manifests import file_cache, locations
 from manifests.file_cache import local_copy
-from manifests.locations import LocationError, absolute, expand, parent, read_bytes
+from manifests.locations import LocationError, expand, read_bytes
+from manifests.place_names import absolute, joined, parent, split_options
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("k.yaml", "s3://b/jobs", "s3://b/jobs/k.yaml"),
         ("../k.yaml", "s3://b/jobs", "s3://b/k.yaml"),
         ("k", "s3://b/jobs?endpoint_override=h:1", "s3://b/jobs/k?endpoint_override=h:1"),
+        (".", "s3://b/jobs?region=x", "s3://b/jobs?region=x"),
         ("file:///a%20b", "/jobs", "/a b"),
     ],
 )
@@ -46,6 +48,13 @@ def test_the_home_folder_is_the_users(monkeypatch):
 def test_the_folder_of_a_file_keeps_the_stores_options():
     assert parent("s3://b/x/y?a=1") == "s3://b/x?a=1"
     assert parent("/x/y") == "/x"
+
+
+@pytest.mark.parametrize("folder", ["/x", "/x?y", "s3://b/x", "s3://b/x?region=a&scheme=http"])
+def test_a_name_in_a_folder_is_in_that_folder_and_the_stores_options_stay_at_the_end(folder: str):
+    place = joined(folder, "a/b")
+    assert parent(parent(place)) == folder
+    assert split_options(place) == (f"{split_options(folder)[0]}/a/b", split_options(folder)[1])
 
 
 def test_a_store_is_read_listed_and_globbed_like_a_disk(bucket):

@@ -8,12 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import sweep as sweep_module
+from manifests import grid_expand
 from manifests.catalog import LoraEntry
+from manifests.grid_expand import Expansion, SweepRules, expand_sweep
+from manifests.grid_spec import SweepSpec, load_sweep
 from manifests.locations import LocationError
 from manifests.problems import InputError
-from manifests.sweep import Expansion, SweepRules, expand_sweep
-from manifests.sweep_spec import SweepSpec, load_sweep
 
 CATALOG = {
     name: LoraEntry(name=name, uri=f"/{name}", subject=subject, kind="concept")
@@ -43,7 +43,7 @@ def expand(**spec: Any) -> Expansion:
 
 def columns(expansion: Expansion, *names: str) -> list[tuple[Any, ...]]:
     assert not expansion.findings
-    return [tuple(row[name] for name in names) for row in expansion.rows]
+    return [tuple(row.get(name) for name in names) for row in expansion.rows()]
 
 
 @given(
@@ -66,7 +66,7 @@ def test_every_method_gets_the_same_prompts_seeds_and_settings(
     each = {
         method: [
             (row["prompt"], row["loras"], row["seed"], row["sampler"])
-            for row in made.rows
+            for row in made.rows()
             if row["method"] == method
         ]
         for method in methods
@@ -74,7 +74,7 @@ def test_every_method_gets_the_same_prompts_seeds_and_settings(
     first = each[methods[0]]
     assert all(rows == first for rows in each.values())
     assert len(set(first)) == len(first) == 2 * num_backgrounds * num_samplers * len(seeds)
-    assert len({row["row_id"] for row in made.rows}) == len(made.rows)
+    assert len({row["row_id"] for row in made.rows()}) == made.num_rows == len(list(made.rows()))
 
 
 def test_a_template_without_background_is_made_once():
@@ -137,7 +137,7 @@ def test_every_mistake_of_every_composition_is_told_at_once():
             {"loras": ["tom", "rex"], "prompts": ["a cat and a dog"]},
         ],
     )
-    assert not made.rows
+    assert not list(made.rows())
     told = [f"{place}: {text}" for place, text in made.findings]
     for part in (
         "methods: 'mergee' is no method; did you mean 'merge'?",
@@ -174,17 +174,17 @@ def test_a_grid_of_too_many_rows_is_refused_and_not_written_out(
     monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], field: str
 ):
     """The limit is lowered to fifty; what matters is that building stops beyond it."""
-    monkeypatch.setattr(sweep_module, "MAX_ROWS", 50)
+    monkeypatch.setattr(grid_expand, "MAX_ROWS", 50)
     monkeypatch.setitem(FILES, "long.txt", "a cat\n" * 60)
     expansion = expand(methods=["merge"], **spec)
-    assert not expansion.rows
+    assert not list(expansion.rows())
     told = dict(expansion.findings)
     assert "more than 50" in told[field]
     assert expansion.num_prompts <= 51
 
 
 def test_of_many_mistakes_the_first_are_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sweep_module, "MAX_FINDINGS", 10)
+    monkeypatch.setattr(grid_expand, "MAX_FINDINGS", 10)
     found = expand(compositions=[["nobody"]] * 100, prompts=["{nothing}"] * 100).findings
     assert 10 < len(found) <= 24
     unknown = [f"lora-{n}" for n in range(1000)]

@@ -3,25 +3,26 @@
 Every problem of every composition is found in one pass; a row is only written if there are none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import comb
 from typing import Any
 
-from manifests.catalog import LoraEntry
+from manifests.catalog import LoraEntry, unknown_lora
+from manifests.grid_rows import MAX_ROWS, Motif, grid_rows, lora_structs
+from manifests.grid_spec import SweepComposition, SweepSpec
+from manifests.grid_template import TemplateError, expand_template
 from manifests.locations import LocationError
-from manifests.prompt_lines import PromptLineError, read_prompt_lines
+from manifests.prompt_lines import PromptLine, read_prompt_lines
 from manifests.resolved import ResolvedLora
 from manifests.row_loras import LoraRequest, requested_loras
-from manifests.sweep_rows import Scene, scene_rows
-from manifests.sweep_spec import SweepComposition, SweepSpec
-from manifests.sweep_text import TemplateError, expand_template
 from manifests.wording import did_you_mean, shown
 
 __all__ = ["Expansion", "SweepRules", "expand_sweep"]
 
-MAX_ROWS = 5_000_000
+MAX_ID_CHARACTERS = 120
 MAX_FINDINGS = 1000
 """Then the rest is not looked at: nobody reads more."""
 
@@ -51,16 +52,37 @@ class Expansion:
     """What a sweep stands for.
 
     Attributes:
-        rows: Manifest rows; empty if there are problems.
-        findings: (setting, sentence) of everything that is wrong.
+        spec: The sweep.
+        motifs: Compositions with their prompts: what all methods make.
         num_compositions: LoRA sets.
-        num_prompts: Different prompts.
+        findings: (setting, sentence) of everything that is wrong.
     """
 
-    rows: tuple[dict[str, Any], ...]
-    findings: tuple[tuple[str, str], ...]
+    spec: SweepSpec
+    motifs: Sequence[Motif]
     num_compositions: int
-    num_prompts: int
+    findings: tuple[tuple[str, str], ...]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the sweep comes to."""
+        num_seeds = sum(len(motif.seeds) for motif in self.motifs)
+        return num_seeds * len(self.spec.samplers) * len(self.spec.methods)
+
+    @property
+    def num_prompts(self) -> int:
+        """Different prompts."""
+        return len({motif.prompt for motif in self.motifs})
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifest's rows; none if anything is wrong."""
+        return grid_rows(
+            () if self.findings else self.motifs,
+            row_id="{name}{variant}-{method}-{seed}",
+            samplers=self.spec.samplers,
+            methods=self.spec.methods,
+            write_loras=_loras_text,
+        )
 
 
 def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
@@ -72,26 +94,23 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
     ]
     grid, more = _with_grids(spec, rules.catalog)
     findings += more
-    groups: list[list[Scene]] = []
+    motifs: list[Motif] = []
     room = MAX_ROWS // (len(spec.samplers) * len(spec.seeds) * len(spec.methods))
-    for place, composition in grid:
+    for number, (place, composition) in enumerate(grid):
         scenes, more = _scenes(composition, spec, rules, room)
         findings += [(f"{place}.{where}" if where else place, text) for where, text in more]
-        groups.append(scenes)
+        for prompt_number, scene in enumerate(scenes):
+            name = f"{number:03d}-{'+'.join(r.lora for r in scene.loras)}"[:MAX_ID_CHARACTERS]
+            motifs.append(replace(scene, name=f"{name}-p{prompt_number:02d}"))
         room -= len(scenes)
         if room < 0 or len(findings) > MAX_FINDINGS:
             break
     if not grid and not findings:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
-    scenes = [scene for group in groups for scene in group]
     if room < 0:
         findings.append(("(all)", f"stands for more than {MAX_ROWS:,} rows; split it"))
-    return Expansion(
-        rows=() if findings else tuple(scene_rows(groups, spec)),
-        findings=tuple(dict.fromkeys(findings)),
-        num_compositions=len(grid),
-        num_prompts=len({scene.prompt for scene in scenes}),
-    )
+    told = tuple(dict.fromkeys(findings))
+    return Expansion(spec=spec, motifs=motifs, num_compositions=len(grid), findings=told)
 
 
 def _with_grids(
@@ -102,10 +121,7 @@ def _with_grids(
     findings: _Findings = []
     for place, names, size in (("pairs_of", spec.pairs_of, 2), ("triples_of", spec.triples_of, 3)):
         unknown = [name for name in names if name not in catalog]
-        findings += [
-            (place, f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}")
-            for name in unknown[:MAX_FINDINGS]
-        ]
+        findings += [(place, unknown_lora(name, catalog)) for name in unknown[:MAX_FINDINGS]]
         num_sets = comb(len(set(names)), size)
         if num_sets > MAX_ROWS:
             text = f"stands for {num_sets:,} sets, more than {MAX_ROWS:,}; split it"
@@ -124,67 +140,15 @@ def _with_grids(
 
 def _scenes(
     composition: SweepComposition, spec: SweepSpec, rules: SweepRules, room: int
-) -> tuple[list[Scene], _Findings]:
+) -> tuple[list[Motif], _Findings]:
     """Return the scenes of a composition, as long as there is room for them, and its mistakes."""
     requests, findings = requested_loras(composition.loras)
     findings += _unknown(requests, rules.catalog)
-    templates = composition.prompts or (() if composition.prompt_file else spec.prompts)
-    scenes: list[Scene] = []
-    for number, template in enumerate(templates):
-        where = f"prompts[{number}]"
-        for background in spec.backgrounds if "{background}" in template else (None,):
-            if len(scenes) > room or len(findings) > MAX_FINDINGS:
-                return scenes, findings
-            found, problem = _of_template(template, background, requests, spec, rules.catalog)
-            scenes += found
-            findings += [(where, problem)] if problem else []
-        if "{background}" in template and not spec.backgrounds:
-            findings.append((where, "{background} is used and backgrounds is empty; list some"))
-    if composition.prompt_file is not None:
-        found, more = _of_file(composition.prompt_file, requests, spec, rules, room)
-        scenes += found
-        findings += more
-    if not findings:
-        findings += _misfits(scenes, spec, rules)
-    return scenes, findings
-
-
-def _of_template(
-    template: str,
-    background: str | None,
-    requests: tuple[LoraRequest, ...],
-    spec: SweepSpec,
-    catalog: Mapping[str, LoraEntry],
-) -> tuple[list[Scene], str | None]:
-    try:
-        prompts = expand_template(
-            template,
-            subjects=_subjects(requests, catalog),
-            background=background,
-            words=spec.words,
-        )
-    except TemplateError as error:
-        return [], str(error)
-    return [
-        Scene(loras=requests, prompt=prompt, template=template, background=background)
-        for prompt in prompts
-    ], None
-
-
-def _of_file(
-    name: str, requests: tuple[LoraRequest, ...], spec: SweepSpec, rules: SweepRules, room: int
-) -> tuple[list[Scene], _Findings]:
-    try:
-        text = rules.read_text(name)
-    except LocationError as error:
-        return [], [("prompt_file", str(error))]
-    scenes: list[Scene] = []
-    findings: _Findings = []
-    for number, line in read_prompt_lines(text):
+    scenes: list[Motif] = []
+    for where, line, background in _lines(composition, spec, rules):
         if len(scenes) > room or len(findings) > MAX_FINDINGS:
-            break
-        where = f"prompt_file line {number}"
-        if isinstance(line, PromptLineError):
+            return scenes, findings
+        if isinstance(line, Exception):
             findings.append((where, str(line)))
             continue
         tags = [{"lora": lora, "weight": weight} for lora, weight in line.loras]
@@ -193,26 +157,56 @@ def _of_file(
         loras = (*(request for request in requests if request.lora not in taken), *tagged)
         problems += _unknown(tagged, rules.catalog)
         findings += [(where, problem) for _, problem in problems]
+        subjects = _subjects(loras, rules.catalog)
         try:
             prompts = expand_template(
-                line.prompt, subjects=_subjects(loras, rules.catalog), words=spec.words
+                line.prompt, subjects=subjects, background=background, words=spec.words
             )
         except TemplateError as error:
             findings.append((where, str(error)))
             continue
+        columns = {
+            "negative_prompt": line.negative_prompt or spec.negative_prompt,
+            "width": line.width or spec.width,
+            "height": line.height or spec.height,
+            "template": line.prompt,
+            "background": background,
+        }
+        seeds = spec.seeds if line.seed is None else (line.seed,)
         scenes += [
-            Scene(loras=loras, prompt=prompt, template=line.prompt, line=line) for prompt in prompts
+            Motif(prompt=prompt, loras=loras, columns=columns, seeds=seeds, sampler=line.sampler)
+            for prompt in prompts
         ]
+    if not findings:
+        findings += _misfits(scenes, spec, rules)
     return scenes, findings
 
 
+def _lines(
+    composition: SweepComposition, spec: SweepSpec, rules: SweepRules
+) -> Iterator[tuple[str, PromptLine | Exception, str | None]]:
+    """Yield place, line and background of every template; or why there is none."""
+    templates = composition.prompts or (() if composition.prompt_file else spec.prompts)
+    for number, template in enumerate(templates):
+        where, has_background = f"prompts[{number}]", "{background}" in template
+        for background in spec.backgrounds if has_background else (None,):
+            yield where, PromptLine(prompt=template), background
+        if has_background and not spec.backgrounds:
+            text = "{background} is used and backgrounds is empty; list some"
+            yield where, TemplateError(text), None
+    if composition.prompt_file is not None:
+        try:
+            text = rules.read_text(composition.prompt_file)
+        except LocationError as error:
+            yield "prompt_file", error, None
+            return
+        for number, line in read_prompt_lines(text):
+            yield f"prompt_file line {number}", line, None
+
+
 def _unknown(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> _Findings:
-    return [
-        ("loras", f"no LoRA {request.lora!r} in the catalog; "
-         f"{did_you_mean(request.lora, tuple(catalog))}")
-        for request in requests
-        if request.lora not in catalog
-    ]  # fmt: skip
+    names = [request.lora for request in requests if request.lora not in catalog]
+    return [("loras", unknown_lora(name, catalog)) for name in names]
 
 
 def _subjects(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> list[str]:
@@ -220,7 +214,7 @@ def _subjects(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry])
     return [str(request.subject or catalog[request.lora].subject or "") for request in concepts]
 
 
-def _misfits(scenes: Sequence[Scene], spec: SweepSpec, rules: SweepRules) -> _Findings:
+def _misfits(scenes: Sequence[Motif], spec: SweepSpec, rules: SweepRules) -> _Findings:
     """Return why methods, prompts and LoRAs of the scenes do not go together."""
     findings: _Findings = []
     for scene, method in product(scenes, spec.methods):
@@ -244,4 +238,15 @@ def _stand_in(request: LoraRequest, entry: LoraEntry) -> ResolvedLora:
         subject=(request.subject or entry.subject) if entry.kind == "concept" else None,
         trigger=request.trigger or entry.trigger,
         region_json=None if request.region is None else "{}",
+    )
+
+
+def _loras_text(requests: Sequence[LoraRequest]) -> str:
+    """Return the LoRAs as a row's text: ``cat;dog:0.8``, or JSON where that cannot say it."""
+    structs = lora_structs(requests)
+    if any(struct.keys() - {"lora", "weight"} for struct in structs):
+        return json.dumps(structs)
+    return ";".join(
+        struct["lora"] + (f":{struct['weight']:g}" if "weight" in struct else "")
+        for struct in structs
     )

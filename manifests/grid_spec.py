@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from manifests.locations import LocationError, absolute, read_bytes
-from manifests.problems import InputError, Problem
+from manifests.place_names import absolute
 from manifests.row_schema import Seed, Side
 from manifests.text_rules import AnyText, Prompt, ShortText
-from manifests.wording import sentences, shown
-from manifests.yaml_text import YamlError, load_yaml
+from manifests.yaml_file import read_mapping, validated
 
 __all__ = ["SweepComposition", "SweepSpec", "load_sweep"]
 
@@ -73,7 +71,7 @@ class SweepSpec(BaseModel):
         compositions: LoRA sets, one by one.
         pairs_of: LoRAs of which every two with different subjects are a composition too.
         triples_of: The same with every three.
-        prompts: Templates (see ``sweep_text``) for compositions that have none of their own.
+        prompts: Templates (see ``grid_template``) for compositions that have none of their own.
         backgrounds: What ``{background}`` is, in turn; templates without it are made once.
         words: Lists for ``__name__`` in templates.
         seeds: A list, or ``{first, count}``. The same for every method.
@@ -124,29 +122,12 @@ def load_sweep(path: str | Path) -> tuple[SweepSpec, str]:
         InputError: With every problem of the file.
     """
     place = absolute(str(path), beside=str(Path.cwd()))
-    try:
-        values = load_yaml(read_bytes(place, max_bytes=MAX_SWEEP_BYTES).decode("utf-8-sig"))
-    except (LocationError, YamlError) as error:
-        line = getattr(error, "line", None)
-        text = f"line {line}: is not valid YAML: {error}" if line else str(error)
-        raise InputError([Problem(place=place, field="(file)", problem=text)]) from error
-    except UnicodeDecodeError as error:
-        text = f"is not UTF-8 text (byte {error.start})"
-        raise InputError([Problem(place=place, field="(file)", problem=text)]) from error
-    if not isinstance(values, Mapping):
-        text = f"should be a mapping with output, methods and compositions, got {shown(values)}"
-        raise InputError([Problem(place=place, field="(file)", problem=text)])
-    given = {str(name): value for name, value in cast("Mapping[object, Any]", values).items()}
-    try:
-        spec = SweepSpec.model_validate({k: v for k, v in given.items() if v is not None})
-    except ValidationError as error:
-        raise InputError(
-            [
-                Problem(place=place, field=field, problem=text)
-                for field, text in sentences(error, known=_known(given), given=given)
-            ]
-        ) from error
-    return spec, place
+    given = read_mapping(
+        place,
+        max_bytes=MAX_SWEEP_BYTES,
+        expected="a mapping with output, methods and compositions",
+    )
+    return validated(SweepSpec, given, place=place, known=_known(given)), place
 
 
 def _known(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,7 @@
-"""The prompts that a template stands for: placeholders filled in, lists written out.
+"""The prompts that a template stands for: places filled in, lists written out.
 
-A sweep says many prompts in one line. ``{0}``, ``{1}`` are the subjects of its LoRAs in order,
+Values are put into ``{name}`` places: columns of a catalog's items, or what a sweep knows. A sweep
+says many prompts in one line. ``{0}``, ``{1}`` are the subjects of its LoRAs in order,
 ``{subjects}`` is all of them with their articles, ``{background}`` a background; ``__name__`` is
 every text of a list and ``{day|night}`` every alternative. All of them are written out when the
 manifest is made and never later: a row is one prompt, word for word, or it could not be made again.
@@ -8,22 +9,39 @@ manifest is made and never later: a row is one prompt, word for word, or it coul
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clora_core.errors import CloraError
+from manifests.text_rules import MAX_PROMPT_CHARACTERS
 from manifests.wording import did_you_mean
 
-__all__ = ["MAX_TEXTS", "TemplateError", "expand_template", "listed_subjects"]
+__all__ = ["TemplateError", "expand_template", "filled", "listed_subjects", "places"]
 
 MAX_TEXTS = 10_000
 """Most prompts that one template may stand for; more is a slip of the pen."""
 
-_PLACEHOLDER = re.compile(r"\{(\w*)\}")
+_PLACE = re.compile(r"\{([^{}]*)\}")
 _WORDS = re.compile(r"__([A-Za-z0-9][A-Za-z0-9_\-]*?)__")
 _ALTERNATIVES = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
 
 class TemplateError(CloraError):
     """A template that cannot be written out; the message says why and the way out."""
+
+
+def places(template: str) -> list[str]:
+    """Return the names of the ``{name}`` places of a template; alternatives stand there too."""
+    return _PLACE.findall(template)
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """Return the template with ``values`` in their places; other places stay as they are.
+
+    A value is cut where a prompt is too long anyway: a template may name it a thousand times.
+    """
+    return _PLACE.sub(
+        lambda found: str(values.get(found[1], found[0]))[: MAX_PROMPT_CHARACTERS + 1], template
+    )
 
 
 def expand_template(
@@ -45,8 +63,7 @@ def expand_template(
         TemplateError: An unknown placeholder or list, a list within itself, an open brace, or
             more than ``MAX_TEXTS`` prompts.
     """
-    filled = _filled(template, subjects, background)
-    texts = _expanded(filled, words or {}, within=())
+    texts = _expanded(_with_subjects(template, subjects, background), words or {}, within=())
     prompts = tuple(dict.fromkeys(" ".join(text.split()) for text in texts))
     stray = next((prompt for prompt in prompts if "{" in prompt or "}" in prompt), None)
     if stray is not None:
@@ -63,17 +80,16 @@ def listed_subjects(subjects: Sequence[str]) -> str:
     return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
 
 
-def _filled(template: str, subjects: Sequence[str], background: str | None) -> str:
+def _with_subjects(template: str, subjects: Sequence[str], background: str | None) -> str:
     values = {str(number): subject for number, subject in enumerate(subjects)}
     if subjects:
         values["subjects"] = listed_subjects(subjects)
     if background is not None:
         values["background"] = background
 
-    def value_of(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name in values:
-            return values[name]
+    for name in places(template):
+        if name in values or "|" in name:
+            continue
         if name == "background":
             raise TemplateError("{background} is used and there are no backgrounds; list some")
         if name.isdigit() or name == "subjects":
@@ -82,8 +98,7 @@ def _filled(template: str, subjects: Sequence[str], background: str | None) -> s
             )
         known = ("subjects", "background", *(str(number) for number in range(len(subjects))))
         raise TemplateError(f"{{{name}}} is no placeholder; {did_you_mean(name, known)}")
-
-    return _PLACEHOLDER.sub(value_of, template)
+    return filled(template, values)
 
 
 def _expanded(

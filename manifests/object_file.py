@@ -12,7 +12,7 @@ class ObjectFile(io.RawIOBase):
 
     Args:
         num_bytes: Its size.
-        part: Returns the content from a position on, of a length within the object.
+        part: Returns the content from a position on, of a length within the object, or its start.
     """
 
     def __init__(self, num_bytes: int, part: Callable[[int, int], Any]) -> None:
@@ -28,10 +28,6 @@ class ObjectFile(io.RawIOBase):
         """Return True."""
         return True
 
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set the position; return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._num_bytes}[whence]
@@ -43,6 +39,11 @@ class ObjectFile(io.RawIOBase):
         length = min(len(buffer), self._num_bytes - self._at)
         if length <= 0:
             return 0
-        buffer[:length] = self._part(self._at, length)
-        self._at += length
-        return length
+        content = self._part(self._at, length)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def readall(self) -> bytes:
+        """Return the rest; asked for at once and not in small parts."""
+        return b"".join(iter(lambda: self.read(max(0, self._num_bytes - self._at)), b""))
