@@ -11,8 +11,8 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from clora_core.config import SamplerConfig
-from clora_core.methods import METHODS
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.methods import METHODS
 from jobs.model_names import (
     EMOJI_WORLD,
     default_preset,
@@ -20,9 +20,9 @@ from jobs.model_names import (
     model_setting,
     name_findings,
 )
-from jobs.sampler_settings import resolve_sampler
 from manifests.locations import LocationError, absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
+from manifests.sampler_settings import resolve_sampler
 from manifests.text_rules import LoraName
 from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown
 from manifests.yaml_text import YamlError, load_yaml

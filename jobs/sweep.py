@@ -13,18 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clora_core.methods import METHODS
+from clora_core.recipe.methods import METHODS
 from emoji_world import lora_catalog
-from jobs.composable import composition_findings
 from jobs.exit_code import ALL_MADE, command
 from jobs.job_file import JobFile, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
-from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import AllowedRoots
 from manifests.catalog import Catalog, read_catalog
 from manifests.locations import absolute, parent, read_bytes
 from manifests.problems import InputError, Problem
+from manifests.sampler_settings import resolve_sampler
 from manifests.sweep import Expansion, SweepRules, expand_sweep
 from manifests.sweep_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
 from manifests.wording import WHOLE, SettingsError
@@ -109,7 +108,6 @@ def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
     rules = SweepRules(
         catalog=catalog,
         methods=tuple(METHODS),
-        composition_findings=composition_findings,
         read_text=lambda name: _text(absolute(name, beside=parent(place)), allowed),
     )
     expansion = expand_sweep(spec, rules)

@@ -12,12 +12,12 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from clora_core.recipe.row import LoraKind
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots, named
 from manifests.guarded_parquet import open_batches
 from manifests.locations import LocationError, absolute, parent, read_bytes
 from manifests.parquet_rows import parquet_rows
 from manifests.problems import Problem
-from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
 from manifests.wording import did_you_mean, nearest, sentences, shown
 from manifests.yaml_text import YamlError, load_yaml, numbered_items

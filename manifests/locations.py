@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 from pyarrow import ArrowException, NativeFile, fs
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.globs import glob_pattern
 from manifests.patience import RETRY_S, GaveUpError
 from manifests.regular_file import irregularity

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.text_rules import printable
 
 __all__ = ["MAX_SHOWN", "InputError", "Problem", "render"]

@@ -9,7 +9,7 @@ manifest is made and never later: a row is one prompt, word for word, or it coul
 import re
 from collections.abc import Mapping, Sequence
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.wording import did_you_mean
 
 __all__ = ["MAX_TEXTS", "TemplateError", "expand_template", "listed_subjects"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.wording import first_lines
 from pipelines.committed_unit import (
     ERRORS_FOLDER,

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from pipelines.storage import Storage
 
 __all__ = [
