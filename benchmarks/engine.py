@@ -26,7 +26,6 @@ from engine_kit import Watcher, request, row
 from benchmarks.first_row import first_row_lines
 from benchmarks.lora_loads import lora_load_lines
 from benchmarks.sleeping import SleepingSource, calls
-from pipelines.planned_rows import compose_row, row_table
 from pipelines.private_cluster import private_cluster
 from pipelines.resources import Resources
 from pipelines.run import compose_rows
@@ -67,8 +66,7 @@ def loop_s(num_rows: int, seconds_a_row: float, rows_per_unit: int) -> float:
     """Return what a plain loop over the same calls of the same sampler takes; it keeps nothing."""
     with tempfile.TemporaryDirectory() as name:
         engine = SleepingSource(log=Path(name) / "log", seconds_a_row=seconds_a_row)()
-        planned = row_table([row(index) for index in range(num_rows)]).to_pylist()
-        composable = [compose_row(value, local_path=lambda uri: uri) for value in planned]
+        composable = [row(index) for index in range(num_rows)]
         start = time.time()
         for first in range(0, num_rows, rows_per_unit):
             engine.compose(composable[first : first + rows_per_unit])

@@ -19,7 +19,7 @@ _SCRIPT = """
 import emoji_world
 from benchmarks.embedded import composed_row, concepts
 from clora_core.composer import Composer
-from clora_core.config import sampler_preset
+from clora_core.recipe.config import sampler_preset
 from clora_core.diffusion.model import load_base_model
 from clora_core.lora.cache import LoraCache
 composer = Composer(load_base_model(emoji_world.base_model_dir()), LoraCache(2**30))

@@ -21,7 +21,7 @@ from clora_core.attention import (
     choose_map_layers,
     measure_cross_attention,
 )
-from clora_core.config import SamplerConfig, sampler_preset
+from clora_core.recipe.config import SamplerConfig, sampler_preset
 
 TERA = 1e12
 

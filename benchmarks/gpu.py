@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,10 +22,11 @@ from diffusers.models.resnet import ResnetBlock2D
 from benchmarks.flops import PassCosts, measure, ours
 from benchmarks.sd15_size import NOUNS, pipeline, write_loras
 from clora_core.composer import Composer
-from clora_core.config import SamplerConfig
 from clora_core.diffusion.model import BaseModel, base_model_of
 from clora_core.lora.cache import LoraCache
-from clora_core.rows import ComposedImage, ComposeRow, LoraUse
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage
 
 GIB = 2**30
 
@@ -44,15 +46,15 @@ def matmul_peak_tflops() -> float:
 
 def make_rows(
     loras: Sequence[Path], config: SamplerConfig, *, concepts: int, count: int, method: str
-) -> list[ComposeRow]:
+) -> list[Row]:
     """Return ``count`` rows with ``concepts`` LoRAs each."""
     uses = tuple(
-        LoraUse(name=p.stem, path=str(p), digest=p.stem, kind="concept", subject=n, trigger="sks")
+        Lora(name=p.stem, uri=str(p), digest=p.stem, kind="concept", subject=n, trigger="sks")
         for p, n in zip(loras[:concepts], NOUNS, strict=False)
     )
     prompt = " and ".join(f"a {noun}" for noun in NOUNS[:concepts])
     return [
-        ComposeRow(prompt=prompt, loras=uses, seed=seed, method=method, sampler=config)
+        Row(prompt=prompt, loras=uses, seed=seed, method=method, sampler=config)
         for seed in range(count)
     ]
 
@@ -66,7 +68,7 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compose(composer: Composer, rows: Sequence[ComposeRow]) -> None:
+def compose(composer: Composer, rows: Sequence[Row]) -> None:
     """Make ``rows`` and insist that each was sampled; random weights may give flat images."""
     for result in composer.compose(rows):
         if not isinstance(result, ComposedImage):
@@ -125,11 +127,11 @@ def _short(config: SamplerConfig) -> SamplerConfig:
     )
 
 
-def sequential(pipe: StableDiffusionPipeline, row: ComposeRow) -> tuple[float, float]:
+def sequential(pipe: StableDiffusionPipeline, row: Row) -> tuple[float, float]:
     """Return seconds and peak GiB of one image by the sequential reference."""
     from oracles.sequential import sequential_sample
 
-    short = ComposeRow(**{**row.__dict__, "sampler": _short(row.sampler)})
+    short = replace(row, sampler=_short(row.sampler))
     sequential_sample(pipe, short)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -9,7 +9,7 @@ import numpy as np
 from engine_kit import lora, row, store
 
 from benchmarks.sleeping import SleepingSource
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.graph import Stages, make_units
 from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
@@ -41,7 +41,7 @@ def lora_load_lines(repeats: int) -> Iterator[str]:
         yield f"| {name} | {plan.num_units} | {middle}{spread} | {bound} | {middle / bound:.2f} |"
 
 
-def zipf_manifest(random: np.random.Generator) -> list[ResolvedRow]:
+def zipf_manifest(random: np.random.Generator) -> list[Row]:
     """Return shuffled rows whose LoRA sets are as popular as Zipf's law says (exponent 1)."""
     sets = [(lora(f"{index}-one"), lora(f"{index}-two")) for index in range(NUM_SETS)]
     weights = 1 / np.arange(1, NUM_SETS + 1)
@@ -50,7 +50,7 @@ def zipf_manifest(random: np.random.Generator) -> list[ResolvedRow]:
     return [row(index, loras=sets[place]) for index, place in enumerate(chosen.tolist())]
 
 
-def as_they_come(manifest: Sequence[ResolvedRow]) -> Plan:
+def as_they_come(manifest: Sequence[Row]) -> Plan:
     """Return a plan that cuts units from the rows in their own order."""
     starts = np.append(np.arange(0, len(manifest), ROWS_PER_UNIT), len(manifest))
     return Plan(

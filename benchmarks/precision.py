@@ -27,8 +27,8 @@ from torch import Tensor
 import emoji_world
 from benchmarks.embedded import composed_row, concepts, styles
 from clora_core import sampler
-from clora_core.config import sampler_preset
-from clora_core.rows import ComposeRow
+from clora_core.recipe.config import sampler_preset
+from clora_core.recipe.row import Row
 
 STEPS_SHOWN = (0, 1, 2, 5, 10, 15, 20, 29)
 GROWN = 10.0
@@ -40,7 +40,7 @@ class Case:
     """A row to follow, and what it is called."""
 
     name: str
-    row: ComposeRow
+    row: Row
 
 
 def cases() -> list[Case]:
@@ -79,7 +79,7 @@ def recorded_steps() -> Generator[list[Tensor]]:
         sampler.make_solver = make_solver
 
 
-def steps_of(core: Core, row: ComposeRow) -> list[Tensor]:
+def steps_of(core: Core, row: Row) -> list[Tensor]:
     """Return our latents behind every step."""
     with recorded_steps() as seen:
         core.sample(row)

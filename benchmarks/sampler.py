@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -29,16 +30,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import emoji_world
 from benchmarks.embedded import composed_row, concepts
 from clora_core.composer import Composer
-from clora_core.config import sampler_preset
 from clora_core.diffusion.model import load_base_model
 from clora_core.lora.cache import LoraCache
-from clora_core.rows import ComposedImage, ComposeRow
+from clora_core.recipe.config import sampler_preset
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage
 
 CONFIG = sampler_preset("emoji")
 GIB = 2**30
 
 
-def rows(count: int, num_concepts: int) -> list[ComposeRow]:
+def rows(count: int, num_concepts: int) -> list[Row]:
     """Return ``count`` rows with equal LoRAs and different seeds."""
     return [composed_row(concepts()[:num_concepts], CONFIG, seed=seed) for seed in range(count)]
 
@@ -94,7 +96,7 @@ def compare(repeats: int) -> list[str]:
     return lines
 
 
-def check(composer: Composer, batch: Sequence[ComposeRow]) -> None:
+def check(composer: Composer, batch: Sequence[Row]) -> None:
     """Warm up, and stop if a row cannot be made."""
     for result in composer.compose(batch):
         if not isinstance(result, ComposedImage):
@@ -150,8 +152,8 @@ def memory_case(num_concepts: int, lanes: int) -> None:
     composer = Composer(model, LoraCache(GIB), **limit)
     [row] = rows(1, num_concepts)
     short = {"num_steps": 2, "guide_until_step": 2, "refine_steps": (), "num_refine_updates": 0}
-    row = ComposeRow(**{**row.__dict__, "sampler": CONFIG.model_copy(update=short)})
-    base = ComposeRow(**{**row.__dict__, "method": "base"})
+    row = replace(row, sampler=CONFIG.model_copy(update=short))
+    base = replace(row, method="base")
     composer.compose([base])
     before = peak_bytes()
     check(composer, [row])

@@ -9,7 +9,8 @@ import numpy as np
 
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
-from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, Diagnostics, RowFailure
 from pipelines.shares import Shares
 from pipelines.unit_message import EngineUse
 
@@ -64,7 +65,7 @@ class SleepingEngine:
     def hold(self, base_model_digest: str) -> None:
         """There is no model."""
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         """Sleep for as long as the rows take."""
         start = time.time()
         for digest in sorted({lora.digest for row in rows for lora in row.loras}):
@@ -95,7 +96,7 @@ class _OneByte(LoraFactors):
         return 1
 
 
-def _image(row: ComposeRow, batch_size: int) -> ComposedImage:
+def _image(row: Row, batch_size: int) -> ComposedImage:
     return ComposedImage(
         image=np.zeros((row.height, row.width, 3), np.uint8),
         diagnostics=Diagnostics(

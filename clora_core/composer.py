@@ -11,13 +11,14 @@ import torch
 
 from clora_core.batch import Batch, run_batch
 from clora_core.diffusion.model import BaseModel
-from clora_core.errors import CompositionError, PromptError
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.memory import default_budget_bytes
+from clora_core.recipe.errors import CompositionError, PromptError
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage, RowFailure
 from clora_core.row_lanes import BatchKind, RowLanes, row_lanes
-from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
 
 
 class Composer:
@@ -52,7 +53,7 @@ class Composer:
 
     @torch.inference_mode(mode=False)  # which a caller may be in, and where nothing has a gradient
     def compose(
-        self, rows: Sequence[ComposeRow], *, keep_maps: bool = False
+        self, rows: Sequence[Row], *, keep_maps: bool = False
     ) -> list[ComposedImage | RowFailure]:
         """Return one result per row, in order; with maps and masks of every step if asked for."""
         results: dict[int, ComposedImage | RowFailure] = {}
@@ -72,7 +73,7 @@ class Composer:
             results |= dict(zip((index for index, _ in members), made, strict=True))
         return [results[index] for index in range(len(rows))]
 
-    def _check_size(self, row: ComposeRow) -> None:
+    def _check_size(self, row: Row) -> None:
         try:
             layers = self._model.map_layers(row.sampler.map_size)
         except ValueError as error:
@@ -84,9 +85,9 @@ class Composer:
                 f"for this base model, so that attention maps lie on whole positions"
             )
 
-    def _factors(self, lora: LoraUse) -> LoraFactors:
+    def _factors(self, lora: Lora) -> LoraFactors:
         def on_host() -> LoraFactors:
-            return self._loras.get(lora.digest, lambda: read_lora(lora.path, self._targets))
+            return self._loras.get(lora.digest, lambda: read_lora(lora.uri, self._targets))
 
         if self._device_loras is None:
             return on_host()

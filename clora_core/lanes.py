@@ -19,9 +19,9 @@ from clora_core.diffusion.model import BaseModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.loss import PADDING
-from clora_core.methods import METHODS, Method, Variant
+from clora_core.recipe.methods import METHODS, Method, Mix, Variant
+from clora_core.recipe.row import Row
 from clora_core.row_lanes import BatchKind, RowLanes
-from clora_core.rows import ComposeRow
 
 
 class Half(StrEnum):
@@ -78,11 +78,11 @@ class LaneBatch:
 
     def weights_at(self, step: int) -> Float[Tensor, "lane lora"]:
         """Return every lane's LoRA weights in the UNet at ``step``."""
-        weights_at = self.method.weights_at
+        config = self.kind.sampler
         per_lane = [
-            (lanes.row, weights)
+            (lanes.row, shares)
             for lanes in self.rows
-            for weights in weights_at(lanes.row, lanes.variants, step, self.kind.sampler)
+            for shares in self.method.shares_at(step, lanes.variants, Mix(lanes.row.kinds, config))
         ]
         return lora_weights(per_lane, self.loras).to(self.map_tokens.device)
 
@@ -106,7 +106,7 @@ def lane_batch(
     negatives = [lanes.row.negative_prompt for lanes in rows for _ in lanes.prompts]
     weights = lora_weights(
         [
-            (lanes.row, _text_weights(lanes.row, variant))
+            (lanes.row, _text_shares(lanes.row, variant))
             for lanes in rows
             for variant in lanes.variants
         ],
@@ -137,22 +137,25 @@ def lane_batch(
 
 
 def lora_weights(
-    lanes: Sequence[tuple[ComposeRow, Sequence[float]]], loras: Sequence[str]
+    lanes: Sequence[tuple[Row, Sequence[float]]], loras: Sequence[str]
 ) -> Float[Tensor, "lane lora"]:
-    """Return the weight matrix of ``lanes``; a LoRA that a row names twice counts twice."""
+    """Return the weight matrix of ``lanes`` (rows and the shares they take of their weights).
+
+    A LoRA that a row names twice counts twice.
+    """
     column = {digest: index for index, digest in enumerate(loras)}
     matrix = torch.zeros(len(lanes), len(loras), dtype=torch.float64)
-    for lane, (row, weights) in enumerate(lanes):
-        for lora, weight in zip(row.loras, weights, strict=True):
-            matrix[lane, column[lora.digest]] += weight
+    for lane, (row, shares) in enumerate(lanes):
+        for lora, share in zip(row.loras, shares, strict=True):
+            matrix[lane, column[lora.digest]] += lora.weight * share
     return matrix
 
 
-def _text_weights(row: ComposeRow, variant: Variant) -> tuple[float, ...]:
+def _text_shares(row: Row, variant: Variant) -> tuple[float, ...]:
     """Leave concepts out of the text encoder if the row says so; styles always act on it."""
     return tuple(
-        weight if row.sampler.text_encoder_lora or lora.kind == "style" else 0.0
-        for lora, weight in zip(row.loras, variant.text_weights, strict=True)
+        share if row.sampler.text_encoder_lora or kind == "style" else 0.0
+        for kind, share in zip(row.kinds, variant.text_shares, strict=True)
     )
 
 

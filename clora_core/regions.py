@@ -11,8 +11,8 @@ from jaxtyping import Bool
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from clora_core.errors import PromptError
-from clora_core.rows import Region
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.row import Region
 
 _NO_IMAGE = (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError)
 """What Pillow raises for a picture that is none, or that would unpack to gigabytes."""
@@ -25,8 +25,8 @@ def region_mask(region: Region, height: int, width: int) -> Bool[Tensor, "height
         PromptError: The box is empty or leaves the image, the mask cannot be read, or no position's
             centre is inside.
     """
-    if region.mask_path is not None:
-        mask = _drawn(region.mask_path, height, width)
+    if region.mask_uri is not None:
+        mask = _drawn(region.mask_uri, height, width)
     elif region.box is not None:
         left, top, right, bottom = region.box
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
@@ -41,7 +41,7 @@ def region_mask(region: Region, height: int, width: int) -> Bool[Tensor, "height
         raise PromptError("a region needs a box or a mask image")
     if not bool(mask.any()):
         raise PromptError(
-            f"the region {region.box or region.mask_path!r} covers none of the {height}x{width} "
+            f"the region {region.box or region.mask_uri!r} covers none of the {height}x{width} "
             f"attention positions; make it larger"
         )
     return mask

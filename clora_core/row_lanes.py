@@ -10,13 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clora_core.config import SamplerConfig
 from clora_core.diffusion.model import BaseModel
-from clora_core.errors import PromptError
-from clora_core.methods import METHODS, Variant
-from clora_core.prompts import MarkedPrompt, mark_prompt
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.findings import region_problem
+from clora_core.recipe.methods import METHODS, Mix, Variant
+from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
+from clora_core.recipe.row import Region, Row
 from clora_core.regions import region_mask
-from clora_core.rows import ComposeRow, Region
 from clora_core.tokens import ConceptPositions, concept_positions
 
 
@@ -48,7 +49,7 @@ class BatchKind:
 class RowLanes:
     """One row's variants, their prompts and where the concepts are in them."""
 
-    row: ComposeRow
+    row: Row
     variants: tuple[Variant, ...]
     prompts: tuple[MarkedPrompt, ...]
     positions: tuple[tuple[ConceptPositions, ...], ...]  # [variant][concept]
@@ -85,7 +86,7 @@ class RowLanes:
         return [region is not None and region.mode == "replace" for region in regions]
 
 
-def row_lanes(model: BaseModel, row: ComposeRow) -> RowLanes:
+def row_lanes(model: BaseModel, row: Row) -> RowLanes:
     """Return the variants of ``row`` with their prompts and token positions.
 
     Raises:
@@ -94,27 +95,23 @@ def row_lanes(model: BaseModel, row: ComposeRow) -> RowLanes:
     """
     if row.method not in METHODS:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
-    method = METHODS[row.method]
-    variants = method.variants(row)
+    variants = METHODS[row.method].variants(Mix(row.kinds, row.sampler))
     concepts = row.concepts
-    if row.method != "base" and not method.masked and any(lora.region for lora in row.loras):
-        masked = ", ".join(name for name, known in METHODS.items() if known.masked)
-        raise PromptError(
-            f"method {row.method!r} cannot keep a LoRA in a region, having no masks; use one of "
-            f"{masked}, or leave the region out"
-        )
+    problem = region_problem(row.method, row.loras)
+    if problem is not None:
+        raise PromptError(f"method {problem}")
     prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers) for v in variants)
     tokenizer = model.towers[0].tokenizer
     positions = tuple(concept_positions(tokenizer, marked, concepts) for marked in prompts)
     return RowLanes(row, variants, prompts, positions, _regions(model, row, variants))
 
 
-def _region(row: ComposeRow, variant: Variant) -> Region | None:
+def _region(row: Row, variant: Variant) -> Region | None:
     return None if variant.concept is None else row.concepts[variant.concept].region
 
 
 def _regions(
-    model: BaseModel, row: ComposeRow, variants: Sequence[Variant]
+    model: BaseModel, row: Row, variants: Sequence[Variant]
 ) -> Float[Tensor, "variant map_height map_width"]:
     layers = model.map_layers(row.sampler.map_size)
     shape = layers.map_shape(*model.latent_shape(row.width, row.height))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clora_core.errors import PromptError
-from clora_core.prompts import MarkedPrompt, Span
-from clora_core.rows import LoraUse
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.prompts import MarkedPrompt, Span
+from clora_core.recipe.row import Lora
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ConceptPositions:
 
 
 def concept_positions(
-    tokenizer: Any, marked: MarkedPrompt, concepts: Sequence[LoraUse]
+    tokenizer: Any, marked: MarkedPrompt, concepts: Sequence[Lora]
 ) -> tuple[ConceptPositions, ...]:
     """Return where every concept's words are among the tokens of ``marked.text``.
 
@@ -39,7 +39,7 @@ def concept_positions(
     encoded = tokenizer(marked.text, return_offsets_mapping=True, truncation=False)
     offsets: list[Span] = [tuple(pair) for pair in encoded["offset_mapping"]]
 
-    def positions(span: Span | None, lora: LoraUse) -> tuple[int, ...]:
+    def positions(span: Span | None, lora: Lora) -> tuple[int, ...]:
         if span is None:
             return ()
         found = tuple(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clora_core.config import SamplerConfig
+from clora_core.recipe.config import SamplerConfig
 from emoji_world import base_model_dir
 from jobs.job_file import JobFile
 from jobs.model_names import EMOJI_WORLD, is_hub_name, model_setting

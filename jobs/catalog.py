@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from jobs.account_line import account_line
 from jobs.catalog_spec import CatalogSpec, load_catalog, prepare_catalog
 from jobs.exit_code import ALL_MADE, INTERRUPTED, SOME_FAILED, command

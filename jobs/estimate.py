@@ -4,14 +4,14 @@ Evaluations follow from the method and the settings. Seconds do not, so they are
 the same base model, method and size that are committed already, and unknown where there are none.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 import pyarrow as pa
 
-from clora_core.config import SamplerConfig
+from clora_core.recipe.cost import unet_evaluations
+from clora_core.recipe.row import Row
 
 __all__ = ["COST_COLUMNS", "Estimate", "estimate"]
 
@@ -37,28 +37,21 @@ class Estimate:
     unmeasured: tuple[str, ...]
 
 
-def estimate(units: Iterable[pa.Table], made: pa.Table) -> Estimate:
-    """Return the cost of ``units`` (``schemas.PLAN``, in parts) by rows made (``COST_COLUMNS``)."""
-    from clora_core.cost import unet_evaluations
-
+def estimate(rows: Iterable[Row], made: pa.Table) -> Estimate:
+    """Return the cost of ``rows`` to be made by those that were (``COST_COLUMNS``)."""
     seconds_each = _seconds_each(made)
     evaluations: dict[str, int] = {}
     seconds = 0.0
     unmeasured: set[str] = set()
-    costs: dict[tuple[str, int, str], int] = {}
-    for unit in (unit for part in units for unit in part.to_pylist()):
-        for row in unit["rows"]:
-            what = (row["method"], _num_concepts(row), row["sampler_json"])
-            if what not in costs:
-                config = SamplerConfig.model_validate(json.loads(row["sampler_json"]))
-                costs[what] = unet_evaluations(what[0], what[1], config)
-            method = row["method"]
-            evaluations[method] = evaluations.get(method, 0) + costs[what]
-            kind = _kind(row)
-            if kind in seconds_each:
-                seconds += costs[what] * seconds_each[kind]
-            else:
-                unmeasured.add(method)
+    cost_of = lru_cache(unet_evaluations)
+    for row in rows:
+        cost = cost_of(row.method, len(row.concepts), row.sampler)
+        evaluations[row.method] = evaluations.get(row.method, 0) + cost
+        kind = (row.base_model_digest, row.method, row.width, row.height)
+        if kind in seconds_each:
+            seconds += cost * seconds_each[kind]
+        else:
+            unmeasured.add(row.method)
     return Estimate(
         evaluations=evaluations,
         seconds=None if unmeasured else seconds,
@@ -66,18 +59,10 @@ def estimate(units: Iterable[pa.Table], made: pa.Table) -> Estimate:
     )
 
 
-def _kind(row: Mapping[str, Any]) -> Kind:
-    return (row["base_model_digest"], row["method"], row["width"], row["height"])
-
-
-def _num_concepts(row: Mapping[str, Any]) -> int:
-    return sum(lora["kind"] == "concept" for lora in row["loras"])
-
-
 def _seconds_each(made: pa.Table) -> dict[Kind, float]:
     sums: dict[Kind, tuple[float, int]] = {}
     for row in made.to_pylist():
-        kind = _kind(row)
+        kind = (row["base_model_digest"], row["method"], row["width"], row["height"])
         seconds, evaluations = sums.get(kind, (0.0, 0))
         sums[kind] = (seconds + row["seconds"], evaluations + row["unet_evaluations"])
     return {kind: seconds / count for kind, (seconds, count) in sums.items() if count}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from emoji_world import base_model_dir, presence_file
 from emoji_world.bestiary import INSTANCES
 from jobs.job_roots import service_roots

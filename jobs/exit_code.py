@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from jobs.notes import note
 
 __all__ = [

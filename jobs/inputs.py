@@ -8,16 +8,13 @@ planned and end as errors, and all others are made. Loads neither torch nor Ray.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from clora_core.config import ENGINE_VERSION
-from clora_core.methods import METHODS
+from clora_core.recipe.row import Row
 from emoji_world import dino_dir, lora_catalog
 from jobs.base_models import JobModel, hub_snapshot, job_models
-from jobs.composable import composition_findings
 from jobs.job_file import JobFile
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD, is_hub_name
 from jobs.reference_count import count_references
-from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.base_model import BaseModelProblem
 from manifests.catalog import Catalog, read_catalog
@@ -29,7 +26,6 @@ from manifests.lora_fit import LoraFit
 from manifests.model_layers import UnknownLayersError, model_layers
 from manifests.problems import InputError, Problem, problems_at
 from manifests.readers import RawRow, read_rows
-from manifests.resolved import ResolvedRow
 from manifests.row_rules import RowModel, RowRules
 
 __all__ = ["PreparedJob", "Scoring", "job_catalog", "prepare"]
@@ -80,7 +76,7 @@ class PreparedJob:
             each that does not tell its own.
     """
 
-    rows: Sequence[ResolvedRow]
+    rows: Sequence[Row]
     catalog: Catalog
     models: Mapping[str, JobModel]
     scoring: Scoring
@@ -139,12 +135,17 @@ def prepare(
     rules = RowRules(
         catalog=catalog,
         lora_files=files,
-        base_models={name: _row_model(model, fits[name]) for name, model in models.items()},
+        base_models={
+            name: RowModel(
+                digest=model.facts.digest,
+                side_px=model.facts.default_size_px,
+                lora_fit=fits[name],
+                sampler=model.sampler,
+            )
+            for name, model in models.items()
+        },
         method=job.method,
-        methods=tuple(METHODS),
-        composition_findings=composition_findings,
         dtype=job.resources.dtype,
-        engine_version=ENGINE_VERSION,
         allowed=allowed,
     )
     raw_rows = read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows
@@ -180,18 +181,6 @@ def _lora_fits(models: Mapping[str, JobModel]) -> tuple[dict[str, LoraFit], tupl
             unknown.append(str(error))
         fits[name] = LoraFit(model_width=model.facts.cross_attention_width, layers=layers)
     return fits, tuple(dict.fromkeys(unknown))
-
-
-def _row_model(model: JobModel, fit: LoraFit) -> RowModel:
-    def complete(overrides: Mapping[str, object]) -> Mapping[str, object]:
-        return resolve_sampler(overrides, base=model.sampler).model_dump(mode="json")
-
-    return RowModel(
-        digest=model.facts.digest,
-        side_px=model.facts.default_size_px,
-        lora_fit=fit,
-        resolve_sampler=complete,
-    )
 
 
 def _folder_problem(place: str | None) -> str | None:

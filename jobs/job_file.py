@@ -11,8 +11,8 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, field_validator
 
-from clora_core.config import SamplerConfig
-from clora_core.methods import METHODS
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.methods import METHODS
 from jobs.model_names import (
     EMOJI_WORLD,
     default_preset,
@@ -20,9 +20,9 @@ from jobs.model_names import (
     model_setting,
     name_findings,
 )
-from jobs.sampler_settings import resolve_sampler
 from manifests.place_names import absolute, parent
 from manifests.problems import InputError, Problem, problems_at
+from manifests.sampler_settings import resolve_sampler
 from manifests.text_rules import LoraName
 from manifests.wording import SettingsError, did_you_mean, within
 from manifests.yaml_file import as_mapping, read_mapping, validated

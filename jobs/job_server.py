@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 import yaml
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from jobs.exit_code import JobEnd
 
 __all__ = [

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from pipelines.receipts import Phase, Receipt
 
 __all__ = ["JsonProgress"]

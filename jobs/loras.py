@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from jobs.exit_code import ALL_MADE, BAD_INPUT
 from jobs.notes import note
 from manifests.catalog_entry import catalog_entry, catalog_name

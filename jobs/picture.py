@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from jobs.png_outline import MAX_TEXT_BYTES, png_problem
 from manifests.json_text import load_json
 from manifests.regular_file import irregularity

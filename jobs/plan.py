@@ -37,13 +37,13 @@ def plan(path: str | Path) -> int:
     references = plan_references(request, rows)
     made = read_rows(request.storage, COST_COLUMNS)
     made_references = read_rows(request.references_storage, COST_COLUMNS)
-    cost = estimate(rows.batches(), made)
+    cost = estimate(rows.members(), made)
     print(_described(rows, references, prepared.scoring, job.resources.rows_per_unit))
     if len(prepared.models_by_digest) > 1:
         print(_by_model(rows, prepared.models_by_digest))
     print(_costs("UNet evaluations", cost, job.resources.actors))
     if references is not None and references.num_rows:
-        cost = estimate(references.batches(), made_references)
+        cost = estimate(references.members(), made_references)
         print(_costs("  for references", cost, job.resources.actors))
     for problem in prepared.problems:
         print(f"will fail         {problem}")
@@ -73,7 +73,7 @@ def _described(rows: Plan, references: Plan | None, scoring: Scoring, rows_per_u
 
 def _by_model(rows: Plan, models: Mapping[str, JobModel]) -> str:
     """Return how many rows are to be made with each base model, in the order of the plan."""
-    counts = Counter(rows.rows[place].base_model_digest for place in rows.order.tolist())
+    counts = Counter(row.base_model_digest for row in rows.members())
     return "\n".join(
         f"  {count:<16,}with {models[digest].label}" for digest, count in counts.items()
     )

@@ -10,15 +10,16 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from clora_core.config import SamplerConfig
-from clora_core.methods import METHODS
-from jobs.composable import composition_findings
+from clora_core.recipe.canonical import canonical_json
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.findings import composition_findings
+from clora_core.recipe.methods import METHODS
+from clora_core.recipe.row import LoraKind, Row
 from manifests.json_text import load_json
-from manifests.keys import canonical_json
 from manifests.regions import RegionRequest
-from manifests.resolved import LoraKind, ResolvedLora
 from manifests.row_loras import MAX_LORAS
 from manifests.row_schema import MAX_SIDE_PX, Seed, Side
+from manifests.row_table import row_of
 from manifests.text_rules import AnyText, Prompt, RowId, ShortText
 from manifests.wording import did_you_mean, sentences, shown, within
 
@@ -63,7 +64,7 @@ Pixels = Annotated[int, Field(ge=1, le=MAX_SIDE_PX, strict=True)]
 
 
 class RecipeLora(BaseModel):
-    """A LoRA of a recipe; its file is found by digest. Fields as in ``ResolvedLora``."""
+    """A LoRA of a recipe; its file is found by digest. Fields as in its column."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +78,7 @@ class RecipeLora(BaseModel):
 
 
 class Recipe(BaseModel):
-    """What making a picture again takes; fields as in ``ResolvedRow``, and how it was made.
+    """What making a picture again takes; fields as a row's columns, and how it was made.
 
     Fields of later versions are let through: ``unknown_fields`` names them.
     """
@@ -99,6 +100,20 @@ class Recipe(BaseModel):
     batch_size: Count | None = None
     batch_slot: Count | None = None
     digital_source_type: ShortText | None = None
+
+    def row(self, uris: Mapping[str, str]) -> Row:
+        """Return the row that makes the picture, its LoRAs at ``uris``, by digest."""
+        values = self.model_dump()
+        loras = [{**lora, "uri": uris.get(lora["digest"], "")} for lora in values["loras"]]
+        return row_of(
+            {
+                **values,
+                "row_id": self.row_id or "",
+                "loras": loras,
+                "sampler_json": canonical_json(self.sampler),
+                "carried_json": "{}",
+            }
+        )
 
 
 _FIELDS = tuple(Recipe.model_fields)
@@ -189,5 +204,4 @@ def _lora_findings(recipe: Recipe) -> Findings:
     ]
     if findings:
         return findings
-    loras = [ResolvedLora(uri="", **lora.model_dump()) for lora in recipe.loras]
-    return composition_findings(recipe.method, recipe.prompt, loras)
+    return composition_findings(recipe.method, recipe.prompt, recipe.row({}).loras)

@@ -4,11 +4,10 @@ The recipe is believed as far as ``jobs.recipe`` has checked it. What it names b
 judged here before it is touched.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-from clora_core.rows import ComposeRow
+from clora_core.recipe.row import Row
 from jobs.base_models import model_facts
 from jobs.inputs import job_catalog
 from jobs.job_file import JobFile
@@ -17,14 +16,12 @@ from jobs.recipe import Recipe, checked_recipe, size_findings
 from manifests.allowed_roots import AllowedRoots
 from manifests.base_model import BaseModelFacts, BaseModelProblem
 from manifests.file_cache import local_copy
-from manifests.keys import canonical_json
 from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
 from manifests.lora_fit import LoraFit
 from manifests.problems import InputError, Problem
 from manifests.regions import MAX_MASK_BYTES
 from manifests.regular_file import irregularity
-from pipelines.planned_rows import compose_row
 
 __all__ = ["base_of", "recipe_of", "row_of"]
 
@@ -59,7 +56,7 @@ def base_of(recipe: Recipe, job: JobFile, path: Path) -> BaseModelFacts:
 
 def row_of(
     recipe: Recipe, job: JobFile, base: BaseModelFacts, allowed: AllowedRoots, path: Path
-) -> ComposeRow:
+) -> Row:
     """Return the picture as the composer makes it.
 
     Args:
@@ -77,10 +74,7 @@ def row_of(
     if findings:
         raise _refused(findings, path)
     uris = _lora_uris(recipe, job, base, allowed, path)
-    return compose_row(
-        _planned(recipe, uris),
-        local_path=lambda uri: _local_path(uri, uris.values(), allowed),
-    )
+    return recipe.row(uris).with_local_files(lambda uri: _local_path(uri, uris.values(), allowed))
 
 
 def _lora_uris(
@@ -111,15 +105,6 @@ def _lora_uris(
     if findings:
         raise _refused(findings, path)
     return uris
-
-
-def _planned(recipe: Recipe, uris: Mapping[str, str]) -> dict[str, Any]:
-    """Return the recipe as a planned row."""
-    return {
-        **recipe.model_dump(),
-        "loras": [{**lora.model_dump(), "uri": uris[lora.digest]} for lora in recipe.loras],
-        "sampler_json": canonical_json(recipe.sampler),
-    }
 
 
 def _local_path(uri: str, loras: Collection[str], allowed: AllowedRoots) -> str:

@@ -6,9 +6,8 @@ compare scores of several jobs, name the number.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict
 
-from manifests.resolved import ResolvedLora, ResolvedRow
+from clora_core.recipe.row import Lora, Row
 from pipelines.references import SEEDS_PER_BLOCK, reference_id
 
 __all__ = ["MAX_DEFAULT", "count_references"]
@@ -16,7 +15,7 @@ __all__ = ["MAX_DEFAULT", "count_references"]
 MAX_DEFAULT = 50
 
 
-def count_references(rows: Iterable[ResolvedRow], asked: int | None) -> tuple[int, int]:
+def count_references(rows: Iterable[Row], asked: int | None) -> tuple[int, int]:
     """Return the number of references of each LoRA, and the number of LoRAs that have some.
 
     Args:
@@ -25,20 +24,17 @@ def count_references(rows: Iterable[ResolvedRow], asked: int | None) -> tuple[in
             blocks, at least one block and at most ``MAX_DEFAULT``.
     """
     num_rows = 0
-    identities: set[str] = set()
-    # Rows share the tuples of their LoRAs; keeping these keeps their ids from being used again.
-    seen: dict[tuple[str, int], tuple[ResolvedLora, ...]] = {}
+    sets: set[tuple[str, tuple[Lora, ...]]] = set()
     for row in rows:
         num_rows += 1
-        place = (row.base_model_digest, id(row.loras))
-        if place not in seen:
-            seen[place] = row.loras
-            identities |= {
-                reference_id(row.base_model_digest, asdict(lora))
-                for lora in row.loras
-                # Of broken files too: repairing one must not change what all are compared with.
-                if lora.kind == "concept"
-            }
+        sets.add((row.base_model_digest, row.loras))
+    # Of broken files too: repairing one must not change what all are compared with.
+    identities = {
+        reference_id(model, lora)
+        for model, loras in sets
+        for lora in loras
+        if lora.kind == "concept"
+    }
     if asked is not None:
         return asked, len(identities)
     num_blocks = num_rows // max(len(identities), 1) // SEEDS_PER_BLOCK

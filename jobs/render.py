@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from clora_core.config import ENGINE_VERSION
-from clora_core.methods import METHODS
-from clora_core.rows import AttentionRecord, RowFailure
+from clora_core.recipe.config import ENGINE_VERSION
+from clora_core.recipe.methods import METHODS
+from clora_core.results import AttentionRecord, RowFailure
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.job_file import JobFile, load_job, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots

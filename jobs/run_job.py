@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypedDict
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from jobs.json_progress import JsonProgress
 from jobs.progress import open_progress
 from manifests.problems import Problem

@@ -4,7 +4,6 @@ from jobs.inputs import PreparedJob
 from jobs.job_file import JobFile
 from manifests.digests import folder_digest
 from manifests.folder_cache import local_folder
-from manifests.keys import canonical_json
 from manifests.place_names import joined
 from pipelines.engine import EngineSource
 from pipelines.references import ReferenceSettings
@@ -59,7 +58,7 @@ def run_request(
         else {
             digest: ReferenceSettings(
                 num_references=prepared.scoring.num_references,
-                sampler_json=canonical_json(model.sampler.model_dump(mode="json")),
+                sampler=model.sampler,
                 side_px=model.facts.default_size_px,
                 dtype=resources.dtype,
             )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.keys import canonical_json
+from clora_core.recipe.canonical import canonical_json
 
 __all__ = [
     "Attempt",

@@ -15,14 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clora_core.methods import METHODS
-from jobs.composable import composition_findings
+from clora_core.recipe.methods import METHODS
 from jobs.exit_code import ALL_MADE, command
 from jobs.inputs import job_catalog
 from jobs.job_file import JobFile, parse_job
 from jobs.job_roots import job_places, refuse_outside, service_roots
 from jobs.model_names import EMOJI_WORLD
-from jobs.sampler_settings import resolve_sampler
 from manifests.allowed_roots import AllowedRoots
 from manifests.catalog import Catalog
 from manifests.grid_expand import Expansion, SweepRules, expand_sweep
@@ -30,6 +28,7 @@ from manifests.grid_spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
 from manifests.locations import read_bytes
 from manifests.place_names import absolute, joined, parent
 from manifests.problems import InputError, Problem, problems_at
+from manifests.sampler_settings import resolve_sampler
 from manifests.wording import SettingsError, within
 from pipelines.storage import PlaceError, Storage, open_storage
 
@@ -106,7 +105,6 @@ def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
     rules = SweepRules(
         catalog=catalog,
         methods=tuple(METHODS),
-        composition_findings=composition_findings,
         read_text=lambda name: _text(absolute(name, beside=parent(place)), allowed),
     )
     expansion = expand_sweep(spec, rules)

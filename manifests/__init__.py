@@ -1,11 +1,12 @@
 """Manifests: what the user asks for, read, checked and named by its content.
 
 Reads rows (Parquet, CSV, JSONL), the LoRA catalog and LoRA file headers; reports every problem
-at once; gives each row a key that is the hash of everything that changes its pixels. Loads in a
-moment: neither torch nor Ray nor any model library is imported here.
+at once; completes each row and names it by its key. Loads in a moment: only ``recipe`` of the core,
+and neither torch nor Ray nor any model library.
 
     rows         parquet_child > guarded_parquet; parquet_rows, manifest_limits > readers;
-                 row_schema, row_loras, regions > row_rules > row_check > check, resolved, keys
+                 row_schema, row_loras, regions, sampler_settings > row_rules > row_check > check;
+                 row_store, row_table (rows in Arrow)
     LoRAs        catalog > lora_files > lora_file > safetensors_header, file_magic;
                  lora_format, other_adapters; lora_family, lora_scales; lora_fit
     LoRA report  lora_report > lora_parts, lora_fingerprint, gallery_hashes, trainer_notes >

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.digests import folder_digest
 from manifests.regular_file import irregularity
 

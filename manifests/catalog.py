@@ -12,12 +12,12 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from clora_core.recipe.row import LoraKind
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.locations import LocationError
 from manifests.place_names import absolute, parent, split_options
 from manifests.problems import Problem, problems_at
 from manifests.readers import RawRow, read_file
-from manifests.resolved import LoraKind
 from manifests.text_rules import LoraName, ShortText
 from manifests.wording import did_you_mean, nearest, sentences, shown
 from manifests.yaml_rows import yaml_rows

@@ -1,17 +1,17 @@
 """From rows as written to rows as they will be made; every mistake of every row is reported.
 
 One pass over the rows, one row at a time: validate, look up, apply defaults, key. What many rows
-share (LoRA lists, sampler settings) is worked out once. Knows no sampler: whoever does passes in
-how settings are resolved, so that manifests are checked on machines without one.
+share (LoRA lists, sampler settings) is worked out once. The rules of methods, prompts and settings
+are the sampler's own, so a row that passes is not refused later for any of these.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from clora_core.recipe.row import Row
 from manifests.manifest_limits import too_many_problems
 from manifests.problems import Problem
 from manifests.readers import RawRow
-from manifests.resolved import ResolvedRow
 from manifests.row_check import RowChecker
 from manifests.row_rules import RowRules
 from manifests.row_store import RowStore
@@ -23,7 +23,7 @@ __all__ = ["CheckedManifest", "check_rows", "checked_rows"]
 class CheckedManifest:
     """All good rows, and all problems, each in the order of the input."""
 
-    rows: Sequence[ResolvedRow]
+    rows: Sequence[Row]
     problems: tuple[Problem, ...]
 
 
@@ -39,7 +39,7 @@ def check_rows(
     """
     problems: list[Problem] = []
 
-    def good() -> Iterator[ResolvedRow]:
+    def good() -> Iterator[Row]:
         for item in checked_rows(raw_rows, rules):
             if not isinstance(item, Problem):
                 yield item
@@ -57,9 +57,7 @@ def check_rows(
     return CheckedManifest(rows=rows, problems=tuple(problems))
 
 
-def checked_rows(
-    raw_rows: Iterable[RawRow | Problem], rules: RowRules
-) -> Iterator[ResolvedRow | Problem]:
+def checked_rows(raw_rows: Iterable[RawRow | Problem], rules: RowRules) -> Iterator[Row | Problem]:
     """Return a resolved row for every good row, and every problem of every other one.
 
     Holds one row at a time; what grows with the manifest is the memory of row ids alone.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.folder_cache import MODEL_SUFFIXES
 from manifests.safetensors_header import Header, TensorEntry
 

@@ -10,14 +10,14 @@ from itertools import combinations, product
 from math import comb
 from typing import Any
 
+from clora_core.recipe.findings import composition_findings
 from manifests.catalog import LoraEntry, unknown_lora
 from manifests.grid_rows import MAX_ROWS, Motif, grid_rows, lora_structs
 from manifests.grid_spec import SweepComposition, SweepSpec
 from manifests.grid_template import TemplateError, expand_template
 from manifests.locations import LocationError
 from manifests.prompt_lines import PromptLine, read_prompt_lines
-from manifests.resolved import ResolvedLora
-from manifests.row_loras import LoraRequest, requested_loras
+from manifests.row_loras import LoraRequest, named_lora, requested_loras
 from manifests.wording import did_you_mean, shown
 
 __all__ = ["Expansion", "SweepRules", "expand_sweep"]
@@ -36,14 +36,11 @@ class SweepRules:
     Attributes:
         catalog: LoRAs by name.
         methods: The known ones.
-        composition_findings: Takes method, prompt and LoRAs; returns (column, sentence) of why
-            they do not go together.
         read_text: Returns the text of a prompt file; raises ``LocationError``.
     """
 
     catalog: Mapping[str, LoraEntry]
     methods: Sequence[str]
-    composition_findings: Callable[[str, str, Sequence[ResolvedLora]], Sequence[tuple[str, str]]]
     read_text: Callable[[str], str]
 
 
@@ -218,27 +215,13 @@ def _misfits(scenes: Sequence[Motif], spec: SweepSpec, rules: SweepRules) -> _Fi
     """Return why methods, prompts and LoRAs of the scenes do not go together."""
     findings: _Findings = []
     for scene, method in product(scenes, spec.methods):
-        loras = [_stand_in(request, rules.catalog[request.lora]) for request in scene.loras]
+        loras = [named_lora(request, rules.catalog[request.lora]) for request in scene.loras]
         if method in rules.methods:
             findings += [
                 ("", f"prompt {shown(scene.prompt)}, {column}: {text}")
-                for column, text in rules.composition_findings(method, scene.prompt, loras)
+                for column, text in composition_findings(method, scene.prompt, loras)
             ]
     return findings
-
-
-def _stand_in(request: LoraRequest, entry: LoraEntry) -> ResolvedLora:
-    """Return the LoRA as far as it is known without its file, which need not be here yet."""
-    return ResolvedLora(
-        name=entry.name,
-        uri=entry.uri,
-        digest="",
-        kind=entry.kind,
-        weight=entry.weight if request.weight is None else request.weight,
-        subject=(request.subject or entry.subject) if entry.kind == "concept" else None,
-        trigger=request.trigger or entry.trigger,
-        region_json=None if request.region is None else "{}",
-    )
 
 
 def _loras_text(requests: Sequence[LoraRequest]) -> str:

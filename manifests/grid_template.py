@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.text_rules import MAX_PROMPT_CHARACTERS
 from manifests.wording import did_you_mean
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from pyarrow import ArrowException, NativeFile, fs
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.globs import glob_pattern
 from manifests.patience import RETRY_S, GaveUpError
 from manifests.place_names import is_uri, split_options

@@ -7,7 +7,7 @@ read here first: header, names, shapes, hashes and values, and what is wrong is 
 from dataclasses import dataclass
 from pathlib import Path
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import LoraLayer, lora_layers
 from manifests.digests import TensorHashes, tensor_hashes
 from manifests.lora_family import cross_attention_widths, model_family

@@ -7,7 +7,7 @@ digest that says so, and all others are made.
 from dataclasses import dataclass
 from pathlib import Path
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.catalog import LoraEntry
 from manifests.digests import broken_digest
 from manifests.file_cache import local_copy

@@ -6,7 +6,7 @@ A file that passes is not refused later for where its layers belong or how they 
 from dataclasses import dataclass
 from pathlib import Path
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales
 from manifests.lora_family import misfit

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
 from clora_core.recipe.lora.names import Writer
 from manifests.other_adapters import other_kind

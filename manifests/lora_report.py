@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.gallery_hashes import gallery_hashes
 from manifests.lora_file import LoraFileInfo, lora_content
 from manifests.lora_fingerprint import lora_fingerprint

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.scales import MetadataScales
 from manifests.safetensors_header import Header

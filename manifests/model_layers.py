@@ -7,7 +7,7 @@ kilobytes, and no model library is needed.
 import re
 from pathlib import Path
 
-from clora_core.errors import CloraError, LoraFileError
+from clora_core.recipe.errors import CloraError, LoraFileError
 from clora_core.recipe.lora.layers import Shape
 from clora_core.recipe.lora.placement import ModelLayers
 from manifests.base_model import BaseModelProblem, model_config

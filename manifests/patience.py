@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import TypeVar
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 __all__ = ["RETRY_S", "GaveUpError", "Patience", "status_may_pass"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.text_rules import printable
 
 __all__ = ["MAX_SHOWN", "InputError", "Problem", "problems_at", "render"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 __all__ = ["PromptLine", "PromptLineError", "parse_prompt_line", "read_prompt_lines"]
 

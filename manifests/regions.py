@@ -1,29 +1,26 @@
 """Where in the image a row lets a LoRA act: a box in shares of the image, or a drawn mask.
 
-As written: ``[left, top, right, bottom]``, ``{box, mode}`` or ``{mask, mode}``. As resolved: one
-canonical JSON text with the digest of the mask's bytes, so that a redrawn mask is another row and
-a moved one is not. Whether the mask is a picture is for whoever paints with it to see.
+As written: ``[left, top, right, bottom]``, ``{box, mode}`` or ``{mask, mode}``. As resolved: a
+``Region`` with the digest of the mask's bytes, so that a redrawn mask is another row and a moved
+one is not. Whether the mask is a picture is for whoever paints with it to see.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from clora_core.recipe.row import Region
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.file_cache import local_copy
-from manifests.keys import canonical_json
 from manifests.locations import read_bytes
 from manifests.place_names import absolute
 from manifests.text_rules import ShortText
 
 __all__ = [
-    "RegionArguments",
     "RegionRequest",
-    "region_arguments",
     "resolved_region",
 ]
 
@@ -83,13 +80,9 @@ class RegionRequest(BaseModel):
             raise ValueError("should have one of box and mask")
         return self
 
-
-class RegionArguments(TypedDict):
-    """What the sampler's region is built from: ``mode`` and one of ``box`` and ``mask_path``."""
-
-    mode: Mode
-    box: NotRequired[Box]
-    mask_path: NotRequired[str]
+    def as_written(self) -> Region:
+        """Return the region with its mask where the row says, not looked at yet."""
+        return Region(box=self.box, mask_uri=self.mask, mode=self.mode)
 
 
 def resolved_region(
@@ -98,8 +91,8 @@ def resolved_region(
     folder: str,
     cache: Path | None = None,
     allowed: AllowedRoots = EVERYWHERE,
-) -> str:
-    """Return the region as canonical JSON: ``box`` or ``mask`` (uri and sha256), and ``mode``.
+) -> Region:
+    """Return the region with its mask found and named by its content.
 
     Args:
         request: What the row says.
@@ -111,23 +104,9 @@ def resolved_region(
         LocationError: The mask cannot be read or may not be; the sentence names it.
     """
     if request.mask is None:
-        return canonical_json({"box": request.box, "mode": request.mode})
+        return request.as_written()
     uri = absolute(request.mask, beside=folder)
     allowed.check(uri)
     path = local_copy(uri, max_bytes=MAX_MASK_BYTES, cache=cache)
     digest = sha256(read_bytes(str(path), max_bytes=MAX_MASK_BYTES)).hexdigest()
-    return canonical_json({"mask": {"sha256": digest, "uri": uri}, "mode": request.mode})
-
-
-def region_arguments(region_json: str, *, local_path: Callable[[str], str]) -> RegionArguments:
-    """Return a resolved region as keyword arguments of ``clora_core.rows.Region``.
-
-    Args:
-        region_json: From ``resolved_region``.
-        local_path: Brings the mask's URI to this machine.
-    """
-    region: dict[str, Any] = json.loads(region_json)
-    if "mask" in region:
-        return {"mask_path": local_path(region["mask"]["uri"]), "mode": region["mode"]}
-    left, top, right, bottom = map(float, region["box"])
-    return {"box": (left, top, right, bottom), "mode": region["mode"]}
+    return Region(mask_uri=uri, mask_sha256=digest, mode=request.mode)

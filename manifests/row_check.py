@@ -6,22 +6,28 @@ right by themselves.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
+from clora_core.recipe.canonical import canonical_json
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.findings import composition_findings
+from clora_core.recipe.key import row_key
+from clora_core.recipe.methods import METHODS
+from clora_core.recipe.row import Lora, Row
 from manifests.json_text import load_json
-from manifests.keys import canonical_json, row_key
 from manifests.lora_fit import LoraFit
 from manifests.place_names import parent
 from manifests.problems import Problem
 from manifests.readers import RawRow
-from manifests.resolved import ResolvedLora, ResolvedRow
 from manifests.row_loras import requested_loras, resolved_loras
 from manifests.row_rules import RowModel, RowRules
 from manifests.row_schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
-from manifests.wording import SettingsError, did_you_mean, sentences, shown, within
+from manifests.sampler_settings import resolve_sampler
+from manifests.wording import WHOLE, SettingsError, did_you_mean, sentences, shown, within
 
 __all__ = ["RowChecker"]
 
@@ -32,8 +38,8 @@ GENERATED_ID_CHARACTERS = 16
 _Findings = list[tuple[str, str]]
 K = TypeVar("K")
 T = TypeVar("T")
-_Loras = tuple[tuple[ResolvedLora, ...], _Findings]
-_Sampler = tuple[str, _Findings]
+_Loras = tuple[tuple[Lora, ...], _Findings]
+_Sampler = tuple[SamplerConfig, _Findings]
 
 
 class RowChecker:
@@ -45,7 +51,7 @@ class RowChecker:
         self._samplers: dict[tuple[RowModel, str], _Sampler] = {}
         self._first_use: dict[str, tuple[str, int, bytes]] = {}
 
-    def check(self, raw: RawRow) -> tuple[ResolvedRow | None, list[Problem]]:
+    def check(self, raw: RawRow) -> tuple[Row | None, list[Problem]]:
         """Return the resolved row, or None and every problem it has."""
         try:
             resolved, findings = self._check(raw)
@@ -64,7 +70,7 @@ class RowChecker:
         ]
         return (None if problems else resolved), problems
 
-    def _check(self, raw: RawRow) -> tuple[ResolvedRow | None, _Findings]:
+    def _check(self, raw: RawRow) -> tuple[Row | None, _Findings]:
         values = from_text(raw.values) if raw.is_text else raw.values
         findings: _Findings = []
         row = None
@@ -74,16 +80,16 @@ class RowChecker:
             findings.extend(sentences(error, known=KNOWN_COLUMNS, given=values))
         model, model_findings = self._model(values.get("base_model"))
         method = values.get("method") or self._rules.method
-        if isinstance(method, str) and method not in self._rules.methods:
-            hint = did_you_mean(method, self._rules.methods)
+        if isinstance(method, str) and method not in METHODS:
+            hint = did_you_mean(method, tuple(METHODS))
             findings.append(("method", f"is not a known method, got {shown(method)}; {hint}"))
         loras, lora_findings = self._loras(values.get("loras"), model, folder=parent(raw.place))
-        sampler_json, sampler_findings = self._sampler(values.get("sampler"), model)
+        sampler, sampler_findings = self._sampler(values.get("sampler"), model)
         findings.extend((*model_findings, *lora_findings, *sampler_findings))
         resolved = None
         if row is not None and model is not None and not findings:
-            findings.extend(self._rules.composition_findings(str(method), row.prompt, loras))
-            resolved = self._resolved(row, model, loras, sampler_json)
+            findings.extend(composition_findings(str(method), row.prompt, loras))
+            resolved = self._resolved(row, model, loras, sampler)
             findings.extend(self._id_findings(raw, row, resolved))
         return resolved, findings
 
@@ -108,42 +114,25 @@ class RowChecker:
         self,
         row: ManifestRow,
         model: RowModel,
-        loras: tuple[ResolvedLora, ...],
-        sampler_json: str,
-    ) -> ResolvedRow:
-        rules = self._rules
-        method = row.method or rules.method
-        width = row.width or model.side_px
-        height = row.height or model.side_px
-        key = row_key(
+        loras: tuple[Lora, ...],
+        sampler: SamplerConfig,
+    ) -> Row:
+        unnamed = Row(
+            base_model_digest=model.digest,
             prompt=row.prompt,
             negative_prompt=row.negative_prompt,
             loras=loras,
             seed=row.seed,
-            method=method,
-            width=width,
-            height=height,
-            sampler=sampler_json,
-            base_model_digest=model.digest,
-            dtype=rules.dtype,
-            engine_version=rules.engine_version,
-        )
-        return ResolvedRow(
-            key=key,
-            base_model_digest=model.digest,
-            row_id=row.row_id or key[:GENERATED_ID_CHARACTERS],
-            prompt=row.prompt,
-            negative_prompt=row.negative_prompt,
-            loras=loras,
-            seed=row.seed,
-            method=method,
-            width=width,
-            height=height,
-            sampler_json=sampler_json,
+            method=row.method or self._rules.method,
+            width=row.width or model.side_px,
+            height=row.height or model.side_px,
+            sampler=sampler,
             carried_json=canonical_json(carried_values(row)),
         )
+        key = row_key(unnamed, dtype=self._rules.dtype)
+        return replace(unnamed, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
 
-    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: ResolvedRow) -> _Findings:
+    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> _Findings:
         """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
         if row.row_id is None:
             return []
@@ -174,34 +163,38 @@ class RowChecker:
 
     def _sampler(self, value: object, model: RowModel | None) -> _Sampler:
         if model is None:
-            return "", []  # nothing says what the settings start from
+            return SamplerConfig(), []  # nothing says what the settings start from
         name = (model, repr(value))
         if name not in self._samplers:
-            answer = self._sampler_anew(value, model)
+            answer = _resolved_sampler(value, model.sampler)
             _remember(self._samplers, name, name[-1], answer)
             return answer
         return self._samplers[name]
 
-    def _sampler_anew(self, value: object, model: RowModel) -> _Sampler:
-        if isinstance(value, str):
-            try:
-                value = load_json(value)
-            except (ValueError, RecursionError) as error:
-                return "", [("sampler", f"is not valid JSON ({error}), got {shown(value)}")]
-        if isinstance(value, list):  # how Arrow gives a map column
-            pairs = cast("list[object]", value)
-            if all(isinstance(pair, tuple) and len(cast("Any", pair)) == 2 for pair in pairs):
-                value = dict(cast("list[tuple[object, object]]", pairs))
-        if value is not None and not isinstance(value, Mapping):
-            return "", [("sampler", f"should be a mapping of settings, got {shown(value)}")]
-        given = cast("Mapping[str, object]", value or {})
-        overrides = {name: item for name, item in given.items() if item is not None}
+
+def _resolved_sampler(value: object, base: SamplerConfig) -> _Sampler:
+    try:
+        return resolve_sampler(_overrides(value), base=base), []
+    except SettingsError as error:
+        return base, within("sampler", error.findings)
+
+
+def _overrides(value: object) -> dict[str, object]:
+    """Return the settings that a row gives; SettingsError if it gives none that can be read."""
+    if isinstance(value, str):
         try:
-            return canonical_json(model.resolve_sampler(overrides)), []
-        except SettingsError as error:
-            return "", within("sampler", error.findings)
-        except (ValueError, TypeError) as error:
-            return "", [("sampler", f"{error}, got {shown(dict(overrides))}")]
+            value = load_json(value)
+        except (ValueError, RecursionError) as error:
+            text = f"is not valid JSON ({error}), got {shown(value)}"
+            raise SettingsError([(WHOLE, text)]) from None
+    if isinstance(value, list):  # how Arrow gives a map column
+        pairs = cast("list[object]", value)
+        if all(isinstance(pair, tuple) and len(cast("Any", pair)) == 2 for pair in pairs):
+            value = dict(cast("list[tuple[object, object]]", pairs))
+    if value is not None and not isinstance(value, Mapping):
+        raise SettingsError([(WHOLE, f"should be a mapping of settings, got {shown(value)}")])
+    given = cast("Mapping[str, object]", value or {})
+    return {name: item for name, item in given.items() if item is not None}
 
 
 def _remember(memory: dict[K, T], name: K, text: str, value: T) -> None:

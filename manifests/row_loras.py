@@ -7,10 +7,12 @@ open comes from the catalog, and only LoRAs that a row names are looked at on di
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clora_core.recipe.row import Lora
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry, unknown_lora
 from manifests.json_text import load_json
@@ -18,11 +20,10 @@ from manifests.locations import LocationError
 from manifests.lora_files import LoraFiles
 from manifests.lora_fit import LoraFit
 from manifests.regions import RegionRequest, resolved_region
-from manifests.resolved import ResolvedLora
 from manifests.text_rules import RowId, ShortText
 from manifests.wording import sentences, shown, within
 
-__all__ = ["LoraRequest", "requested_loras", "resolved_loras"]
+__all__ = ["LoraRequest", "named_lora", "requested_loras", "resolved_loras"]
 
 MAX_LORAS = 16
 A1111_DIGITS = 12
@@ -92,7 +93,7 @@ def resolved_loras(
     fit: LoraFit,
     folder: str,
     allowed: AllowedRoots = EVERYWHERE,
-) -> tuple[tuple[ResolvedLora, ...], _Findings]:
+) -> tuple[tuple[Lora, ...], _Findings]:
     """Return the requested LoRAs with the catalog's values filled in, and what cannot be.
 
     Args:
@@ -103,22 +104,21 @@ def resolved_loras(
         folder: The manifest's, where relative mask files start.
         allowed: Where mask files may be.
     """
-    resolved: list[ResolvedLora] = []
+    resolved: list[Lora] = []
     findings: _Findings = []
     for request in requests:
         entry = catalog.get(request.lora)
         if entry is None:
             findings.append(("loras", unknown_lora(request.lora, catalog)))
             continue
-        subject = request.subject or entry.subject
-        if entry.kind == "concept" and subject is None:
+        lora = named_lora(request, entry)
+        if lora.kind == "concept" and lora.subject is None:
             text = (
                 f"LoRA {request.lora!r} is a concept and has no subject; name the noun that it "
                 "stands for in the catalog, or in the row as {lora, subject}"
             )
             findings.append(("loras", text))
             continue
-        region_json = None
         if request.region is not None:
             if entry.kind == "style":
                 text = (
@@ -126,26 +126,35 @@ def resolved_loras(
                 )
                 findings.append(("loras", text))
             try:
-                region_json = resolved_region(request.region, folder=folder, allowed=allowed)
+                region = resolved_region(request.region, folder=folder, allowed=allowed)
+                lora = replace(lora, region=region)
             except LocationError as error:
                 findings.append(("loras", f"the region of LoRA {request.lora!r}: {error}"))
         state = files.state(entry, fit)
         resolved.append(
-            ResolvedLora(
-                name=entry.name,
-                uri=entry.uri,
+            replace(
+                lora,
                 digest=state.digest,
-                kind=entry.kind,
-                weight=entry.weight if request.weight is None else float(request.weight),
-                # A style has no place in the prompt, so a subject would change no pixel.
-                subject=subject if entry.kind == "concept" else None,
-                trigger=request.trigger or entry.trigger,
-                region_json=region_json,
                 a1111_hash=state.info.data_sha256[:A1111_DIGITS] if state.info else None,
                 problem=state.problem,
             )
         )
     return tuple(resolved), findings
+
+
+def named_lora(request: LoraRequest, entry: LoraEntry) -> Lora:
+    """Return the LoRA as row and catalog say it; its files are not looked at, so no digest yet."""
+    return Lora(
+        name=entry.name,
+        uri=entry.uri,
+        digest="",
+        kind=entry.kind,
+        weight=entry.weight if request.weight is None else float(request.weight),
+        # A style has no place in the prompt, so a subject would change no pixel.
+        subject=(request.subject or entry.subject) if entry.kind == "concept" else None,
+        trigger=request.trigger or entry.trigger,
+        region=None if request.region is None else request.region.as_written(),
+    )
 
 
 def _from_text(text: str) -> object:

@@ -1,25 +1,15 @@
-"""What the rows of one manifest are checked against and completed from, as values.
+"""What the rows of one manifest are checked against and completed from, as values."""
 
-Manifests know no sampler and no model; whoever does says here how settings are resolved, which
-LoRAs go together, and what each base model asks of its rows.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from clora_core.recipe.config import SamplerConfig
 from manifests.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.catalog import LoraEntry
 from manifests.lora_files import LoraFiles
 from manifests.lora_fit import LoraFit
-from manifests.resolved import ResolvedLora
 
-__all__ = ["FindComposition", "ResolveSampler", "RowModel", "RowRules"]
-
-ResolveSampler = Callable[[Mapping[str, object]], Mapping[str, object]]
-"""Takes a row's overrides, returns the complete settings; raises ``SettingsError``."""
-
-FindComposition = Callable[[str, str, Sequence[ResolvedLora]], Sequence[tuple[str, str]]]
-"""Takes method, prompt and LoRAs; returns (column, sentence) of why they cannot be composed."""
+__all__ = ["RowModel", "RowRules"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +20,13 @@ class RowModel:
         digest: Part of their keys.
         side_px: Width and height of rows that don't say.
         lora_fit: What it asks of their LoRAs.
-        resolve_sampler: How a row's sampler overrides become complete settings.
+        sampler: The settings that a row's own change.
     """
 
     digest: str
     side_px: int
     lora_fit: LoraFit
-    resolve_sampler: ResolveSampler
+    sampler: SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +38,7 @@ class RowRules:
         lora_files: Looks at the files of the LoRAs that rows name.
         base_models: By the name that rows give them; the empty name is for rows that give none.
         method: For rows that name none.
-        methods: The known ones.
-        composition_findings: Why method, prompt and LoRAs of a row don't go together.
         dtype: Part of every key.
-        engine_version: Part of every key.
         allowed: Where files that rows name may be.
     """
 
@@ -59,8 +46,5 @@ class RowRules:
     lora_files: LoraFiles
     base_models: Mapping[str, RowModel]
     method: str
-    methods: Sequence[str]
-    composition_findings: FindComposition
     dtype: str
-    engine_version: int | str
     allowed: AllowedRoots = EVERYWHERE

@@ -64,7 +64,7 @@ class ManifestRow(BaseModel):
         width: In pixels; the base model's own size if not given.
         height: As width.
         loras: Checked apart, see ``row_loras``.
-        sampler: Checked apart, by whoever knows the sampler.
+        sampler: Checked apart, see ``sampler_settings``.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

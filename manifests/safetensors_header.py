@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, TypeGuard, cast
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.file_cache import MAX_FILE_BYTES
 from manifests.file_magic import PICKLE_SUFFIXES, other_format
 from manifests.json_text import load_json

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 __all__ = [
     "MAX_FINDINGS",

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 __all__ = ["YamlError", "load_yaml", "numbered_items"]
 

@@ -10,7 +10,7 @@ from itertools import islice
 
 import pyarrow as pa
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.output_files import DamagedFileError, encode_parquet, read_table
 from pipelines.storage import Storage
 
@@ -24,7 +24,7 @@ _ROWS_PER_TABLE = 65_536
 _NAME_DIGITS = 32
 
 
-def asked_name(rows: Sequence[ResolvedRow]) -> str:
+def asked_name(rows: Sequence[Row]) -> str:
     """Return the file that lists ``rows``: equal rows in equal order share one."""
     digest = hashlib.sha256()
     for row in rows:
@@ -32,7 +32,7 @@ def asked_name(rows: Sequence[ResolvedRow]) -> str:
     return f"{MANIFESTS_FOLDER}/{digest.hexdigest()[:_NAME_DIGITS]}.parquet"
 
 
-def write_asked(storage: Storage, rows: Sequence[ResolvedRow]) -> str:
+def write_asked(storage: Storage, rows: Sequence[Row]) -> str:
     """Write the list of ``rows`` unless it is there, whole; return its name."""
     name = asked_name(rows)
     try:
@@ -58,7 +58,7 @@ def asked_keys(
     return None
 
 
-def _tables(rows: Sequence[ResolvedRow]) -> Iterator[pa.Table]:
+def _tables(rows: Sequence[Row]) -> Iterator[pa.Table]:
     left = iter(rows)
     while chunk := list(islice(left, _ROWS_PER_TABLE)):
         columns = [[row.key for row in chunk], [row.row_id for row in chunk]]

@@ -6,7 +6,7 @@ of its own. Which of them it was matters less than what its words and its causes
 
 from collections.abc import Iterator
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.text_rules import one_line
 
 __all__ = ["ClusterError", "first_words", "not_reached"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.committed_image import image_name
 from pipelines.output_files import encode_parquet, open_parquet
 from pipelines.storage import Storage
@@ -89,7 +89,7 @@ class EditionFacts:
     num_removed: int
 
 
-def edition_table(rows: Iterable[ResolvedRow], image_digests: Mapping[str, str]) -> pa.Table:
+def edition_table(rows: Iterable[Row], image_digests: Mapping[str, str]) -> pa.Table:
     """Return the edition of ``rows``, in order of row id, of those that have an image.
 
     Args:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
-from clora_core.config import ENGINE_VERSION
-from clora_core.rows import ComposedImage, ComposeRow, RowFailure
+from clora_core.recipe.config import ENGINE_VERSION
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, RowFailure
 from manifests.folder_cache import local_folder
 from pipelines.lora_identity import LoraIdentity, compose_unchanged
 from pipelines.resources import Resources
@@ -42,7 +43,7 @@ class Engine(Protocol):
         """See to it that rows are made with this base model; what goes wrong is raised."""
         ...
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         """Return one result per row, in order, by the held model; a machine's fault is raised."""
         ...
 
@@ -139,7 +140,7 @@ class _OneModelEngine:
 
             torch.cuda.empty_cache()
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         if self._held is None:
             raise RuntimeError("no base model is held")
         if self._on_gpu:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 if TYPE_CHECKING:
     from pipelines.accounting import Account

@@ -9,31 +9,32 @@ the marks that tries leave, see ``attempts``.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from clora_core.errors import Stage
-from clora_core.rows import ComposedImage, ComposeRow, RowFailure
+from clora_core.recipe.errors import Stage
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, RowFailure
 from manifests.file_cache import local_copy
 from manifests.locations import LocationError, StoreAwayError
+from manifests.row_table import rows_of
 from pipelines.actor_metrics import ActorMetrics
 from pipelines.attempts import AttemptLog, UnitTries
 from pipelines.engine import Engine
 from pipelines.lease import Fence
 from pipelines.leaving import device_is_lost, end_without_device, give_up_when_terminated
-from pipelines.planned_rows import PlannedRow, compose_row
-from pipelines.schemas import GENERATED
+from pipelines.schemas import GENERATED, RESULT
 from pipelines.unit_claims import UnitClaims
 from pipelines.unit_message import EngineUse, UnitMessage
 
-__all__ = ["GenerateImages", "generate_rows"]
+__all__ = ["GenerateImages", "generate_rows", "generated_table"]
 
 MAX_MESSAGE_LENGTH = 2_000
 
-Compose = Callable[[Sequence[ComposeRow]], list[ComposedImage | RowFailure]]
+Compose = Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
 
 
 class GenerateImages:
@@ -94,20 +95,20 @@ def generate_unit(
         attempts: Where its tries are marked; None for nowhere.
     """
     before = engine.use()
-    values = message.rows.to_pylist()
-    engine.hold(values[0]["base_model_digest"])
+    rows = rows_of(message.rows)
+    engine.hold(rows[0].base_model_digest)
     start = time.perf_counter()
     tries = None if attempts is None else attempts.begin(message.unit_id)
     if attempts is None or tries is None or not tries.one_by_one:
-        rows, num_alone = generate_rows(values, engine.compose)
+        results, num_alone = generate_rows(rows, engine.compose)
     else:
-        rows = [
-            _generate_alone(row, engine.compose, attempts, tries, message.unit_id) for row in values
+        results = [
+            _generate_alone(row, engine.compose, attempts, tries, message.unit_id) for row in rows
         ]
         num_alone = len(rows)
     seconds = time.perf_counter() - start
     return message.with_facts(
-        pa.Table.from_pylist(rows, schema=GENERATED),
+        generated_table(message.rows, results),
         generate_seconds=seconds,
         rows_tried_alone=num_alone,
         device=engine.device,
@@ -116,14 +117,20 @@ def generate_unit(
     )
 
 
-def generate_rows(rows: Sequence[PlannedRow], compose: Compose) -> tuple[list[dict[str, Any]], int]:
-    """Return rows of ``schemas.GENERATED`` in order, and how many were tried alone.
+def generated_table(planned: pa.Table, results: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return ``planned`` (``schemas.PLANNED_ROW``) with its results, as ``schemas.GENERATED``."""
+    made = pa.Table.from_pylist(list(results), schema=RESULT)
+    return pa.table([*planned.columns, *made.columns], schema=GENERATED)
+
+
+def generate_rows(rows: Sequence[Row], compose: Compose) -> tuple[list[dict[str, Any]], int]:
+    """Return rows of ``schemas.RESULT`` in order, and how many were tried alone.
 
     Raises:
         Exception: The device is lost.
     """
     results: dict[int, ComposedImage | RowFailure] = {}
-    composable: dict[int, ComposeRow] = {}
+    composable: dict[int, Row] = {}
     for index, row in enumerate(rows):
         prepared = _prepare(row)
         if isinstance(prepared, RowFailure):
@@ -132,42 +139,39 @@ def generate_rows(rows: Sequence[PlannedRow], compose: Compose) -> tuple[list[di
             composable[index] = prepared
     made, num_alone = _compose_each(list(composable.values()), compose)
     results |= dict(zip(composable, made, strict=True))
-    return [_result_row(row, results[index]) for index, row in enumerate(rows)], num_alone
+    return [_result_row(results[index]) for index in range(len(rows))], num_alone
 
 
 def _generate_alone(
-    row: PlannedRow, compose: Compose, attempts: AttemptLog, tries: UnitTries, unit_id: str
+    row: Row, compose: Compose, attempts: AttemptLog, tries: UnitTries, unit_id: str
 ) -> dict[str, Any]:
     """Return the row made under a mark of its own, or failed if it died under one before."""
-    deaths = tries.deaths_alone.get(row["key"], 0)
+    deaths = tries.deaths_alone.get(row.key, 0)
     if deaths:
         message = (
             f"the process that made it died {tries.number - 1} times, {deaths} of them with "
             "nothing but this row to do; it may need more memory than there is, or crash the "
             "driver (see Ray's worker logs), so make it smaller or on another machine"
         )
-        return _result_row(
-            row, RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message)
-        )
-    mark = attempts.begin_row(unit_id, row["key"])
+        return _result_row(RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message))
+    mark = attempts.begin_row(unit_id, row.key)
     (result,), _ = generate_rows([row], compose)
     attempts.end_row(mark)
     return result
 
 
-def _prepare(row: PlannedRow) -> ComposeRow | RowFailure:
+def _prepare(row: Row) -> Row | RowFailure:
     """Return what the composer takes; a row whose LoRA file cannot be used never gets there."""
-    problem = next((lora["problem"] for lora in row["loras"] if lora["problem"]), None)
-    if problem is not None:
-        return RowFailure(stage=Stage.LORA, error="LoraFileError", message=problem)
+    if row.problem is not None:
+        return RowFailure(stage=Stage.LORA, error="LoraFileError", message=row.problem)
     try:
-        return compose_row(row, local_path=lambda uri: str(local_copy(uri)))
+        return row.with_local_files(lambda uri: str(local_copy(uri)))
     except (LocationError, StoreAwayError) as error:
         return RowFailure(stage=Stage.LORA, error=type(error).__name__, message=str(error))
 
 
 def _compose_each(
-    rows: Sequence[ComposeRow], compose: Compose
+    rows: Sequence[Row], compose: Compose
 ) -> tuple[list[ComposedImage | RowFailure], int]:
     if not rows:
         return [], 0
@@ -185,28 +189,18 @@ def _failure(error: Exception) -> RowFailure:
     return RowFailure(stage=Stage.GENERATE, error=type(error).__name__, message=str(error))
 
 
-def _result_row(row: PlannedRow, result: ComposedImage | RowFailure) -> dict[str, Any]:
+def _result_row(result: ComposedImage | RowFailure) -> dict[str, Any]:
     if isinstance(result, RowFailure):
         message = result.message[:MAX_MESSAGE_LENGTH] or result.error
-        return {
-            **row,
-            "failure": {"stage": result.stage, "error": result.error, "message": message},
-        }
-    told = result.diagnostics
+        return {"failure": {"stage": result.stage, "error": result.error, "message": message}}
+    told = asdict(result.diagnostics)
+    losses = told.pop("losses")
     return {
-        **row,
         "pixels": result.image.tobytes(),
-        "mask_coverage": list(told.mask_coverage),
-        "mask_overlap": told.mask_overlap,
-        "mask_leakage": list(told.mask_leakage),
-        "loss_first": told.losses[0] if told.losses else None,
-        "loss_last": told.losses[-1] if told.losses else None,
-        "num_updates": len(told.losses),
-        "unet_evaluations": told.unet_evaluations,
-        "seconds": told.seconds,
-        "batch_size": told.batch_size,
-        "batch_slot": told.batch_slot,
-        "retried_in_fp32": told.retried_in_fp32,
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
+        "num_updates": len(losses),
+        **told,
     }
 
 

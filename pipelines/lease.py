@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import TracebackType
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from pipelines.heartbeat import Beat, Heartbeat, LeaseTimes, SilenceWatch
 from pipelines.lease_record import (
     LeaseRecord,

@@ -13,7 +13,7 @@ from functools import partial
 from shlex import quote
 from typing import Any
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.wording import first_lines
 from pipelines.committed_unit import (
     ERRORS_FOLDER,

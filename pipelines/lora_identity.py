@@ -9,8 +9,9 @@ would ever know.
 import os
 from collections.abc import Callable, Sequence
 
-from clora_core.errors import LoraFileError, Stage
-from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
+from clora_core.recipe.errors import LoraFileError, Stage
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage, RowFailure
 from manifests.lora_file import inspect_lora_file
 
 __all__ = ["LoraIdentity", "compose_unchanged"]
@@ -24,28 +25,28 @@ class LoraIdentity:
     def __init__(self) -> None:
         self._digests: dict[tuple[str, int, int], str] = {}
 
-    def problem(self, lora: LoraUse) -> str | None:
+    def problem(self, lora: Lora) -> str | None:
         """Return why the file of ``lora`` must not be used, None if it is the planned one."""
         try:
-            info = os.stat(lora.path)  # noqa: PTH116
-            seen = (str(lora.path), info.st_size, info.st_mtime_ns)
+            info = os.stat(lora.uri)  # noqa: PTH116
+            seen = (lora.uri, info.st_size, info.st_mtime_ns)
             if seen not in self._digests:
-                self._digests[seen] = inspect_lora_file(lora.path).digest
+                self._digests[seen] = inspect_lora_file(lora.uri).digest
         except (LoraFileError, OSError) as error:
             return f"LoRA {lora.name!r} cannot be used any more: {error}"
         digest = self._digests[seen]
         if digest == lora.digest:
             return None
         return (
-            f"{lora.path} was replaced since the run was planned: it has the digest {digest} now, "
+            f"{lora.uri} was replaced since the run was planned: it has the digest {digest} now, "
             f"LoRA {lora.name!r} was planned with {lora.digest}; run the same command "
             "again to make the row with the new file, under a key of its own"
         )
 
 
 def compose_unchanged(
-    rows: Sequence[ComposeRow],
-    compose: Callable[[Sequence[ComposeRow]], list[Result]],
+    rows: Sequence[Row],
+    compose: Callable[[Sequence[Row]], list[Result]],
     identity: LoraIdentity,
 ) -> list[Result]:
     """Return one result per row, in order; rows whose LoRA files changed are not composed."""

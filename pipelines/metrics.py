@@ -9,7 +9,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from clora_core.errors import Stage
+from clora_core.recipe.errors import Stage
 from pipelines.receipts import Receipt
 
 __all__ = ["RunMetrics"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 __all__ = ["MetricsAddress", "MetricsAddressError", "MetricsPortError", "parse_address", "served"]
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from manifests.place_names import joined
 from pipelines.storage import Storage
 

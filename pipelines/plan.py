@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.planned_rows import row_table
+from clora_core.recipe.row import Lora, Row
+from manifests.row_table import row_table
 from pipelines.schemas import PLAN, PLANNED_ROW
 
 __all__ = ["UNITS_PER_BATCH", "Plan", "UnitNeeds", "lora_set"]
@@ -49,7 +49,7 @@ class Plan:
         quarantined: Keys that failed too often to be tried again.
     """
 
-    rows: Sequence[ResolvedRow]
+    rows: Sequence[Row]
     order: np.ndarray
     attempts: np.ndarray
     starts: np.ndarray
@@ -106,19 +106,20 @@ class Plan:
             unit_ids=tuple(self.unit_ids[place] for place in chosen),
         )
 
+    def members(self) -> Iterator[Row]:
+        """Yield the rows in the units, in order."""
+        return (self.rows[place] for place in self.order.tolist())
+
     def keys(self) -> set[str]:
         """Return the keys of the rows in the units."""
-        return {self.rows[place].key for place in self.order.tolist()}
+        return {row.key for row in self.members()}
 
     def _table(self, first: int, last: int) -> pa.Table:
         starts = self.starts[first : last + 1]
         inside = slice(int(starts[0]), int(starts[-1]))
         members = [self.rows[place] for place in self.order[inside].tolist()]
         attempts = pa.array(self.attempts[inside], pa.int32())
-        planned = row_table(members).combine_chunks()
-        planned = planned.set_column(
-            planned.schema.get_field_index("attempt"), PLANNED_ROW.field("attempt"), attempts
-        )
+        planned = row_table(members).combine_chunks().append_column("attempt", attempts)
         structs = pa.StructArray.from_arrays(
             [column.combine_chunks() for column in planned.columns], fields=list(PLANNED_ROW)
         )
@@ -138,6 +139,6 @@ class Plan:
         )
 
 
-def lora_set(loras: Sequence[ResolvedLora]) -> str:
+def lora_set(loras: Sequence[Lora]) -> str:
     """Return the names of a row's LoRAs, for people and for dealing out units."""
     return " + ".join(lora.name for lora in loras)

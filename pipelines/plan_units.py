@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manifests.resolved import ResolvedLora, ResolvedRow
+from clora_core.recipe.key import sampler_json
+from clora_core.recipe.row import Lora, Row
 from pipelines.ledger import FailedRow
 from pipelines.plan import Plan
 
@@ -51,7 +52,6 @@ class _Group(NamedTuple):
 class _Loras(NamedTuple):
     """What planning asks of a row's LoRAs; worked out once for all rows that share them."""
 
-    kept: tuple[ResolvedLora, ...]
     num_concepts: int
     digests: str
     is_unusable: bool
@@ -70,14 +70,14 @@ class _Pending:
 
 
 def plan_units(
-    rows: Sequence[ResolvedRow],
+    rows: Sequence[Row],
     *,
     made: Collection[str],
     failed: Mapping[str, FailedRow],
     rows_per_unit: int,
     attempts: int | None,
     abandoned: Collection[str] = frozenset(),
-    block_of: Callable[[ResolvedRow], str] | None = None,
+    block_of: Callable[[Row], str] | None = None,
 ) -> Plan:
     """Return the units that make every row which is not made and has not failed too often.
 
@@ -141,7 +141,7 @@ def plan_units(
     )
 
 
-def _first_of_each_key(rows: Sequence[ResolvedRow]) -> np.ndarray:
+def _first_of_each_key(rows: Sequence[Row]) -> np.ndarray:
     """Return the place of the first row of each key, ascending [row]."""
     chunks = [np.array([], "S1")]
     pending: list[str] = []
@@ -156,18 +156,18 @@ def _first_of_each_key(rows: Sequence[ResolvedRow]) -> np.ndarray:
 
 
 def _pending(
-    rows: Sequence[ResolvedRow],
+    rows: Sequence[Row],
     first: np.ndarray,
     made: Collection[str],
     failed: Mapping[str, FailedRow],
     attempts: int | None,
     quarantined: list[str],
-    block_of: Callable[[ResolvedRow], str] | None,
+    block_of: Callable[[Row], str] | None,
 ) -> tuple[_Pending, int]:
     """Return what is to be made and how much is made already; adds to ``quarantined``."""
     is_first = np.zeros(len(rows), bool)
     is_first[first] = True
-    known: dict[int, _Loras] = {}
+    known: dict[tuple[Lora, ...], _Loras] = {}
     group_codes: dict[_Group, int] = {}
     digest_codes: dict[str, int] = {}
     places: list[int] = []
@@ -187,10 +187,9 @@ def _pending(
         if attempts is not None and attempt > attempts:
             quarantined.append(row.key)
             continue
-        loras = known.get(id(row.loras))
+        loras = known.get(row.loras)
         if loras is None:
-            # It keeps the tuple, so that no other can get its id.
-            loras = known[id(row.loras)] = _described(row.loras)
+            loras = known[row.loras] = _described(row.loras)
         group = _Group(
             failure.unit_id if failure else "",
             attempt,
@@ -200,7 +199,7 @@ def _pending(
             row.width,
             row.height,
             row.method,
-            row.sampler_json,
+            sampler_json(row.sampler),
         )
         places.append(place)
         groups.append(group_codes.setdefault(group, len(group_codes)))
@@ -222,9 +221,8 @@ def _pending(
     return pending, num_made
 
 
-def _described(loras: tuple[ResolvedLora, ...]) -> _Loras:
+def _described(loras: tuple[Lora, ...]) -> _Loras:
     return _Loras(
-        kept=loras,
         num_concepts=sum(lora.kind == "concept" for lora in loras),
         digests=" ".join(sorted(lora.digest for lora in loras)),
         is_unusable=any(lora.problem for lora in loras),

@@ -15,6 +15,10 @@ from PIL.PngImagePlugin import PngInfo
 
 __all__ = ["encode_png", "infotext"]
 
+_FIELDS = ("key", "row_id", "prompt", "negative_prompt", "loras", "seed", "method", "width",
+           "height", "sampler", "base_model_digest", "versions", "batch_size", "batch_slot",
+           "digital_source_type")  # fmt: skip
+_LORA_FIELDS = ("name", "digest", "kind", "weight", "subject", "trigger", "region_json")
 _SHORT_HASH = 12
 
 
@@ -55,22 +59,12 @@ def infotext(row: Mapping[str, Any], versions: Mapping[str, str]) -> str:
 
 
 def _recipe(row: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-    lora_fields = ("name", "digest", "kind", "weight", "subject", "trigger", "region_json")
-    return {
-        "key": row["key"],
-        "row_id": row["row_id"],
-        "prompt": row["prompt"],
-        "negative_prompt": row["negative_prompt"],
-        "loras": [{name: lora[name] for name in lora_fields} for lora in row["loras"]],
-        "seed": row["seed"],
-        "method": row["method"],
-        "width": row["width"],
-        "height": row["height"],
+    values = {
+        **row,
+        "loras": [{name: lora[name] for name in _LORA_FIELDS} for lora in row["loras"]],
         "sampler": json.loads(row["sampler_json"]),
-        "base_model_digest": row["base_model_digest"],
         "versions": dict(versions),
-        "batch_size": row["batch_size"],
-        "batch_slot": row["batch_slot"],
         # IPTC's name for images that a trained model made.
         "digital_source_type": "trainedAlgorithmicMedia",
     }
+    return {name: values[name] for name in _FIELDS}

@@ -12,16 +12,15 @@ it shows alone, and runs with other settings that share a folder know it by the 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from clora_core.config import ENGINE_VERSION
-from manifests.keys import row_key
-from manifests.resolved import ResolvedLora, ResolvedRow
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.key import row_key
+from clora_core.recipe.row import Lora, Row
 from pipelines.committed_unit import read_units
 from pipelines.output_files import encode_parquet, read_table
 from pipelines.storage import Storage
@@ -49,25 +48,23 @@ class ReferenceSettings:
 
     Attributes:
         num_references: Images per LoRA.
-        sampler_json: Canonical JSON of the settings that rows of the base model start from.
+        sampler: The settings that rows of the base model start from.
         side_px: Width and height.
         dtype: Numbers that the base model computes with.
     """
 
     num_references: int
-    sampler_json: str
+    sampler: SamplerConfig
     side_px: int
     dtype: str = "float32"
 
 
-def reference_id(base_model_digest: str, lora: Mapping[str, Any]) -> str:
+def reference_id(base_model_digest: str, lora: Lora) -> str:
     """Return what decides a LoRA's reference images: base model, tensors, words that call it."""
-    return f"{base_model_digest} {lora['digest']} {lora['subject'] or ''} {lora['trigger'] or ''}"
+    return f"{base_model_digest} {lora.digest} {lora.subject or ''} {lora.trigger or ''}"
 
 
-def reference_rows(
-    rows: Iterable[ResolvedRow], settings: Mapping[str, ReferenceSettings]
-) -> Iterator[ResolvedRow]:
+def reference_rows(rows: Iterable[Row], settings: Mapping[str, ReferenceSettings]) -> Iterator[Row]:
     """Yield the reference rows of every concept LoRA that can be used, on each base model it is on.
 
     Args:
@@ -78,10 +75,10 @@ def reference_rows(
     for row in rows:
         model = row.base_model_digest
         for lora in row.loras:
-            identity = reference_id(model, asdict(lora))
+            identity = reference_id(model, lora)
             if lora.kind == "concept" and lora.problem is None and identity not in seen:
                 seen.add(identity)
-                alone = replace(lora, weight=1.0, region_json=None)
+                alone = replace(lora, weight=1.0, region=None)
                 for seed in range(settings[model].num_references):
                     yield _reference_row(alone, seed, model, settings[model])
 
@@ -97,50 +94,32 @@ def whole_blocks(settings: Mapping[str, ReferenceSettings]) -> dict[str, Referen
     }
 
 
-def block_of(row: ResolvedRow) -> str:
+def block_of(row: Row) -> str:
     """Return the name of the block that a reference row is made in."""
-    identity = reference_id(row.base_model_digest, asdict(row.loras[0]))
+    identity = reference_id(row.base_model_digest, row.loras[0])
     return f"{identity} {row.seed // SEEDS_PER_BLOCK}"
 
 
 def _reference_row(
-    lora: ResolvedLora, seed: int, base_model_digest: str, settings: ReferenceSettings
-) -> ResolvedRow:
-    prompt = f"a {lora.subject}"
-    key = row_key(
-        prompt=prompt,
-        negative_prompt="",
-        loras=(lora,),
-        seed=seed,
-        method="single",
-        width=settings.side_px,
-        height=settings.side_px,
-        sampler=settings.sampler_json,
-        base_model_digest=base_model_digest,
-        dtype=settings.dtype,
-        engine_version=ENGINE_VERSION,
-    )
-    return ResolvedRow(
-        key=key,
+    lora: Lora, seed: int, base_model_digest: str, settings: ReferenceSettings
+) -> Row:
+    row = Row(
         base_model_digest=base_model_digest,
         row_id=f"reference-{lora.name}-{seed}",
-        prompt=prompt,
-        negative_prompt="",
+        prompt=f"a {lora.subject}",
         loras=(lora,),
         seed=seed,
         method="single",
         width=settings.side_px,
         height=settings.side_px,
-        sampler_json=settings.sampler_json,
-        carried_json="{}",
+        sampler=settings.sampler,
     )
+    return replace(row, key=row_key(row, dtype=settings.dtype))
 
 
-def read_centroids(storage: Storage, references: Iterable[ResolvedRow]) -> dict[str, np.ndarray]:
+def read_centroids(storage: Storage, references: Iterable[Row]) -> dict[str, np.ndarray]:
     """Return the mean features of the ``references`` that are made, by ``reference_id``."""
-    wanted = {
-        row.key: reference_id(row.base_model_digest, asdict(row.loras[0])) for row in references
-    }
+    wanted = {row.key: reference_id(row.base_model_digest, row.loras[0]) for row in references}
     features: dict[str, np.ndarray] = {}
     for found in read_units(storage, partial(_features, storage)):
         features |= {key: value for key, value in found.items() if key in wanted}

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.engine import LoadEngine
 from pipelines.failure_budget import FailureBudget
 from pipelines.heartbeat import LeaseTimes
@@ -58,7 +58,7 @@ class RunRequest:
         metrics_at: Where the run's metrics are served while it lasts; None for nowhere.
     """
 
-    rows: Sequence[ResolvedRow]
+    rows: Sequence[Row]
     storage: Storage
     references_storage: Storage
     references_folder: str | None

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from clora_core.recipe.row import Row
 from manifests.place_names import joined
-from manifests.resolved import ResolvedRow
+from manifests.row_table import lora_values
 from pipelines.accounting import Account
 from pipelines.asked_rows import write_asked
 from pipelines.attempts import AttemptLog
@@ -98,14 +99,14 @@ class Run:
 
     def _note_missing(
         self,
-        wanted: Sequence[ResolvedRow],
+        wanted: Sequence[Row],
         made: Collection[str],
         found: Collection[str],
         storage: Storage,
     ) -> None:
         """Say which LoRAs have no references, or fewer than were asked for."""
         missing = {
-            reference_id(row.base_model_digest, asdict(row.loras[0]))
+            reference_id(row.base_model_digest, row.loras[0])
             for row in wanted
             if row.key not in made
         }
@@ -214,6 +215,6 @@ def _write_plan(storage: Storage, name: str, plan: Plan) -> None:
     storage.put(name, encode_parquet(name, plan.batches(), PLAN))
 
 
-def _loras(rows: Sequence[ResolvedRow]) -> list[dict[str, Any]]:
-    found = {lora.digest: asdict(lora) for row in rows for lora in row.loras}
+def _loras(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    found = {lora.digest: lora_values(lora) for row in rows for lora in row.loras}
     return sorted(found.values(), key=lambda lora: lora["name"])

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.asked_rows import asked_keys
 from pipelines.damages import Damages
 from pipelines.lease import HeldLease
@@ -130,14 +130,14 @@ def sealed_plan(
         is_current = False
 
 
-def wanted_references(request: RunRequest, plan: Plan) -> list[ResolvedRow]:
+def wanted_references(request: RunRequest, plan: Plan) -> list[Row]:
     """Return the references that the planned rows are compared with, made or not."""
     return _references(request, plan, request.references)
 
 
 def _references(
     request: RunRequest, plan: Plan, settings: Mapping[str, ReferenceSettings]
-) -> list[ResolvedRow]:
+) -> list[Row]:
     if not settings:
         return []
     pending = plan.keys()
@@ -145,7 +145,7 @@ def _references(
     return list(reference_rows(rows, settings))
 
 
-def _plan(request: RunRequest, rows: Sequence[ResolvedRow], ledger: Ledger) -> Plan:
+def _plan(request: RunRequest, rows: Sequence[Row], ledger: Ledger) -> Plan:
     return plan_units(
         rows,
         made=ledger.made,

@@ -9,40 +9,11 @@ import json
 
 import pyarrow as pa
 
-__all__ = ["ERRORS", "GENERATED", "PLAN", "PLANNED_ROW", "RECEIPTS", "ROWS", "SCORED"]
+from manifests.row_table import LORA, ROW
 
-LORA = pa.struct(
-    [
-        ("name", pa.string()),
-        ("uri", pa.string()),
-        ("digest", pa.string()),
-        ("kind", pa.string()),
-        ("weight", pa.float64()),
-        ("subject", pa.string()),
-        ("trigger", pa.string()),
-        ("region_json", pa.string()),
-        ("a1111_hash", pa.string()),
-        ("problem", pa.string()),
-    ]
-)
+__all__ = ["ERRORS", "GENERATED", "PLAN", "PLANNED_ROW", "RECEIPTS", "RESULT", "ROWS", "SCORED"]
 
-PLANNED_ROW = pa.schema(
-    [
-        ("key", pa.string()),
-        ("base_model_digest", pa.string()),
-        ("row_id", pa.string()),
-        ("prompt", pa.string()),
-        ("negative_prompt", pa.string()),
-        ("loras", pa.list_(LORA)),
-        ("seed", pa.int64()),
-        ("method", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("sampler_json", pa.string()),
-        ("carried_json", pa.string()),
-        ("attempt", pa.int32()),
-    ]
-)
+PLANNED_ROW = pa.schema([*ROW, ("attempt", pa.int32())])
 """One row to make; ``attempt`` is 1 for a row that was never tried."""
 
 PLAN = pa.schema(
@@ -75,11 +46,11 @@ _DIAGNOSTICS = [
     ("retried_in_fp32", pa.bool_()),
 ]
 
-GENERATED = pa.schema(
-    [*PLANNED_ROW, ("pixels", pa.binary()), ("failure", FAILURE)]
-    + [pa.field(name, type_) for name, type_ in _DIAGNOSTICS]
-)
-"""A row behind the generate stage: raw RGB bytes (height x width x 3), or why there are none."""
+RESULT = pa.schema([("pixels", pa.binary()), ("failure", FAILURE), *_DIAGNOSTICS])
+"""What becomes of a row: raw RGB bytes (height x width x 3), or why there are none."""
+
+GENERATED = pa.schema([*PLANNED_ROW, *RESULT])
+"""A row behind the generate stage."""
 
 _SCORES = [
     ("dino_min", pa.float32()),
@@ -92,6 +63,8 @@ _SCORES = [
 SCORED = pa.schema([*GENERATED, *[pa.field(name, type_) for name, type_ in _SCORES]])
 """A row behind the score stage."""
 
+_LORA_FIELDS = "name", "weight", "kind", "subject", "trigger", "region_json", "digest", "uri"
+
 ROWS = pa.schema(
     [
         ("key", pa.string()),
@@ -101,20 +74,7 @@ ROWS = pa.schema(
         ("negative_prompt", pa.string()),
         (
             "loras",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("name", pa.string()),
-                        ("weight", pa.float64()),
-                        ("kind", pa.string()),
-                        ("subject", pa.string()),
-                        ("trigger", pa.string()),
-                        ("region_json", pa.string()),
-                        ("digest", pa.string()),
-                        ("uri", pa.string()),
-                    ]
-                )
-            ),
+            pa.list_(pa.struct([LORA.field(name) for name in _LORA_FIELDS])),
         ),
         ("seed", pa.int64()),
         ("method", pa.string()),

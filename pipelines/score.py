@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.folder_cache import local_folder
+from manifests.row_table import lora_of
 from pipelines.references import reference_id
 from pipelines.schemas import SCORED
 from pipelines.unit_message import UnitMessage, map_messages
@@ -99,7 +100,7 @@ def _scores(row: Mapping[str, Any], feature: np.ndarray, centroids: Centroids) -
     found: list[dict[str, Any]] = []
     for lora in row["loras"]:
         if lora["kind"] == "concept":
-            centroid = centroids.get(reference_id(row["base_model_digest"], lora))
+            centroid = centroids.get(reference_id(row["base_model_digest"], lora_of(lora)))
             score = None if centroid is None else float(feature @ centroid)
             found.append({"lora": lora["name"], "score": score})
     scores = [entry["score"] for entry in found]

@@ -7,7 +7,7 @@ processor a task. So generating gets what is left when the small stages have the
 import math
 from dataclasses import dataclass
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 from pipelines.resources import Resources
 
 __all__ = ["Cluster", "Shares", "SharesError", "share_cluster"]

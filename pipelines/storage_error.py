@@ -1,6 +1,6 @@
 """What goes wrong with the place that an output is kept in, as two kinds of sentence."""
 
-from clora_core.errors import CloraError
+from clora_core.recipe.errors import CloraError
 
 __all__ = ["PlaceError", "StorageError"]
 

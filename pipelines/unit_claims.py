@@ -10,8 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
+from clora_core.recipe.row import Row
 from manifests.place_names import joined
-from manifests.resolved import ResolvedRow
 from pipelines.claims import Claimant, wait_until_free
 from pipelines.committed_unit import ROWS_FOLDER, read_unit, rows_name, unit_id_of
 from pipelines.heartbeat import LeaseTimes
@@ -87,14 +87,14 @@ def set_aside_meanwhile(storage: Storage, name: str) -> str:
 
 def _receipts_of_others(storage: Storage, plan: Plan) -> Iterator[Receipt]:
     """Yield receipts of units that other runs committed."""
-    rows = [plan.rows[place] for place in plan.order.tolist()]
+    rows = list(plan.members())
     spans = zip(plan.starts[:-1].tolist(), plan.starts[1:].tolist(), strict=True)
     members = [rows[start:end] for start, end in spans]
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         yield from pool.map(partial(_receipt, storage), plan.unit_ids, members)
 
 
-def _receipt(storage: Storage, unit_id: str, rows: Sequence[ResolvedRow]) -> Receipt:
+def _receipt(storage: Storage, unit_id: str, rows: Sequence[Row]) -> Receipt:
     name = rows_name(unit_id)
     try:
         keys, footer = read_unit(storage, name)

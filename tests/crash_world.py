@@ -14,8 +14,8 @@ from typing import Protocol
 from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, FakeEngine, Watcher, request
 from output_checks import OUTPUTS, Fact, named_edition
 
-from clora_core.rows import ComposedImage, ComposeRow, RowFailure
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, RowFailure
 from pipelines.edition import edition_table
 from pipelines.editions import publish_edition
 from pipelines.garbage import remove_garbage
@@ -35,9 +35,7 @@ __all__ = ["REFERENCES", "Command", "Notes", "World", "collect", "compose", "pub
 TIMES = LeaseTimes(beat_s=1000.0, silence_s=0.0)
 """A run is taken for dead as soon as there is another, so nobody waits for the one that was cut."""
 
-REFERENCES = {
-    BASE_MODEL: ReferenceSettings(num_references=1, sampler_json=SAMPLER, side_px=SIDE_PX)
-}
+REFERENCES = {BASE_MODEL: ReferenceSettings(num_references=1, sampler=SAMPLER, side_px=SIDE_PX)}
 
 
 class Notes(Protocol):
@@ -115,13 +113,13 @@ class Engine(FakeEngine):
         super().__init__()
         self._world = world
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         self._world.sampled += [(row.prompt, row.seed) for row in rows]
         return [self._one(row, slot, len(rows)) for slot, row in enumerate(rows)]
 
 
 def compose(
-    manifest: Sequence[ResolvedRow],
+    manifest: Sequence[Row],
     *,
     rows_per_unit: int = 2,
     references: bool = False,
@@ -146,7 +144,7 @@ def compose(
     return command
 
 
-def publish(manifest: Sequence[ResolvedRow]) -> Command:
+def publish(manifest: Sequence[Row]) -> Command:
     """Return the command that publishes ``manifest`` as an edition and drops the ones before."""
 
     def command(world: World) -> None:

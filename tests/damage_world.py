@@ -25,8 +25,9 @@ import jobs.compose
 import jobs.plan
 import jobs.render
 import jobs.run_job
-from clora_core.errors import Stage
-from clora_core.rows import ComposedImage, ComposeRow, RowFailure
+from clora_core.recipe.errors import Stage
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, RowFailure
 from jobs.job_file import JobFile
 from jobs.progress import LineProgress
 from jobs.report import report
@@ -63,9 +64,7 @@ class Engine(FakeEngine):
         self._fails = fails
         self._before = before
 
-    def compose(
-        self, rows: Sequence[ComposeRow], **_options: bool
-    ) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row], **_options: bool) -> list[ComposedImage | RowFailure]:
         self._before()
         return [
             RowFailure(stage=Stage.GENERATE, error="Unlucky", message="not this time")
@@ -98,9 +97,7 @@ def fake_request(engine: Engine, job: JobFile, *arguments: Any, **named: Any) ->
     asked = run_request(job, *arguments, **named)
     folder = f"references/{references_folder(DINO)}"
     one = asked.rows[0]
-    references = ReferenceSettings(
-        num_references=1, sampler_json=one.sampler_json, side_px=one.width
-    )
+    references = ReferenceSettings(num_references=1, sampler=one.sampler, side_px=one.width)
     return replace(
         asked,
         load_engine=lambda _shares: engine,

@@ -16,18 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from clora_core.config import SamplerConfig
-from clora_core.errors import Stage
-from clora_core.rows import ComposedImage, ComposeRow, Diagnostics, RowFailure
-from manifests.keys import canonical_json
-from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.generate import generate_rows
-from pipelines.planned_rows import row_table
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.errors import Stage
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage, Diagnostics, RowFailure
+from manifests.row_table import row_table
+from pipelines.generate import generate_rows, generated_table
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.references import ReferenceSettings
 from pipelines.request import RunRequest
 from pipelines.resources import Resources
-from pipelines.schemas import GENERATED
 from pipelines.score import Centroids, score_rows
 from pipelines.shares import Shares
 from pipelines.storage import LocalStorage, Storage
@@ -36,7 +34,7 @@ from pipelines.unit_message import EngineUse, UnitFacts, UnitMessage
 
 SIDE_PX = 8
 BASE_MODEL = "ab" * 32
-SAMPLER = canonical_json(SamplerConfig().model_dump(mode="json"))
+SAMPLER = SamplerConfig()
 POISON = "poison"
 BAD_ROW = "bad"
 EXIT = "exit"
@@ -55,7 +53,7 @@ ON_ONE_CPU = Shares(
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
+def lora(name: str = "cat", **changes: Any) -> Lora:
     values: dict[str, Any] = {
         "name": name,
         "uri": f"/loras/{name}.safetensors",
@@ -66,10 +64,10 @@ def lora(name: str = "cat", **changes: Any) -> ResolvedLora:
         "trigger": f"<{name}>",
         "a1111_hash": hashlib.sha256(f"data of {name}".encode()).hexdigest()[:12],
     }
-    return ResolvedLora(**(values | changes))
+    return Lora(**(values | changes))
 
 
-def row(index: int = 0, **changes: Any) -> ResolvedRow:
+def row(index: int = 0, **changes: Any) -> Row:
     """Return a valid row; its key follows from its fields as far as tests care."""
     values: dict[str, Any] = {
         "base_model_digest": BASE_MODEL,
@@ -81,15 +79,15 @@ def row(index: int = 0, **changes: Any) -> ResolvedRow:
         "method": "clora",
         "width": SIDE_PX,
         "height": SIDE_PX,
-        "sampler_json": SAMPLER,
+        "sampler": SAMPLER,
         "carried_json": "{}",
     } | changes
     told = {name: value for name, value in values.items() if name != "row_id"}
     key = changes.get("key", hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest())
-    return ResolvedRow(**{**values, "key": key})
+    return Row(**{**values, "key": key})
 
 
-def rows(count: int, **changes: Any) -> list[ResolvedRow]:
+def rows(count: int, **changes: Any) -> list[Row]:
     return [row(index, **changes) for index in range(count)]
 
 
@@ -124,7 +122,7 @@ class FakeEngine:
         if self._models[-1:] != [base_model_digest]:
             self._models.append(base_model_digest)
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         if self._log is not None:
             with self._log.open("a") as file:
                 file.write(f"{os.getpid()} {' '.join(str(row.seed) for row in rows)}\n")
@@ -167,7 +165,7 @@ class FakeEngine:
         )
 
     @staticmethod
-    def _one(row: ComposeRow, slot: int, size: int) -> ComposedImage | RowFailure:
+    def _one(row: Row, slot: int, size: int) -> ComposedImage | RowFailure:
         if row.prompt == BAD_ROW:
             return RowFailure(stage=Stage.PROMPT, error="PromptError", message="no subject in it")
         noise = np.random.default_rng(row.seed)
@@ -210,17 +208,22 @@ def store(storage: Storage, run_id: str = "run-1") -> StoreUnits:
     return StoreUnits(storage=storage, run_id=run_id, dino_digest="d")
 
 
-def generated(unit: Sequence[ResolvedRow], *, attempt: int = 1) -> pa.Table:
+def planned_table(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
+    """Return rows of ``schemas.PLANNED_ROW``."""
+    attempts = pa.array([attempt] * len(unit), pa.int32())
+    return row_table(unit).append_column("attempt", attempts)
+
+
+def generated(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
     """Return rows of ``schemas.GENERATED`` as the fake engine makes them."""
-    planned = [{**value, "attempt": attempt} for value in row_table(unit).to_pylist()]
-    values, _ = generate_rows(planned, FakeEngine().compose)
-    return pa.Table.from_pylist(values, schema=GENERATED)
+    results, _ = generate_rows(unit, FakeEngine().compose)
+    return generated_table(planned_table(unit, attempt=attempt), results)
 
 
 def commit(
     storage: Storage,
     unit_id: str,
-    unit: Sequence[ResolvedRow],
+    unit: Sequence[Row],
     *,
     attempt: int = 1,
     run_id: str = "run-1",
@@ -234,7 +237,7 @@ def commit(
 
 
 def request(
-    out: Path, manifest: Sequence[ResolvedRow], *, log: Path | None = None, **changes: Any
+    out: Path, manifest: Sequence[Row], *, log: Path | None = None, **changes: Any
 ) -> RunRequest:
     """Return a request to make ``manifest`` with the fakes."""
     slow = changes.pop("seconds_a_row", 0.0), changes.pop("processes", 1)
@@ -244,7 +247,7 @@ def request(
         "references_storage": LocalStorage(out / "references"),
         "references_folder": "references",
         "references": {
-            BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=SIDE_PX)
+            BASE_MODEL: ReferenceSettings(num_references=3, sampler=SAMPLER, side_px=SIDE_PX)
         },
         "load_engine": FakeEngineSource(log, *slow),
         "load_scorer": FakeScorer,

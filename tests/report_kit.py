@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from engine_kit import BAD_ROW, NOW, FakeEngine, FakeScorer, generated, lora, row, store
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.score import score_rows
 from pipelines.storage import LocalStorage
 from pipelines.store import store_unit
@@ -40,7 +40,7 @@ def write_output(folder: Path, *, num_seeds: int = 6) -> LocalStorage:
     return storage
 
 
-def commit_scored(storage: LocalStorage, unit_id: str, rows: list[ResolvedRow]) -> None:
+def commit_scored(storage: LocalStorage, unit_id: str, rows: list[Row]) -> None:
     """Make and commit a unit whose images have scores."""
     names = {one.name: one for each in rows for one in each.loras}
     centroids = {

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteS
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from clora_core.config import SamplerConfig
+from clora_core.recipe.config import SamplerConfig
 
 _CLASSES = {
     "ddim": DDIMScheduler,

@@ -12,8 +12,8 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clora_core.errors import LoraFileError
 from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import lora_layers
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales

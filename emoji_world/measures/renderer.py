@@ -10,10 +10,11 @@ import yaml
 from numpy.typing import NDArray
 
 from clora_core.composer import Composer
-from clora_core.config import SamplerConfig
 from clora_core.diffusion.model import load_base_model
 from clora_core.lora.cache import LoraCache
-from clora_core.rows import ComposedImage, ComposeRow, LoraUse
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage
 from emoji_world import base_model_dir, lora_catalog
 from emoji_world.scenes import SIDE_PX
 
@@ -36,9 +37,9 @@ class Renderer:
         self._sampler = SamplerConfig.resolve({"preset": "emoji", **settings})
         self.seconds: list[float] = []
 
-    def row(self, prompt: str, loras: Sequence[str], seed: int, method: str) -> ComposeRow:
+    def row(self, prompt: str, loras: Sequence[str], seed: int, method: str) -> Row:
         """Return a row of the world's own picture size."""
-        return ComposeRow(
+        return Row(
             prompt=prompt,
             loras=tuple(self._uses[name] for name in loras),
             seed=seed,
@@ -48,7 +49,7 @@ class Renderer:
             height=SIDE_PX,
         )
 
-    def render(self, rows: Sequence[ComposeRow]) -> list[NDArray[np.uint8]]:
+    def render(self, rows: Sequence[Row]) -> list[NDArray[np.uint8]]:
         """Return one picture a row; a row that fails ends the measurement."""
         images: list[NDArray[np.uint8]] = []
         for start in range(0, len(rows), _BATCH_ROWS):
@@ -62,11 +63,11 @@ class Renderer:
         return images
 
 
-def _use(entry: dict[str, Any], folder: Path) -> LoraUse:
+def _use(entry: dict[str, Any], folder: Path) -> Lora:
     path = folder / entry["uri"]
-    return LoraUse(
+    return Lora(
         name=entry["name"],
-        path=str(path),
+        uri=str(path),
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         kind=entry["kind"],
         subject=entry.get("subject"),

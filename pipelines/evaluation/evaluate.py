@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from manifests.row_table import lora_of
 from pipelines.damages import Damages
 from pipelines.evaluation.comparison import Comparison, compare
 from pipelines.evaluation.interference import Interference, interference, likeness_alone
@@ -95,7 +96,7 @@ def _alone(
     names: dict[str, str] = {}
     for row in rows.select(["base_model_digest", "loras"]).to_pylist():
         names |= {
-            reference_id(row["base_model_digest"], lora): lora["name"]
+            reference_id(row["base_model_digest"], lora_of(lora)): lora["name"]
             for lora in row["loras"]
             if lora["kind"] == "concept"
         }
@@ -103,7 +104,7 @@ def _alone(
     columns = ["key", "base_model_digest", "loras", "dino_features"]
     for row in read_rows(references, columns, skip=damages.skip).to_pylist():
         model = row["base_model_digest"]
-        identity = reference_id(model, row["loras"][0])
+        identity = reference_id(model, lora_of(row["loras"][0]))
         if identity in names and row["dino_features"] is not None:
             vector = np.asarray(row["dino_features"], np.float32)
             features.setdefault((model, names[identity]), []).append((row["key"], vector))

@@ -239,7 +239,7 @@ def test_a_bank_counts_the_layers_that_change(single):
 
 
 def lora_use_path(tiny, name):
-    return tiny.uses[tiny.formats.index(name)].path
+    return tiny.uses[tiny.formats.index(name)].uri
 
 
 # ------------------------------------------------------------------------- in and out again

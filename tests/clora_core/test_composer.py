@@ -13,14 +13,15 @@ from oracles.core_runs import Core, relative
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
 from clora_core.composer import Composer
-from clora_core.cost import unet_evaluations
 from clora_core.diffusion.model import load_base_model
 from clora_core.lanes import lane_batch
 from clora_core.lora.cache import LoraCache
 from clora_core.memory import default_budget_bytes, graph_bytes
-from clora_core.methods import METHODS
+from clora_core.recipe.cost import unet_evaluations
+from clora_core.recipe.methods import METHODS
+from clora_core.recipe.row import Region
+from clora_core.results import ComposedImage, RowFailure
 from clora_core.row_lanes import row_lanes
-from clora_core.rows import ComposedImage, Region, RowFailure
 
 QUICK = {"num_steps": 2, "guide_until_step": 1, "num_refine_updates": 1}
 BUDGET = 2**30
@@ -172,7 +173,7 @@ def bad_rows(rows, tiny_loras, tmp_path):
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(tiny_loras["style"].read_bytes()[:1000])
     cat, dog = rows[0].loras
-    broken = replace(cat, path=str(cut), digest="broken")
+    broken = replace(cat, uri=str(cut), digest="broken")
     far_off = replace(dog, region=Region(box=(0.9, 0.0, 0.1, 1.0)))
     return [
         (replace(rows[0], prompt="a cat"), "prompt", "PromptError", "'dog'"),

@@ -11,8 +11,8 @@ from oracles.sequential import sequential_sample
 from oracles.tiny_rows import lora_use
 
 import emoji_world
-from clora_core.config import sampler_preset
-from clora_core.rows import ComposeRow
+from clora_core.recipe.config import sampler_preset
+from clora_core.recipe.row import Row
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def uses():
 
 def row(uses, prompt, names, **schedule):
     """A row of the world's own preset, on a shorter schedule."""
-    return ComposeRow(
+    return Row(
         prompt=prompt,
         loras=tuple(uses[name] for name in names),
         seed=11,

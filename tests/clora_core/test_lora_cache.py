@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from clora_core.errors import LoraFileError
 from clora_core.lora.cache import LoraCache, LoraCacheStats
 from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.recipe.errors import LoraFileError
 
 
 def factors(num_bytes):

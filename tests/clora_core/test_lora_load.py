@@ -10,8 +10,8 @@ from oracles.tiny_models import TEXT_WIDTH
 from safetensors.torch import save_file
 
 from clora_core.diffusion.model import load_base_model
-from clora_core.errors import LoraFileError
 from clora_core.lora.load import lora_targets, read_lora
+from clora_core.recipe.errors import LoraFileError
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.scales import MetadataScales, read_scales
 
 

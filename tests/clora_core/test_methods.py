@@ -11,9 +11,9 @@ from oracles.peft_pipeline import initial_latents, load_pipeline, loaded_loras, 
 from oracles.sequential import sequential_sample
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
-from clora_core.errors import CompositionError, PromptError
-from clora_core.methods import METHODS
-from clora_core.methods.switch import active_concept
+from clora_core.recipe.errors import CompositionError, PromptError
+from clora_core.recipe.methods import METHODS
+from clora_core.recipe.methods.switch import active_concept
 
 QUICK = {"num_steps": 2, "guide_until_step": 1, "num_refine_updates": 1}
 
@@ -41,6 +41,10 @@ def row(tiny_loras):
         lora_use(tiny_loras["kohya_text"], kind="style", weight=0.4),
     )
     return replace(row, loras=(replace(cat, weight=0.7), *styles, dog))
+
+
+def styles_of(row):
+    return tuple(lora for lora in row.loras if lora.kind == "style")
 
 
 def only_one(row):
@@ -103,13 +107,13 @@ def test_mean_weights_divide_concepts_and_leave_styles(core, pipeline, row):
 
 
 def test_merge_of_styles_alone_needs_no_concept(core, pipeline, row):
-    row = replace(row, method="merge", loras=row.styles)
+    row = replace(row, method="merge", loras=styles_of(row))
     assert relative(core.sample(row)[0], loop_sample(pipeline, row)) < 1e-12
 
 
 def test_the_same_file_twice_counts_twice(core, row):
-    twice = replace(row, method="merge", loras=(replace(row.styles[0], weight=0.4),) * 2)
-    once = replace(row, method="merge", loras=(replace(row.styles[0], weight=0.8),))
+    twice = replace(row, method="merge", loras=(replace(styles_of(row)[0], weight=0.4),) * 2)
+    once = replace(row, method="merge", loras=(replace(styles_of(row)[0], weight=0.8),))
     assert relative(core.sample(twice)[0], core.sample(once)[0]) < 1e-13
 
 
@@ -129,7 +133,7 @@ def test_weights_of_zero_are_the_base_with_triggers(core, row, method):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("base", "merge")])
 def test_methods_for_concepts_refuse_a_row_without(core, row, method):
-    row = replace(row, method=method, loras=row.styles)
+    row = replace(row, method=method, loras=styles_of(row))
     with pytest.raises(CompositionError, match=f"method '{method}' needs 1 .*the row has 0"):
         core.sample(row)
 

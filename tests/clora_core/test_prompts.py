@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clora_core.errors import PromptError
-from clora_core.prompts import mark_prompt
-from clora_core.rows import LoraUse
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.row import Lora
 
 
 def concept(subject, trigger=None, *, name=None):
-    return LoraUse(
+    return Lora(
         name=name or f"{subject}-lora",
-        path="",
+        uri="",
         digest="",
         kind="concept",
         subject=subject,

@@ -16,10 +16,10 @@ from oracles.peft_pipeline import load_pipeline, loaded_loras
 from oracles.tiny_rows import tiny_sampler, two_concept_row
 from PIL import Image
 
-from clora_core.errors import PromptError
-from clora_core.methods import METHODS
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.methods import METHODS
+from clora_core.recipe.row import Region
 from clora_core.regions import region_mask
-from clora_core.rows import Region
 
 LEFT_HALF = Region(box=(0.0, 0.0, 0.5, 1.0))
 TOP_RIGHT = Region(box=(0.5, 0.0, 1.0, 0.5), mode="replace")
@@ -88,7 +88,7 @@ def test_light_places_of_a_drawn_mask_are_inside(tmp_path):
     drawn[:40, 20:] = 255
     path = str(tmp_path / "mask.png")
     Image.fromarray(drawn).save(path)
-    mask = region_mask(Region(mask_path=path), 4, 2)
+    mask = region_mask(Region(mask_uri=path), 4, 2)
     assert mask.int().tolist() == [[0, 1], [0, 1], [0, 0], [0, 0]]
 
 
@@ -98,14 +98,14 @@ def test_a_coloured_mask_counts_by_its_lightness(tmp_path):
     drawn[:, 2:] = (0, 0, 255)
     path = str(tmp_path / "mask.png")
     Image.fromarray(drawn).save(path)
-    assert region_mask(Region(mask_path=path), 1, 2).tolist() == [[True, False]]
+    assert region_mask(Region(mask_uri=path), 1, 2).tolist() == [[True, False]]
 
 
 def test_a_dark_mask_is_refused(tmp_path):
     path = str(tmp_path / "dark.png")
     Image.new("L", (8, 8), 20).save(path)
     with pytest.raises(PromptError, match=r"dark.png' covers none"):
-        region_mask(Region(mask_path=path), 4, 4)
+        region_mask(Region(mask_uri=path), 4, 4)
 
 
 @pytest.mark.parametrize("content", [None, b"no image"])
@@ -114,7 +114,7 @@ def test_a_mask_that_cannot_be_read_is_refused_by_its_path(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(PromptError, match=r"mask.png cannot be read as an image"):
-        region_mask(Region(mask_path=str(path)), 4, 4)
+        region_mask(Region(mask_uri=str(path)), 4, 4)
 
 
 # ------------------------------------------------------------------------------------- in a row
@@ -184,14 +184,14 @@ def test_a_region_belongs_to_its_row_alone(core, row):
 
 
 @pytest.mark.parametrize(
-    "method", [name for name, method in METHODS.items() if not method.masked and name != "base"]
+    "method", [name for name, method in METHODS.items() if not method.takes_regions]
 )
 def test_methods_without_masks_refuse_a_region_by_name(core, row, method):
     row = replace(with_regions(row, LEFT_HALF, None), method=method)
     if method == "single":
         row = replace(row, loras=row.loras[:1])
     with pytest.raises(
-        PromptError, match=f"method '{method}' cannot keep .* one of clora, clora-no"
+        PromptError, match=f"method '{method}' has no masks .* one of 'base', 'clora', 'clora-no"
     ):
         core.sample(row)
 
@@ -210,4 +210,4 @@ def test_a_mask_that_would_unpack_to_gigabytes_is_refused(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + struct.pack(">I", 0) + b"IDAT" + bytes(4))
     with pytest.raises(PromptError, match=r"bomb.png cannot be read as an image .*exceeds limit"):
-        region_mask(Region(mask_path=str(path)), 8, 8)
+        region_mask(Region(mask_uri=str(path)), 8, 8)

@@ -10,8 +10,8 @@ from oracles.sequential import sequential_sample
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
 from clora_core.attention import MapCapture
-from clora_core.cost import unet_evaluations
-from clora_core.methods import METHODS
+from clora_core.recipe.cost import unet_evaluations
+from clora_core.recipe.methods import METHODS
 from clora_core.sampler import initial_noise
 
 HELD = ("peft_attention", "peft_text", "kohya_text", "kohya_locon", "style")
@@ -187,7 +187,7 @@ def test_a_negative_prompt_goes_through_each_variants_text_encoder(core, pipelin
 
 
 def test_one_file_as_both_concepts(core, pipeline, row):
-    loras = tuple(replace(lora, path=row.loras[1].path, digest="same") for lora in row.loras)
+    loras = tuple(replace(lora, uri=row.loras[1].uri, digest="same") for lora in row.loras)
     assert_equal_to_the_reference(core, pipeline, replace(row, loras=loras))
 
 
@@ -333,7 +333,7 @@ def test_evaluations_of_every_method(core, three, method, num_concepts):
 
 
 def test_paper_preset_costs_what_the_paper_schedule_says():
-    from clora_core.config import sampler_preset
+    from clora_core.recipe.config import sampler_preset
 
     # 3 variants x 2 halves x 50 steps, and the conditional half for 60 refinements
     assert unet_evaluations("clora", 2, sampler_preset("paper")) == 300 + 180

@@ -6,15 +6,15 @@ from hypothesis import strategies as st
 from oracles.prompts import oracle_variants
 from transformers import CLIPTokenizer
 
-from clora_core.errors import PromptError
-from clora_core.prompts import mark_prompt
-from clora_core.rows import LoraUse
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.row import Lora
 from clora_core.tokens import ConceptPositions, concept_positions
 
 
 def concept(subject, trigger=None):
     name = f"{subject}-lora"
-    return LoraUse(name=name, path="", digest="", kind="concept", subject=subject, trigger=trigger)
+    return Lora(name=name, uri="", digest="", kind="concept", subject=subject, trigger=trigger)
 
 
 @pytest.fixture(scope="module")

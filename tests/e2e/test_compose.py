@@ -13,8 +13,8 @@ from e2e.head_node import HeadNode, packages
 from e2e.kit import RUN_TIMEOUT_S, Run, committed, manifest, write_job
 from PIL import Image
 
-from clora_core.config import SamplerConfig
-from clora_core.cost import unet_evaluations
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.cost import unet_evaluations
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2 * RUN_TIMEOUT_S)]
 

@@ -26,7 +26,7 @@ def main(job: str, log: str, how: str = "inline") -> int:
     def make_request(*arguments: Any, **options: Any) -> RunRequest:
         asked = run_request(*arguments, **options)
         references = ReferenceSettings(
-            num_references=NUM_REFERENCES, sampler_json=SAMPLER, side_px=SIDE_PX
+            num_references=NUM_REFERENCES, sampler=SAMPLER, side_px=SIDE_PX
         )
         return replace(
             asked,

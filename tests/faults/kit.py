@@ -14,7 +14,7 @@ from typing import Any
 
 from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, lora, row
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.lease_record import latest_lease
 from pipelines.ledger import read_ledger
 from pipelines.references import ReferenceSettings
@@ -66,13 +66,13 @@ class Settings:
     facts: str | None = None
 
 
-def manifest(settings: Settings) -> list[ResolvedRow]:
+def manifest(settings: Settings) -> list[Row]:
     """Return the rows that a driver with ``settings`` is asked for."""
     rows = [_row(settings, index) for index in range(settings.num_rows)]
     return [*rows, *(_row(settings, index) for index in settings.repeated)]
 
 
-def _row(settings: Settings, index: int) -> ResolvedRow:
+def _row(settings: Settings, index: int) -> Row:
     changes: dict[str, Any] = {"width": settings.side_px, "height": settings.side_px}
     if str(index) in settings.prompts:
         changes["prompt"] = settings.prompts[str(index)]
@@ -91,7 +91,7 @@ def references(settings: Settings) -> dict[str, ReferenceSettings]:
     if not settings.num_references:
         return {}
     how = ReferenceSettings(
-        num_references=settings.num_references, sampler_json=SAMPLER, side_px=SIDE_PX
+        num_references=settings.num_references, sampler=SAMPLER, side_px=SIDE_PX
     )
     return {BASE_MODEL: how}
 

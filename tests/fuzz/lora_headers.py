@@ -15,7 +15,7 @@ from bad_loras import NAMES
 from input_kit import raw_bytes, safetensors_bytes
 from safetensors import safe_open
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from fuzz.mutations import damaged, junk, mutated
 from manifests.catalog_entry import catalog_entry, catalog_name
 from manifests.lora_report import lora_report

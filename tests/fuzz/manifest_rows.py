@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from input_kit import row, write_catalog
 
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.key import sampler_json
 from fuzz.mutations import JUNK_TEXTS, damaged, mutated
-from jobs.composable import composition_findings
 from manifests.catalog import read_catalog
 from manifests.check import check_rows
 from manifests.lora_files import LoraFiles
@@ -28,13 +29,15 @@ from manifests.lora_fit import LoraFit
 from manifests.problems import render
 from manifests.readers import read_rows
 from manifests.row_rules import RowModel, RowRules
-from manifests.wording import SettingsError
 
 FORMATS = ("jsonl", "csv", "parquet")
 SEEDS = (
     row(),
     row(row_id="a", method="merge", width=128, height=64),
-    row(loras=["cat:0.5", {"lora": "dog", "weight": 1.0, "subject": "dog"}], sampler={"steps": 3}),
+    row(
+        loras=["cat:0.5", {"lora": "dog", "weight": 1.0, "subject": "dog"}],
+        sampler={"num_steps": 30},
+    ),
     row(loras=["cat", "ink"], prompt="a cat", method="single", negative_prompt="blurry", shelf=4),
     row(loras=[{"lora": "cat", "region": [0.0, 0.0, 0.5, 1.0]}, "dog"], notes={"a": [1, None]}),
 )
@@ -62,22 +65,12 @@ def rules(folder: Path) -> RowRules:
                 digest="base",
                 side_px=128,
                 lora_fit=LoraFit(model_width=96),
-                resolve_sampler=_resolve,
+                sampler=SamplerConfig(),
             )
         },
         method="clora",
-        methods=("base", "single", "merge", "switch", "clora"),
-        composition_findings=composition_findings,
         dtype="float32",
-        engine_version=1,
     )
-
-
-def _resolve(overrides: Any) -> dict[str, Any]:
-    for name, value in overrides.items():
-        if name != "steps" or type(value) is not int:
-            raise SettingsError([(str(name), "is not a known setting")])
-    return {"steps": 30} | dict(overrides)
 
 
 def _rows(source: random.Random, num_rows: int) -> list[dict[str, Any]]:
@@ -195,7 +188,7 @@ def fuzz_rows(
                 for text in (resolved.prompt, resolved.row_id, resolved.negative_prompt):
                     text.encode()
                 json.loads(resolved.carried_json.encode())
-                json.loads(resolved.sampler_json.encode())
+                json.loads(sampler_json(resolved.sampler).encode())
             for problem in checked.problems:
                 str(problem).encode()
                 assert len(str(problem)) < 20_000, problem

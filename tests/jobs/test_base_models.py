@@ -6,15 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from e2e.kit import committed, manifest, other_world, write_job
-from engine_kit import ON_ONE_CPU, Watcher
+from engine_kit import ON_ONE_CPU, Watcher, planned_table
 from PIL import Image
 
 from jobs.inputs import prepare
 from jobs.job_file import load_job
 from jobs.render import likeness
 from jobs.run_request import run_request
-from pipelines.generate import generate_rows
-from pipelines.planned_rows import row_table
+from pipelines.generate import generate_rows, generated_table
 from pipelines.run import compose_rows
 from pipelines.run_record import read_run_records
 from pipelines.storage import LocalStorage
@@ -33,7 +32,8 @@ def made_alone(path: Path) -> dict[str, dict[str, Any]]:
     request = run_request(job, prepare(job))
     engine = request.load_engine(ON_ONE_CPU)
     engine.hold(request.base_model_digest)
-    rows, _ = generate_rows(row_table(request.rows).to_pylist(), engine.compose)
+    results, _ = generate_rows(request.rows, engine.compose)
+    rows = generated_table(planned_table(request.rows), results).to_pylist()
     return {row["key"]: row for row in rows}
 
 

@@ -4,15 +4,14 @@ import pyarrow as pa
 import pytest
 from engine_kit import BASE_MODEL, SAMPLER, lora, row
 
-from clora_core.config import SamplerConfig
-from clora_core.cost import unet_evaluations
+from clora_core.recipe.cost import unet_evaluations
+from clora_core.recipe.row import Row
 from jobs.estimate import estimate
-from manifests.resolved import ResolvedRow
 from pipelines.plan_units import plan_units
 
 
-def units(manifest: list[ResolvedRow]) -> Iterator[pa.Table]:
-    return plan_units(manifest, made=(), failed={}, rows_per_unit=4, attempts=3).batches()
+def units(manifest: list[Row]) -> Iterator[Row]:
+    return plan_units(manifest, made=(), failed={}, rows_per_unit=4, attempts=3).members()
 
 
 def made(*rows: tuple[str, float, int]) -> pa.Table:
@@ -35,7 +34,7 @@ def made(*rows: tuple[str, float, int]) -> pa.Table:
 def test_evaluations_are_the_sampler_s_own_count_for_each_row():
     three = (lora("cat"), lora("dog"), lora("fox"))
     manifest = [row(0), row(1), row(2, method="merge"), row(3, loras=three)]
-    config = SamplerConfig.model_validate_json(SAMPLER)
+    config = SAMPLER
     cost = estimate(units(manifest), made())
     assert cost.evaluations == {
         "clora": 2 * unet_evaluations("clora", 2, config) + unet_evaluations("clora", 3, config),
@@ -44,8 +43,7 @@ def test_evaluations_are_the_sampler_s_own_count_for_each_row():
 
 
 def test_time_comes_from_rows_of_the_same_method_and_size():
-    config = SamplerConfig.model_validate_json(SAMPLER)
-    each = unet_evaluations("clora", 2, config)
+    each = unet_evaluations("clora", 2, SAMPLER)
     cost = estimate(units([row(0), row(1)]), made(("clora", 10.0, 100), ("clora", 30.0, 300)))
     assert cost.seconds == pytest.approx(2 * each * 0.1)
 

@@ -14,7 +14,7 @@ from engine_kit import BAD_ROW, FakeEngine, FakeEngineSource
 from inline_engine import run_inline
 from input_kit import row, write_job
 
-from clora_core.errors import CloraError, NonFiniteImageError
+from clora_core.recipe.errors import CloraError, NonFiniteImageError
 from jobs import compose as compose_module
 from jobs.catalog import catalog
 from jobs.compose import compose

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from input_kit import row, write_base_model, write_job
 
-from clora_core.config import SamplerConfig, sampler_preset
+from clora_core.recipe.config import SamplerConfig, sampler_preset
 from jobs.inputs import prepare
 from jobs.job_file import JobFile, ScoringSettings, load_job, parse_job
 from jobs.model_names import is_hub_name
@@ -177,8 +177,8 @@ def test_rows_get_the_base_models_size_and_the_jobs_sampler(tmp_path):
     prepared = prepare(load_job(path))
     first, second = prepared.rows
     assert (first.width, first.method) == (128, "merge")
-    assert SamplerConfig.model_validate_json(first.sampler_json) == sampler_preset("paper")
-    assert SamplerConfig.model_validate_json(second.sampler_json).num_steps == 26
+    assert first.sampler == sampler_preset("paper")
+    assert second.sampler.num_steps == 26
     assert prepared.scoring.model_dir is None
     assert "names no DINO model" in prepared.scoring.statement
 

@@ -26,7 +26,7 @@ def test_there_are_no_more_references_than_rows_unless_5_are_more(num_rows: int,
     sets = [(lora(name),) for name in names]
     manifest = [row(index, loras=sets[index % len(sets)]) for index in range(num_rows)]
     number, num_loras = count_references(manifest, None)
-    settings = ReferenceSettings(num_references=number, sampler_json=SAMPLER, side_px=SIDE_PX)
+    settings = ReferenceSettings(num_references=number, sampler=SAMPLER, side_px=SIDE_PX)
     made = list(reference_rows(manifest, {BASE_MODEL: settings}))
     assert len(made) == number * num_loras
     assert 5 <= number <= 50

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from e2e.kit import committed, manifest, other_world, write_job
-from engine_kit import NOW, ON_ONE_CPU
+from engine_kit import NOW, ON_ONE_CPU, planned_table
 from PIL import Image
 
 from jobs.inputs import PreparedJob, prepare
@@ -22,7 +22,6 @@ from manifests.allowed_roots import VARIABLE
 from pipelines.committed_image import image_name
 from pipelines.engine import EngineSource
 from pipelines.generate import generate_unit
-from pipelines.planned_rows import row_table
 from pipelines.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.score import score_rows
 from pipelines.storage import LocalStorage
@@ -54,7 +53,7 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
     storage = LocalStorage(Path(job.output))
     into = StoreUnits(storage=storage, run_id="run", dino_digest=None)
     for unit_id, rows in (("u1", prepared.rows[:2]), ("u2", prepared.rows[2:])):
-        unit = UnitMessage(unit_id=unit_id, rows=row_table(rows), facts=UnitFacts())
+        unit = UnitMessage(unit_id=unit_id, rows=planned_table(rows), facts=UnitFacts())
         made = generate_unit(unit, engine)
         scored = UnitMessage(
             unit_id=unit_id, rows=score_rows(made.rows, None, {}), facts=made.facts

@@ -8,10 +8,10 @@ import pytest
 from engine_kit import BAD_ROW, NOW, Watcher, commit, lora, request, row, rows
 from inline_engine import run_inline
 
+from clora_core.recipe.row import Row
 from jobs.account_line import account_line
 from jobs.method_table import method_table
 from jobs.status import status
-from manifests.resolved import ResolvedRow
 from pipelines.accounting import Account, take_account
 from pipelines.asked_rows import write_asked
 from pipelines.committed_image import image_name
@@ -44,7 +44,7 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord(**(values | changes))
 
 
-def killed(output: LocalStorage, manifest: list[ResolvedRow], **changes: Any) -> None:
+def killed(output: LocalStorage, manifest: list[Row], **changes: Any) -> None:
     """Leave the record of a run of ``manifest`` that was killed."""
     name = write_asked(output, manifest)
     write_run_record(output, record(manifest=name, num_rows=len(manifest), **changes))
@@ -141,11 +141,11 @@ class Runs:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def compose(self, manifest: list[ResolvedRow], **changes: Any) -> Account:
+    def compose(self, manifest: list[Row], **changes: Any) -> Account:
         asked = request(self._folder / "out", manifest, references={}, **changes)
         return compose_rows(asked, Watcher(), address=None)
 
-    def retry(self, manifest: list[ResolvedRow]) -> Account:
+    def retry(self, manifest: list[Row]) -> Account:
         return self.compose(manifest, only_failed=True)
 
 

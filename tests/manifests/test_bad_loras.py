@@ -8,7 +8,7 @@ from bad_file import BadFile
 from bad_loras import DOTTED, bad_files, good, ones
 from input_kit import raw_bytes, safetensors_bytes
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.catalog import LoraEntry
 from manifests.lora_file import inspect_lora_file
 from manifests.lora_files import LoraFiles

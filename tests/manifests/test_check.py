@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from input_kit import row, write_catalog, write_lora
 
-from jobs.composable import composition_findings
+from clora_core.recipe.config import SamplerConfig
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
 from manifests.lora_files import LoraFiles
@@ -16,17 +16,8 @@ from manifests.lora_fit import LoraFit
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.row_rules import RowModel, RowRules
-from manifests.wording import SettingsError
 
-METHODS = ("base", "single", "merge", "switch", "clora")
-
-
-def resolve(overrides: Any) -> dict[str, Any]:
-    settings = {"steps": 30, "scale": 7.5}
-    for name in overrides:
-        if name not in settings:
-            raise SettingsError([(name, f"is not a known setting, got {overrides[name]}")])
-    return settings | overrides
+SAMPLER = SamplerConfig(num_steps=30, guide_until_step=0)
 
 
 def model(digest: str, **changes: Any) -> RowModel:
@@ -34,7 +25,7 @@ def model(digest: str, **changes: Any) -> RowModel:
         "digest": digest,
         "side_px": 128,
         "lora_fit": LoraFit(model_width=96),
-        "resolve_sampler": resolve,
+        "sampler": SAMPLER,
     }
     return RowModel(**(values | changes))
 
@@ -56,10 +47,7 @@ def check(tmp_path: Path):
             "lora_files": LoraFiles(),
             "base_models": {"": model("base")},
             "method": "clora",
-            "methods": METHODS,
-            "composition_findings": composition_findings,
             "dtype": "float32",
-            "engine_version": 1,
         }
         return check_rows(raw, RowRules(**(arguments | options)), place="m.jsonl")
 
@@ -77,7 +65,7 @@ def test_a_good_row_gets_every_default(check):
     assert (resolved.method, resolved.width, resolved.height) == ("clora", 128, 128)
     assert resolved.negative_prompt == ""
     assert resolved.row_id == resolved.key[:16]
-    assert json.loads(resolved.sampler_json) == {"scale": 7.5, "steps": 30}
+    assert resolved.sampler == SAMPLER
     assert resolved.carried_json == '{"shelf":"b"}'
     assert [lora.name for lora in resolved.loras] == ["cat", "dog"]
     assert [(lora.subject, lora.trigger, lora.weight) for lora in resolved.loras] == [
@@ -154,6 +142,7 @@ def test_all_mistakes_of_one_row_are_reported(check):
         (row(loras="[not json"), "loras", "not valid JSON"),
         (row(loras=["x"] * 1000), "loras", "at most 16 LoRAs, got 1000"),
         (row(sampler="{"), "sampler", "not valid JSON"),
+        (row(sampler={"step_size": float("inf")}), "sampler.step_size", "finite number"),
         (row(sampler=3), "sampler", "should be a mapping of settings, got 3"),
         (row(method="single"), "method", "needs 1 concept LoRA(s), the row has 2"),
         (row(method="switch", loras=["ink"]), "method", "needs 1 or more concept LoRA(s)"),
@@ -179,14 +168,14 @@ def test_csv_texts_are_read_as_what_the_column_holds(check):
         "loras": "cat:0.5; dog",
         "seed": "7",
         "width": "256",
-        "sampler": '{"steps": 5}',
+        "sampler": '{"num_steps": 5}',
         "row_id": "12",
         "shelf": "4",
     }
     (resolved,) = check(values, is_text=True).rows
     assert [(lora.name, lora.weight) for lora in resolved.loras] == [("cat", 0.5), ("dog", 1.0)]
     assert (resolved.seed, resolved.width, resolved.row_id) == (7, 256, "12")
-    assert json.loads(resolved.sampler_json)["steps"] == 5
+    assert resolved.sampler == SAMPLER.model_copy(update={"num_steps": 5})
     assert resolved.carried_json == '{"shelf":"4"}'
 
 

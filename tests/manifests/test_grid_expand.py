@@ -20,7 +20,7 @@ CATALOG = {
     for name, subject in {"tom": "cat", "felix": "cat", "rex": "dog", "hoot": "owl"}.items()
 } | {"ink": LoraEntry(name="ink", uri="/ink", kind="style")}
 
-FILES = {"lines.txt": "a cat <lora:tom:0.5> --d 3 --s 9\na dog\n"}
+FILES = {"lines.txt": "a cat, a dog <lora:tom:0.5> --d 3 --s 9\na dog and a cat\n"}
 
 
 def read_text(name: str) -> str:
@@ -33,9 +33,6 @@ def expand(**spec: Any) -> Expansion:
     rules = SweepRules(
         catalog=CATALOG,
         methods=("clora", "merge", "single"),
-        composition_findings=lambda method, _prompt, loras: (
-            [("method", "needs one LoRA")] if method == "single" and len(loras) > 1 else []
-        ),
         read_text=read_text,
     )
     return expand_sweep(SweepSpec.model_validate({"output": "out", **spec}), rules)
@@ -80,14 +77,14 @@ def test_every_method_gets_the_same_prompts_seeds_and_settings(
 def test_a_template_without_background_is_made_once():
     made = expand(
         methods=["merge"],
-        prompts=["{subjects}", "a {0} {background}"],
+        prompts=["{subjects}", "a {0}, a {1} {background}"],
         backgrounds=["here", "there"],
         compositions=[["tom", "rex"]],
     )
     assert columns(made, "prompt", "background") == [
         ("a cat and a dog", None),
-        ("a cat here", "here"),
-        ("a cat there", "there"),
+        ("a cat, a dog here", "here"),
+        ("a cat, a dog there", "there"),
     ]
 
 
@@ -119,9 +116,9 @@ def test_lines_of_a_prompt_file_bring_their_own_loras_seeds_and_settings():
         compositions=[{"loras": ["tom", "rex"], "prompt_file": "lines.txt"}],
     )
     assert columns(made, "prompt", "loras", "seed", "sampler") == [
-        ("a cat", "rex;tom:0.5", 3, '{"guidance_scale": 4.0, "num_steps": 9}'),
-        ("a dog", "tom;rex", 0, '{"guidance_scale": 4.0}'),
-        ("a dog", "tom;rex", 1, '{"guidance_scale": 4.0}'),
+        ("a cat, a dog", "rex;tom:0.5", 3, '{"guidance_scale": 4.0, "num_steps": 9}'),
+        ("a dog and a cat", "tom;rex", 0, '{"guidance_scale": 4.0}'),
+        ("a dog and a cat", "tom;rex", 1, '{"guidance_scale": 4.0}'),
     ]
 
 
@@ -146,7 +143,7 @@ def test_every_mistake_of_every_composition_is_told_at_once():
         "compositions[0].prompts[1]: {9} is used",
         "compositions[1].prompts[0]: there is no list 'none'",
         "compositions[2].prompt_file: gone.txt does not exist",
-        "compositions[3]: prompt 'a cat and a dog', method: needs one LoRA",
+        "compositions[3]: prompt 'a cat and a dog', method: method 'single' needs 1 concept",
     ):
         assert any(part in line for line in told), (part, told)
 

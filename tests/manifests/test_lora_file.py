@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from input_kit import kohya_tensors, raw_bytes, safetensors_bytes
 from safetensors.numpy import save_file
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.lora_file import LoraFileInfo, inspect_lora_file
 from manifests.lora_report import lora_report
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clora_core.diffusion.model import load_base_model
-from clora_core.errors import LoraFileError
 from clora_core.lora.load import lora_targets, read_lora
+from clora_core.recipe.errors import LoraFileError
 from emoji_world import base_model_dir
 from manifests.catalog import LoraEntry
 from manifests.lora_files import LoraFiles

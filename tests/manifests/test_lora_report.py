@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_kit import safetensors_bytes
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from manifests.lora_report import LoraReport, lora_report
 from manifests.trainer_notes import trainer_notes
 

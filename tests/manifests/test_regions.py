@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from input_kit import row, write_catalog
 
-from jobs.composable import composition_findings
+from clora_core.recipe.config import SamplerConfig
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
 from manifests.lora_files import LoraFiles
 from manifests.lora_fit import LoraFit
 from manifests.readers import RawRow
-from manifests.regions import region_arguments
 from manifests.row_rules import RowModel, RowRules
 
 
@@ -26,14 +25,14 @@ def check(tmp_path: Path):
         lora_files=LoraFiles(),
         base_models={
             "": RowModel(
-                digest="base", side_px=128, lora_fit=LoraFit(model_width=96), resolve_sampler=dict
+                digest="base",
+                side_px=128,
+                lora_fit=LoraFit(model_width=96),
+                sampler=SamplerConfig(),
             )
         },
         method="clora",
-        methods=("base", "merge", "clora"),
-        composition_findings=composition_findings,
         dtype="float32",
-        engine_version=1,
     )
 
     def run(region: Any, *, lora: str = "cat", **changes: Any) -> CheckedManifest:
@@ -56,7 +55,7 @@ def told(checked: CheckedManifest) -> tuple[str, str]:
 
 def region_of(checked: CheckedManifest) -> dict[str, Any]:
     assert not checked.problems, [str(problem) for problem in checked.problems]
-    return json.loads(checked.rows[0].loras[0].region_json or "null")
+    return json.loads(checked.rows[0].loras[0].region.to_json())
 
 
 @pytest.mark.parametrize(
@@ -155,15 +154,12 @@ def test_the_sampler_takes_what_a_region_resolves_to(check, tmp_path: Path):
     from PIL import Image
 
     from clora_core.regions import region_mask
-    from clora_core.rows import Region
 
     Image.linear_gradient("L").save(tmp_path / "below.png")
     for region, inside in (
         ({"box": [0, 0.5, 1, 1]}, [False, True]),
         ({"mask": "below.png", "mode": "replace"}, [False, True]),
     ):
-        text = check(region).rows[0].loras[0].region_json
-        arguments = region_arguments(text, local_path=lambda uri: uri)
-        taken = Region(**arguments)
+        taken = check(region).rows[0].loras[0].region
         assert taken.mode == region.get("mode", "restrict")
         assert region_mask(taken, 2, 1)[:, 0].tolist() == inside

@@ -11,38 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from input_kit import row, write_catalog, write_lora
 
-from jobs.composable import composition_findings
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.key import row_key
+from clora_core.recipe.row import Row
 from manifests.catalog import read_catalog
 from manifests.check import CheckedManifest, check_rows
-from manifests.keys import row_key
 from manifests.lora_files import LoraFiles
 from manifests.lora_fit import LoraFit
 from manifests.problems import Problem
 from manifests.readers import RawRow
 from manifests.row_rules import RowModel, RowRules
-from manifests.wording import SettingsError
 
 Check = Callable[..., CheckedManifest]
 
 
-def start_from(steps: int) -> Callable[[Any], dict[str, Any]]:
-    def resolve(overrides: Any) -> dict[str, Any]:
-        if overrides.get("steps", steps) > 2 * steps:
-            raise SettingsError([("steps", f"should be at most {2 * steps}")])
-        return {"steps": steps, **overrides}
-
-    return resolve
+def start_from(steps: int) -> SamplerConfig:
+    return SamplerConfig(num_steps=steps, guide_until_step=0)
 
 
 MODELS = {
     "": RowModel(
-        digest="d0", side_px=128, lora_fit=LoraFit(model_width=96), resolve_sampler=start_from(30)
+        digest="d0", side_px=128, lora_fit=LoraFit(model_width=96), sampler=start_from(30)
     ),
     "portraits": RowModel(
-        digest="d1", side_px=256, lora_fit=LoraFit(model_width=96), resolve_sampler=start_from(50)
+        digest="d1", side_px=256, lora_fit=LoraFit(model_width=96), sampler=start_from(50)
     ),
     "large": RowModel(
-        digest="d2", side_px=512, lora_fit=LoraFit(model_width=32), resolve_sampler=start_from(30)
+        digest="d2", side_px=512, lora_fit=LoraFit(model_width=32), sampler=start_from(30)
     ),
 }
 
@@ -58,10 +53,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> RowRules:
         lora_files=LoraFiles(),
         base_models=MODELS,
         method="clora",
-        methods=("base", "single", "merge", "clora"),
-        composition_findings=composition_findings,
         dtype="float32",
-        engine_version=1,
     )
 
 
@@ -78,7 +70,7 @@ def only_problem(found: CheckedManifest) -> Problem:
 
 good_rows = st.builds(
     lambda seed, width, steps: row(
-        seed=seed, width=width, sampler=None if steps is None else {"steps": steps}
+        seed=seed, width=width, sampler=None if steps is None else {"num_steps": steps}
     ),
     st.integers(0, 99),
     st.sampled_from([None, 64]),
@@ -103,17 +95,17 @@ def test_a_key_holds_the_digest_of_the_rows_own_base_model(rules: RowRules):
     found = checked(rules, row(), row(base_model="portraits"))
     by_hand = [
         row_key(
-            prompt=one.prompt,
-            negative_prompt="",
-            loras=one.loras,
-            seed=7,
-            method="clora",
-            width=side_px,
-            height=side_px,
-            sampler={"steps": steps},
-            base_model_digest=digest,
+            Row(
+                prompt=one.prompt,
+                loras=one.loras,
+                seed=7,
+                method="clora",
+                width=side_px,
+                height=side_px,
+                sampler=start_from(steps),
+                base_model_digest=digest,
+            ),
             dtype="float32",
-            engine_version=1,
         )
         for one, (digest, side_px, steps) in zip(
             found.rows, [("d0", 128, 30), ("d1", 256, 50)], strict=True
@@ -127,12 +119,12 @@ def test_keys_are_those_of_before_rows_could_name_a_base_model(rules: RowRules):
     rows = [
         {"prompt": "a cat on the beach", "seed": 7},
         {"prompt": "a dog", "seed": 8, "negative_prompt": "blur", "width": 64, "shelf": "b"}
-        | {"sampler": {"steps": 20}},
+        | {"sampler": {"num_steps": 20}},
     ]
     found = checked(rules, *({"loras": [], "method": "base"} | values for values in rows))
     assert [one.key for one in found.rows] == [
-        "c318f229d259145176be84bad66cf7bc0514b6bc4a59ed85b32cf5243a0076bb",
-        "53f2487ca2b93604943b34e687167da1554d646168384975fdd4603780162f62",
+        "d1011590ed0723c3bdfd6ea22bdf08f4f5bbbb93af226c3b0a6f1eb59377f651",
+        "838d3b0110488df0a2bd5042c81570fce7732b8422137cb784f8209df244d609",
     ]
 
 
@@ -154,14 +146,16 @@ def test_a_job_without_further_base_models_says_so(rules: RowRules):
 
 
 def test_an_unknown_base_model_hides_no_other_mistake_and_makes_none_up(rules: RowRules):
-    """80 steps are too many on the default model, but not on what may be meant."""
-    found = checked(rules, row(base_model="x", loras=["cta"], seed=-1, sampler={"steps": 80}))
+    """45 guided steps are too many on the default model, but not on what may be meant."""
+    found = checked(
+        rules, row(base_model="x", loras=["cta"], seed=-1, sampler={"guide_until_step": 45})
+    )
     assert {problem.field for problem in found.problems} == {"base_model", "loras", "seed"}
 
 
 def test_settings_are_checked_against_what_the_rows_base_model_starts_from(rules: RowRules):
-    many = {"sampler": {"steps": 80}}
-    assert only_problem(checked(rules, row(**many))).field == "sampler.steps"
+    many = {"sampler": {"guide_until_step": 45}}
+    assert "must be <= num_steps (30)" in only_problem(checked(rules, row(**many))).problem
     assert not checked(rules, row(base_model="portraits", **many)).problems
 
 

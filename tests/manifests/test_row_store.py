@@ -4,12 +4,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Lora, Region, Row
 from manifests import row_store
-from manifests.resolved import ResolvedLora, ResolvedRow
+from manifests import row_table as row_table_module
 from manifests.row_store import RowStore
+from manifests.row_table import row_table, rows_of
 
 loras = st.builds(
-    ResolvedLora,
+    Lora,
     name=st.sampled_from(["cat", "dog"]),
     uri=st.just("/a"),
     digest=st.sampled_from(["ab", "cd"]),
@@ -17,11 +20,14 @@ loras = st.builds(
     weight=st.sampled_from([0.5, 1.0]),
     subject=st.sampled_from([None, "cat"]),
     trigger=st.none(),
+    region=st.sampled_from(
+        [None, Region(box=(0.0, 0.25, 1 / 3, 1.0)), Region(mask_uri="/m", mask_sha256="ef")]
+    ),
     problem=st.sampled_from([None, "is cut off"]),
 )
 text = st.text(max_size=5)
 rows = st.builds(
-    ResolvedRow,
+    Row,
     key=text,
     base_model_digest=st.sampled_from(["m", "n"]),
     row_id=text,
@@ -32,7 +38,7 @@ rows = st.builds(
     method=st.sampled_from(["clora", "merge"]),
     width=st.sampled_from([8, 16]),
     height=st.just(8),
-    sampler_json=st.sampled_from(["{}", '{"num_steps":3}']),
+    sampler=st.sampled_from([SamplerConfig(), SamplerConfig(num_steps=30)]),
     carried_json=text,
 )
 
@@ -41,11 +47,18 @@ rows = st.builds(
 def small_chunks(monkeypatch: pytest.MonkeyPatch):
     """So that a few rows fill several."""
     monkeypatch.setattr(row_store, "_ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr(row_table_module, "_ROWS_PER_CHUNK", 3)
+
+
+@settings(deadline=None)
+@given(st.lists(rows, max_size=12))
+def test_rows_come_back_from_a_table_as_they_were(given_rows: list[Row]):
+    assert rows_of(row_table(given_rows)) == given_rows
 
 
 @settings(deadline=None)
 @given(st.lists(rows, max_size=12), st.slices(12))
-def test_a_store_is_the_sequence_of_its_rows(given_rows: list[ResolvedRow], part: slice):
+def test_a_store_is_the_sequence_of_its_rows(given_rows: list[Row], part: slice):
     store = RowStore(iter(given_rows))
     assert len(store) == len(given_rows)
     assert list(store) == given_rows
@@ -57,11 +70,11 @@ def test_a_store_is_the_sequence_of_its_rows(given_rows: list[ResolvedRow], part
 
 
 def test_rows_that_share_their_loras_share_one_value():
-    one = ResolvedLora(
+    one = Lora(
         name="cat", uri="/a", digest="ab", kind="concept", weight=1.0, subject="cat", trigger=None
     )
     store = RowStore(
-        ResolvedRow(
+        Row(
             key=str(index),
             base_model_digest="m",
             row_id="r",
@@ -72,7 +85,7 @@ def test_rows_that_share_their_loras_share_one_value():
             method="clora",
             width=8,
             height=8,
-            sampler_json="{}",
+            sampler=SamplerConfig(),
             carried_json="{}",
         )
         for index in range(9)

@@ -13,8 +13,8 @@ from clora_core.lanes import lane_batch
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
+from clora_core.recipe.row import Row
 from clora_core.row_lanes import row_lanes
-from clora_core.rows import ComposeRow
 from clora_core.sampler import Trace, sample
 
 Run = tuple[Tensor, Trace]
@@ -37,15 +37,15 @@ class Core:
 
     def sample(
         self,
-        rows: ComposeRow | Sequence[ComposeRow],
+        rows: Row | Sequence[Row],
         *,
         max_lanes: int | None = None,
         graph_budget_bytes: int | None = None,
         keep_maps: bool = False,
     ) -> Run:
         """Return the final latents of ``rows``, which can go together, and what happened."""
-        rows = [rows] if isinstance(rows, ComposeRow) else list(rows)
-        by_digest = {lora.digest: self.factors(lora.path) for row in rows for lora in row.loras}
+        rows = [rows] if isinstance(rows, Row) else list(rows)
+        by_digest = {lora.digest: self.factors(lora.uri) for row in rows for lora in row.loras}
         digests = sorted(by_digest)
         packed = [by_digest[digest] for digest in digests]
         banks = [LoraBank(tower.encoder, packed, tower.name) for tower in self.model.towers]

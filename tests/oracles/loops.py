@@ -20,7 +20,7 @@ from oracles.peft_pipeline import (
 from oracles.prompts import all_triggers
 from torch import Tensor
 
-from clora_core.rows import ComposeRow, LoraUse
+from clora_core.recipe.row import Lora, Row
 
 # ---------------------------------------------------------------------------------- definitions
 
@@ -98,7 +98,7 @@ def loop_blend(predictions: Tensor, masks: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------- methods
 
 
-def loop_sample(pipeline: Any, row: ComposeRow) -> Tensor:
+def loop_sample(pipeline: Any, row: Row) -> Tensor:
     """Return the final latents of a row of method base, single, merge, composite or switch.
 
     Args:
@@ -132,7 +132,7 @@ def loop_sample(pipeline: Any, row: ComposeRow) -> Tensor:
 
 
 def _turns(
-    row: ComposeRow, everything: list[tuple[str, float]], step: int
+    row: Row, everything: list[tuple[str, float]], step: int
 ) -> list[list[tuple[str, float]]]:
     """Return the adapter sets whose predictions are averaged on this step."""
     if row.method in {"base", "single", "merge"} or not row.concepts:
@@ -147,7 +147,7 @@ def _turns(
     raise ValueError(f"no loop for method {row.method!r}")
 
 
-def _switch_index(row: ComposeRow, step: int) -> int:
+def _switch_index(row: Row, step: int) -> int:
     num, period = len(row.concepts), row.sampler.switch_every
     if not row.sampler.switch_as_published:
         return (step % (num * period)) // period
@@ -158,7 +158,7 @@ def _switch_index(row: ComposeRow, step: int) -> int:
     return active
 
 
-def _weight(lora: LoraUse, row: ComposeRow) -> float:
+def _weight(lora: Lora, row: Row) -> float:
     shared = row.method == "merge" and row.sampler.merge_weights == "mean"
     if shared and lora.kind == "concept":
         return lora.weight / len(row.concepts)

@@ -26,7 +26,7 @@ from diffusers.loaders.lora_base import set_adapters_for_text_encoder
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clora_core.rows import ComposeRow, LoraUse
+from clora_core.recipe.row import Lora, Row
 
 Adapters = Sequence[tuple[str, float]]
 """Names and weights of what is active."""
@@ -46,7 +46,7 @@ _HELD: WeakKeyDictionary[DiffusionPipeline, dict[str, list[str]]] = WeakKeyDicti
 
 
 @contextmanager
-def loaded_loras(pipeline: DiffusionPipeline, loras: Sequence[LoraUse]) -> Iterator[list[str]]:
+def loaded_loras(pipeline: DiffusionPipeline, loras: Sequence[Lora]) -> Iterator[list[str]]:
     """Load the files as adapters, give their names in order, and take them out again.
 
     May be nested: what an outer call has loaded is used as it is and stays. A file that comes
@@ -57,11 +57,11 @@ def loaded_loras(pipeline: DiffusionPipeline, loras: Sequence[LoraUse]) -> Itera
     names: list[str] = []
     added: list[str] = []
     for lora in loras:
-        copies = held.setdefault(lora.path, [])
+        copies = held.setdefault(lora.uri, [])
         free = [name for name in copies if name not in names]
         if not free:
             free = [f"lora_{sum(map(len, held.values()))}"]
-            _load(pipeline, lora.path, free[0])
+            _load(pipeline, lora.uri, free[0])
             copies.append(free[0])
             added.append(free[0])
         names.append(free[0])
@@ -118,9 +118,7 @@ class Conditioning:
     added: dict[str, Tensor] | None
 
 
-def encode(
-    pipeline: DiffusionPipeline, row: ComposeRow, prompt: str, *, guided: bool
-) -> Conditioning:
+def encode(pipeline: DiffusionPipeline, row: Row, prompt: str, *, guided: bool) -> Conditioning:
     """Encode one prompt and the row's negative prompt with the adapters now active."""
     asked: dict[str, Any] = {
         "prompt": prompt,
@@ -179,7 +177,7 @@ _SOLVERS = {
 }
 
 
-def make_solver(pipeline: DiffusionPipeline, row: ComposeRow) -> Any:
+def make_solver(pipeline: DiffusionPipeline, row: Row) -> Any:
     """Return diffusers' own solver, made from the model's scheduler config."""
     solver_class, settings = _SOLVERS[row.sampler.scheduler]
     solver = solver_class.from_config(pipeline.scheduler.config, **settings)
@@ -187,7 +185,7 @@ def make_solver(pipeline: DiffusionPipeline, row: ComposeRow) -> Any:
     return solver
 
 
-def initial_latents(pipeline: DiffusionPipeline, row: ComposeRow, solver: Any) -> Tensor:
+def initial_latents(pipeline: DiffusionPipeline, row: Row, solver: Any) -> Tensor:
     """Draw the row's noise in float32 on the CPU, from its seed alone."""
     generator = torch.Generator("cpu").manual_seed(row.seed)
     factor = pipeline.vae_scale_factor

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clora_core.rows import LoraUse
+from clora_core.recipe.row import Lora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,7 @@ class OracleVariant:
     active: int | None
 
 
-def oracle_variants(
-    prompt: str, concepts: Sequence[LoraUse], tokenizer: Any
-) -> list[OracleVariant]:
+def oracle_variants(prompt: str, concepts: Sequence[Lora], tokenizer: Any) -> list[OracleVariant]:
     """Return the base variant and one variant a concept, the concept's trigger put in."""
     actives = [None, *range(len(concepts))]
     variants: list[OracleVariant] = []
@@ -44,13 +42,13 @@ def oracle_variants(
     return variants
 
 
-def all_triggers(prompt: str, concepts: Sequence[LoraUse]) -> str:
+def all_triggers(prompt: str, concepts: Sequence[Lora]) -> str:
     """Return the prompt with every concept's trigger before its subject."""
     return insert_triggers(prompt, concepts, range(len(concepts)))[0]
 
 
 def insert_triggers(
-    prompt: str, concepts: Sequence[LoraUse], which: Sequence[int]
+    prompt: str, concepts: Sequence[Lora], which: Sequence[int]
 ) -> tuple[str, list[tuple[int, int]]]:
     """Put the triggers of the concepts ``which`` before their subjects.
 
@@ -77,7 +75,7 @@ def insert_triggers(
     return text + prompt[done:], [placed[index] for index in range(len(concepts))]
 
 
-def _subject_spans(prompt: str, concepts: Sequence[LoraUse]) -> list[tuple[int, int]]:
+def _subject_spans(prompt: str, concepts: Sequence[Lora]) -> list[tuple[int, int]]:
     """The n-th concept of one subject stands for the n-th time the prompt names it."""
     spans: list[tuple[int, int]] = []
     seen: dict[str, int] = {}

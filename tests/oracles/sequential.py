@@ -26,8 +26,8 @@ from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 from torch.nn import functional
 
-from clora_core.config import SamplerConfig
-from clora_core.rows import ComposeRow
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Row
 
 
 @dataclass(kw_only=True)
@@ -53,7 +53,7 @@ class SequentialResult:
     unet_evaluations: int = 0
 
 
-def sequential_sample(pipeline: Any, row: ComposeRow) -> SequentialResult:
+def sequential_sample(pipeline: Any, row: Row) -> SequentialResult:
     """Sample one row of method ``clora`` or one of its ablations.
 
     Args:

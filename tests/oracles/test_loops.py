@@ -19,7 +19,7 @@ from oracles.prompts import OracleVariant
 from oracles.sequential import blend, concept_masks, contrastive_loss
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
-from clora_core.config import SamplerConfig
+from clora_core.recipe.config import SamplerConfig
 
 
 def _tensor_loss(maps, labels):

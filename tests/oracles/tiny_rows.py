@@ -6,8 +6,8 @@ from typing import Any
 
 from oracles.tiny_loras import TinyLoras
 
-from clora_core.config import SamplerConfig
-from clora_core.rows import ComposeRow, LoraUse
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Lora, Row
 
 
 def tensor_digest(path: Path) -> str:
@@ -16,12 +16,12 @@ def tensor_digest(path: Path) -> str:
     return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
 
 
-def lora_use(path: Path, **fields: Any) -> LoraUse:
+def lora_use(path: Path, **fields: Any) -> Lora:
     """Return how a row uses the LoRA file; a concept of weight 1 unless ``fields`` say else."""
-    return LoraUse(
+    return Lora(
         **{
             "name": path.stem,
-            "path": str(path),
+            "uri": str(path),
             "digest": tensor_digest(path),
             "kind": "concept",
             **fields,
@@ -43,9 +43,9 @@ def tiny_sampler(**fields: Any) -> SamplerConfig:
     )
 
 
-def two_concept_row(loras: TinyLoras, **fields: Any) -> ComposeRow:
+def two_concept_row(loras: TinyLoras, **fields: Any) -> Row:
     """Return a cat-and-dog row at the tiny model's size; ``fields`` replace the row's own."""
-    return ComposeRow(
+    return Row(
         **{
             "prompt": "a cat and a dog",
             "loras": (

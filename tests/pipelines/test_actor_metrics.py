@@ -1,22 +1,17 @@
 from typing import Any
 
 import pytest
-from engine_kit import BAD_ROW, FakeEngine, row
+from engine_kit import BAD_ROW, FakeEngine, planned_table, row
 from engine_kit import rows as manifest_rows
 
 from pipelines.actor_metrics import COUNTERS, GAUGES, readings
 from pipelines.generate import generate_unit
-from pipelines.planned_rows import row_table
-from pipelines.schemas import PLANNED_ROW
 from pipelines.unit_message import UnitFacts, UnitMessage
 
 
 def generated(unit: list[Any]) -> UnitMessage:
-    values = [{**value, "attempt": 1} for value in row_table(unit).to_pylist()]
-    import pyarrow as pa
-
-    rows = pa.Table.from_pylist(values, schema=pa.schema(PLANNED_ROW))
-    return generate_unit(UnitMessage(unit_id="u", rows=rows, facts=UnitFacts()), FakeEngine())
+    message = UnitMessage(unit_id="u", rows=planned_table(unit), facts=UnitFacts())
+    return generate_unit(message, FakeEngine())
 
 
 def test_readings_are_what_the_engine_did():

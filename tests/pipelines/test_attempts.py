@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_kit import EXIT, FakeEngine, row, rows
+from engine_kit import EXIT, FakeEngine, planned_table, row, rows
 
-from clora_core.rows import ComposedImage, ComposeRow, RowFailure
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, RowFailure
 from pipelines.attempts import AttemptLog, tries_of
 from pipelines.generate import generate_unit
-from pipelines.planned_rows import row_table
 from pipelines.storage import LocalStorage
 from pipelines.unit_message import UnitFacts, UnitMessage
 
@@ -29,7 +28,7 @@ class DyingEngine(FakeEngine):
         super().__init__()
         self.calls: list[list[int]] = []
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         self.calls.append([row.seed for row in rows])
         if any(row.prompt == EXIT for row in rows):
             raise Death
@@ -39,7 +38,7 @@ class DyingEngine(FakeEngine):
 class KilledEngine(FakeEngine):
     """Dies of whatever it is asked for, as a process whose driver is killed."""
 
-    def compose(self, rows: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:  # noqa: ARG002
+    def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:  # noqa: ARG002
         raise Death
 
 
@@ -48,12 +47,12 @@ def log(tmp_path: Path) -> AttemptLog:
     return AttemptLog(storage=LocalStorage(tmp_path), run_id="run-1")
 
 
-def message(unit: Sequence[ResolvedRow]) -> UnitMessage:
-    return UnitMessage(unit_id=UNIT, rows=row_table(unit), facts=UnitFacts())
+def message(unit: Sequence[Row]) -> UnitMessage:
+    return UnitMessage(unit_id=UNIT, rows=planned_table(unit), facts=UnitFacts())
 
 
 def until_it_lives(
-    unit: Sequence[ResolvedRow], engine: DyingEngine, log: AttemptLog
+    unit: Sequence[Row], engine: DyingEngine, log: AttemptLog
 ) -> tuple[list[dict[str, object]], int]:
     """Try as Ray does, again and again; return the rows and how many processes died."""
     for deaths in range(20):

@@ -22,7 +22,7 @@ from engine_kit import BAD_ROW, lora, row
 from inline_engine import run_inline
 from output_checks import Fact, broken, named_edition
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.attempts import AttemptLog
 from pipelines.committed_image import image_name
 from pipelines.committed_unit import read_unit
@@ -50,7 +50,7 @@ class Scenario:
         after: Commands that make what is still missing then.
     """
 
-    manifest: Sequence[ResolvedRow]
+    manifest: Sequence[Row]
     cut: tuple[Command, ...]
     before: tuple[Command, ...] = ()
     after: tuple[Command, ...] = ()

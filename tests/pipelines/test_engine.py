@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_kit import ON_ONE_CPU, FakeEngine, row
+from engine_kit import ON_ONE_CPU, FakeEngine, planned_table, row
 from oracles.fixtures import tiny_loras, tiny_sd_dir  # noqa: F401
 from oracles.tiny_loras import TinyLoras
 from oracles.tiny_models import build_tiny_sd
 from oracles.tiny_rows import two_concept_row
 
 from clora_core.diffusion import model as diffusion_model
-from clora_core.rows import ComposedImage, ComposeRow
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage
 from manifests.lora_file import inspect_lora_file
 from pipelines.engine import Engine, EngineSource
 from pipelines.generate import generate_unit
-from pipelines.planned_rows import row_table
 from pipelines.resources import Resources
 from pipelines.unit_message import UnitFacts, UnitMessage
 
@@ -31,9 +31,9 @@ def folders(tiny_sd_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_loras: TinyLoras) -> list[ComposeRow]:  # noqa: F811
+def rows(tiny_loras: TinyLoras) -> list[Row]:  # noqa: F811
     first = two_concept_row(tiny_loras)
-    loras = tuple(replace(lora, digest=inspect_lora_file(lora.path).digest) for lora in first.loras)
+    loras = tuple(replace(lora, digest=inspect_lora_file(lora.uri).digest) for lora in first.loras)
     return [replace(first, loras=loras, seed=seed) for seed in (1, 2)]
 
 
@@ -41,7 +41,7 @@ def engine(folders: dict[str, str]) -> Engine:
     return EngineSource(base_model_dirs=folders, resources=Resources())(ON_ONE_CPU)
 
 
-def made(by: Engine, model: str, rows: list[ComposeRow]) -> list[np.ndarray]:
+def made(by: Engine, model: str, rows: list[Row]) -> list[np.ndarray]:
     by.hold(model)
     results = by.compose(rows)
     assert all(isinstance(result, ComposedImage) for result in results), results
@@ -49,7 +49,7 @@ def made(by: Engine, model: str, rows: list[ComposeRow]) -> list[np.ndarray]:
 
 
 def test_an_engine_that_changes_models_makes_what_engines_of_one_model_make(
-    folders: dict[str, str], rows: list[ComposeRow]
+    folders: dict[str, str], rows: list[Row]
 ):
     alone = {name: made(engine({name: folder}), name, rows) for name, folder in folders.items()}
     assert not np.array_equal(alone["one"], alone["other"])
@@ -59,7 +59,7 @@ def test_an_engine_that_changes_models_makes_what_engines_of_one_model_make(
 
 
 def test_a_model_is_loaded_when_it_is_needed_and_the_former_and_its_loras_are_gone_by_then(
-    folders: dict[str, str], rows: list[ComposeRow], monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, str], rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ):
     load, seen = diffusion_model.load_base_model, []
 
@@ -85,7 +85,7 @@ def test_a_model_is_loaded_when_it_is_needed_and_the_former_and_its_loras_are_go
 
 def test_a_model_that_cannot_be_loaded_is_raised_and_not_blamed_on_rows(tmp_path: Path):
     broken = engine({row().base_model_digest: str(tmp_path)})
-    unit = UnitMessage(unit_id="u", rows=row_table([row()]), facts=UnitFacts())
+    unit = UnitMessage(unit_id="u", rows=planned_table([row()]), facts=UnitFacts())
     with pytest.raises(ValueError, match="is no base model"):
         generate_unit(unit, broken)
 
@@ -94,7 +94,7 @@ def test_a_unit_says_how_many_models_were_loaded_for_it():
     engine = FakeEngine()
     loads = [
         generate_unit(
-            UnitMessage(unit_id="u", rows=row_table([one]), facts=UnitFacts()), engine
+            UnitMessage(unit_id="u", rows=planned_table([one]), facts=UnitFacts()), engine
         ).facts.model_loads
         for one in (row(0), row(1), row(2, base_model_digest="m2"))
     ]

@@ -9,20 +9,21 @@ import pytest
 from engine_kit import FakeEngine
 from input_kit import kohya_tensors, safetensors_bytes, write_lora
 
-from clora_core.config import SamplerConfig
-from clora_core.rows import ComposedImage, ComposeRow, LoraUse, RowFailure
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage, RowFailure
 from manifests.lora_file import inspect_lora_file
 from pipelines import lora_identity
 from pipelines.lora_identity import LoraIdentity, compose_unchanged
 
 
-def use(path: Path) -> LoraUse:
+def use(path: Path) -> Lora:
     digest = inspect_lora_file(path).digest
-    return LoraUse(name=path.stem, path=str(path), digest=digest, kind="concept", subject="cat")
+    return Lora(name=path.stem, uri=str(path), digest=digest, kind="concept", subject="cat")
 
 
-def row(seed: int, *loras: LoraUse) -> ComposeRow:
-    return ComposeRow(
+def row(seed: int, *loras: Lora) -> Row:
+    return Row(
         prompt="a cat",
         loras=loras,
         seed=seed,
@@ -42,7 +43,7 @@ def test_rows_of_a_replaced_file_fail_by_name_and_the_others_are_made_in_order(t
     identity = LoraIdentity()
     calls: list[list[int]] = []
 
-    def compose(given: Sequence[ComposeRow]) -> list[ComposedImage | RowFailure]:
+    def compose(given: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         calls.append([one.seed for one in given])
         return FakeEngine().compose(given)
 
@@ -61,10 +62,10 @@ def test_rows_of_a_replaced_file_fail_by_name_and_the_others_are_made_in_order(t
 
 def test_a_file_that_is_gone_or_cut_off_fails_its_row(tmp_path: Path):
     cat = use(write_lora(tmp_path / "cat.safetensors"))
-    content = Path(cat.path).read_bytes()
-    Path(cat.path).write_bytes(content[:-3])
+    content = Path(cat.uri).read_bytes()
+    Path(cat.uri).write_bytes(content[:-3])
     assert "cannot be used any more" in LoraIdentity().problem(cat)
-    Path(cat.path).unlink()
+    Path(cat.uri).unlink()
     assert "cannot be used any more" in LoraIdentity().problem(cat)
     (failure,) = compose_unchanged([row(0, cat)], pytest.fail, LoraIdentity())
     assert failure.stage == "lora"

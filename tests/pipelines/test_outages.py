@@ -75,7 +75,7 @@ def proxy(
 
 def compose(out: str, retry_s: float) -> None:
     """Make the rows, and the references of their LoRAs, and say where they are."""
-    how = ReferenceSettings(num_references=NUM_REFERENCES, sampler_json=SAMPLER, side_px=SIDE_PX)
+    how = ReferenceSettings(num_references=NUM_REFERENCES, sampler=SAMPLER, side_px=SIDE_PX)
     changes: dict[str, Any] = {
         "storage": open_storage(out, retry_s=retry_s),
         "references_storage": open_storage(f"{out}/references", retry_s=retry_s),

@@ -4,18 +4,18 @@ from itertools import pairwise
 
 import pyarrow as pa
 import pytest
-from engine_kit import SAMPLER, lora, row, rows
+from engine_kit import SAMPLER, lora, planned_table, row, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Row
 from pipelines.ledger import FailedRow
 from pipelines.plan import Plan
 from pipelines.plan_units import plan_units
-from pipelines.planned_rows import row_table
 from pipelines.schemas import PLAN
 
-OTHER_SAMPLER = SAMPLER.replace('"num_steps":50', '"num_steps":60')
+OTHER_SAMPLER = SamplerConfig(num_steps=60)
 
 manifest_rows = st.builds(
     lambda seed, names, method, width, sampler, model: row(
@@ -24,7 +24,7 @@ manifest_rows = st.builds(
         loras=tuple(lora(name) for name in names),
         method=method,
         width=width,
-        sampler_json=sampler,
+        sampler=sampler,
     ),
     st.integers(0, 40),
     st.sampled_from([("cat",), ("dog",), ("cat", "dog"), ("cat", "dog", "fox"), ()]),
@@ -37,7 +37,7 @@ manifests = st.lists(manifest_rows, max_size=60)
 
 
 def plan(
-    manifest: list[ResolvedRow],
+    manifest: list[Row],
     *,
     made: frozenset[str] = frozenset(),
     failed: dict[str, FailedRow] | None = None,
@@ -62,7 +62,7 @@ def units(of: Plan) -> dict[str, list[tuple[str, int]]]:
 
 
 @given(manifests, st.integers(1, 7))
-def test_every_key_is_in_exactly_one_unit(manifest: list[ResolvedRow], rows_per_unit: int):
+def test_every_key_is_in_exactly_one_unit(manifest: list[Row], rows_per_unit: int):
     made = plan(manifest, rows_per_unit=rows_per_unit)
     counts = Counter(key for unit in units(made).values() for key, _ in unit)
     assert counts == Counter({one.key for one in manifest})
@@ -71,7 +71,7 @@ def test_every_key_is_in_exactly_one_unit(manifest: list[ResolvedRow], rows_per_
 
 @given(manifests, st.randoms(use_true_random=False))
 def test_the_order_of_the_manifest_does_not_change_the_units(
-    manifest: list[ResolvedRow], shuffler: random.Random
+    manifest: list[Row], shuffler: random.Random
 ):
     shuffled = list(manifest)
     shuffler.shuffle(shuffled)
@@ -79,7 +79,7 @@ def test_the_order_of_the_manifest_does_not_change_the_units(
 
 
 @given(manifests, st.integers(1, 7))
-def test_a_unit_holds_rows_that_one_batch_can_make(manifest: list[ResolvedRow], rows_per_unit: int):
+def test_a_unit_holds_rows_that_one_batch_can_make(manifest: list[Row], rows_per_unit: int):
     for unit in plan(manifest, rows_per_unit=rows_per_unit).units.to_pylist():
         kinds = {
             (
@@ -97,7 +97,7 @@ def test_a_unit_holds_rows_that_one_batch_can_make(manifest: list[ResolvedRow], 
 
 @given(manifests, st.integers(1, 5), st.data())
 def test_a_resumed_plan_has_the_units_that_were_not_committed_and_no_others_of_fresh_rows(
-    manifest: list[ResolvedRow], rows_per_unit: int, data: st.DataObject
+    manifest: list[Row], rows_per_unit: int, data: st.DataObject
 ):
     """What lets a worker of a killed run and one of the next never commit a key twice."""
     made: set[str] = set()
@@ -173,9 +173,7 @@ def test_units_are_dealt_out_by_lora_set_whatever_their_method():
 
 
 @given(manifests, st.integers(1, 7))
-def test_units_of_one_base_model_are_dealt_out_together(
-    manifest: list[ResolvedRow], rows_per_unit: int
-):
+def test_units_of_one_base_model_are_dealt_out_together(manifest: list[Row], rows_per_unit: int):
     """So an actor, which takes units in this order, loads each base model once at most."""
     dealt = [
         unit["rows"][0]["base_model_digest"]
@@ -193,7 +191,7 @@ def test_what_failed_before_comes_last():
 
 @pytest.mark.parametrize("manifest", [[], rows(3)])
 def test_a_plan_with_nothing_to_do_has_an_empty_table_of_the_right_types(
-    manifest: list[ResolvedRow],
+    manifest: list[Row],
 ):
     done = plan(manifest, made=frozenset(one.key for one in manifest))
     assert done.units.schema == PLAN
@@ -203,5 +201,5 @@ def test_a_plan_with_nothing_to_do_has_an_empty_table_of_the_right_types(
 def test_the_plan_keeps_every_field_of_a_row():
     manifest = [row(1, carried_json='{"shelf":"A"}', negative_prompt="blur")]
     (unit,) = plan(manifest).units.to_pylist()
-    assert unit["rows"] == row_table(manifest).to_pylist()
+    assert unit["rows"] == planned_table(manifest).to_pylist()
     assert pa.Table.from_pylist([unit], schema=PLAN).num_rows == 1

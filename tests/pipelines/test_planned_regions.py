@@ -2,18 +2,18 @@
 
 from dataclasses import replace
 
-from clora_core.rows import Region
-from manifests.resolved import ResolvedLora, ResolvedRow
-from pipelines.planned_rows import compose_row, row_table
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.row import Lora, Region, Row
+from manifests.row_table import row_table, rows_of
 from pipelines.references import ReferenceSettings, reference_rows
 
-BOX = '{"box":[0,0,0.5,1],"mode":"replace"}'
-MASK = '{"mask":{"sha256":"d","uri":"s3://b/m.png"},"mode":"restrict"}'
+BOX = Region(box=(0.0, 0.0, 0.5, 1.0), mode="replace")
+MASK = Region(mask_uri="s3://b/m.png", mask_sha256="d")
 
 
-def planned(*regions: str | None) -> ResolvedRow:
+def planned(*regions: Region | None) -> Row:
     loras = tuple(
-        ResolvedLora(
+        Lora(
             name=f"lora {index}",
             uri=f"/{index}.safetensors",
             digest=str(index),
@@ -21,11 +21,11 @@ def planned(*regions: str | None) -> ResolvedRow:
             weight=0.5,
             subject="cat",
             trigger=None,
-            region_json=region,
+            region=region,
         )
         for index, region in enumerate(regions)
     )
-    return ResolvedRow(
+    return Row(
         key="key",
         base_model_digest="b",
         row_id="row",
@@ -36,26 +36,33 @@ def planned(*regions: str | None) -> ResolvedRow:
         method="clora",
         width=64,
         height=64,
-        sampler_json="{}",
+        sampler=SamplerConfig(),
         carried_json="{}",
     )
 
 
 def test_regions_arrive_at_the_composer_with_masks_on_this_machine():
-    (row,) = row_table([planned(BOX, MASK, None)]).to_pylist()
-    composed = compose_row(row, local_path=lambda uri: f"/here/{uri.rpartition('/')[2]}")
-    assert [lora.region for lora in composed.loras] == [
-        Region(box=(0.0, 0.0, 0.5, 1.0), mode="replace"),
-        Region(mask_path="/here/m.png", mode="restrict"),
+    table = row_table([planned(BOX, MASK, None)])
+    assert [lora["region_json"] for lora in table["loras"][0].as_py()] == [
+        '{"box":[0,0,0.5,1],"mode":"replace"}',
+        '{"mask":{"sha256":"d","uri":"s3://b/m.png"},"mode":"restrict"}',
         None,
     ]
+    (row,) = rows_of(table)
+    composed = row.with_local_files(lambda uri: f"/here/{uri.rpartition('/')[2]}")
+    assert [lora.region for lora in composed.loras] == [
+        BOX,
+        replace(MASK, mask_uri="/here/m.png"),
+        None,
+    ]
+    assert composed.loras[0].uri == "/here/0.safetensors"
 
 
 def test_references_have_the_whole_image_and_one_precision():
-    settings = ReferenceSettings(num_references=2, sampler_json="{}", side_px=64)
+    settings = ReferenceSettings(num_references=2, sampler=SamplerConfig(), side_px=64)
     rows = [planned(BOX), planned(None)]
     found = list(reference_rows(rows, {"b": settings}))
-    assert [row.loras[0].region_json for row in found] == [None, None]
+    assert [row.loras[0].region for row in found] == [None, None]
     assert [row.key for row in reference_rows(rows[1:], {"b": settings})] == [
         row.key for row in found
     ]

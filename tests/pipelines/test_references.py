@@ -1,5 +1,4 @@
 import io
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from engine_kit import BASE_MODEL, SAMPLER, commit, lora, row
 
+from clora_core.recipe.config import SamplerConfig
 from pipelines.committed_unit import rows_name
 from pipelines.references import (
     CentroidSource,
@@ -18,7 +18,8 @@ from pipelines.references import (
 )
 from pipelines.storage import LocalStorage
 
-SETTINGS = {BASE_MODEL: ReferenceSettings(num_references=3, sampler_json=SAMPLER, side_px=8)}
+QUICK = SamplerConfig(num_steps=30)
+SETTINGS = {BASE_MODEL: ReferenceSettings(num_references=3, sampler=SAMPLER, side_px=8)}
 
 
 @pytest.fixture
@@ -41,12 +42,12 @@ def test_every_concept_lora_is_rendered_alone_once_whatever_its_weight_in_rows()
 
 
 def test_a_lora_on_two_base_models_has_references_on_each_made_as_its_rows_are():
-    small = ReferenceSettings(num_references=1, sampler_json="{}", side_px=16)
+    small = ReferenceSettings(num_references=1, sampler=QUICK, side_px=16)
     manifest = [row(0, loras=(lora("cat"),)), row(1, loras=(lora("cat"),), base_model_digest="m2")]
     made = list(reference_rows(manifest, SETTINGS | {"m2": small}))
-    assert [(one.base_model_digest, one.width, one.sampler_json) for one in made] == [
+    assert [(one.base_model_digest, one.width, one.sampler) for one in made] == [
         *[(BASE_MODEL, 8, SAMPLER)] * 3,
-        ("m2", 16, "{}"),
+        ("m2", 16, QUICK),
     ]
     assert made[0].key != made[-1].key
 
@@ -64,12 +65,10 @@ def test_a_centroid_is_the_mean_of_the_features_that_are_committed(storage: Loca
     commit(storage, "u1", wanted[:2])
     commit(storage, "u2", [wanted[3], row(99)])
     found = read_centroids(storage, wanted)
-    assert set(found) == {reference_id(BASE_MODEL, asdict(lora(name))) for name in ("cat", "dog")}
+    assert set(found) == {reference_id(BASE_MODEL, lora(name)) for name in ("cat", "dog")}
     features = pq.read_table(io.BytesIO(storage.read(rows_name("u1"))))["dino_features"]
     by_hand = np.mean(features.to_pylist(), axis=0)
-    np.testing.assert_allclose(
-        found[reference_id(BASE_MODEL, asdict(lora("cat")))], by_hand, atol=1e-6
-    )
+    np.testing.assert_allclose(found[reference_id(BASE_MODEL, lora("cat"))], by_hand, atol=1e-6)
 
 
 def test_a_reference_committed_in_two_units_counts_once(storage: LocalStorage):

@@ -1,4 +1,4 @@
-from dataclasses import asdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +13,7 @@ def centroids_of(*names: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarr
     """Return random references of each LoRA and their centroids."""
     noise = np.random.default_rng(0)
     references = {name: noise.normal(size=(5, 12)).astype(np.float32) for name in names}
-    means = {
-        reference_id(BASE_MODEL, asdict(lora(name))): r.mean(axis=0)
-        for name, r in references.items()
-    }
+    means = {reference_id(BASE_MODEL, lora(name)): r.mean(axis=0) for name, r in references.items()}
     return references, means
 
 
@@ -39,7 +36,7 @@ def test_scores_are_the_mean_cosine_to_each_lora_s_references():
 
 def test_a_row_is_compared_with_references_of_its_own_base_model():
     references, means = centroids_of("cat")
-    means[reference_id("m2", asdict(lora("cat")))] = -references["cat"].mean(axis=0)
+    means[reference_id("m2", lora("cat"))] = -references["cat"].mean(axis=0)
     unit = [row(0, loras=(lora("cat"),)), row(0, loras=(lora("cat"),), base_model_digest="m2")]
     one, other = score_rows(generated(unit), FakeScorer(), means).to_pylist()
     assert one["dino_features"] == other["dino_features"]
@@ -82,9 +79,9 @@ def test_without_a_scorer_rows_pass_as_they_are():
 
 
 def test_references_follow_base_model_tensors_and_words_not_the_name():
-    one = reference_id("m", asdict(lora("cat")))
-    assert one == reference_id("m", {**asdict(lora("cat")), "name": "kitty", "weight": 0.5})
-    assert one != reference_id("m", {**asdict(lora("cat")), "trigger": "<other>"})
-    assert one != reference_id("n", asdict(lora("cat")))
+    one = reference_id("m", lora("cat"))
+    assert one == reference_id("m", replace(lora("cat"), name="kitty", weight=0.5))
+    assert one != reference_id("m", lora("cat", trigger="<other>"))
+    assert one != reference_id("n", lora("cat"))
     empty: Centroids = {}
     assert empty.get(one) is None

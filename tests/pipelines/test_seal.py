@@ -10,7 +10,7 @@ from engine_kit import NOW, FakeScorer, generated, request, row, store
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines.heartbeat import LeaseTimes
 from pipelines.lease import acquire
 from pipelines.lease_record import latest_lease
@@ -37,7 +37,7 @@ def start(request: RunRequest, run_id: str, plan: Plan) -> None:
         request.storage.put(plan_name(run_id, Phase.IMAGES), sink.getvalue())
 
 
-def work(storage: Storage, plan: Plan, manifest: list[ResolvedRow], unit_ids: set[str]) -> None:
+def work(storage: Storage, plan: Plan, manifest: list[Row], unit_ids: set[str]) -> None:
     """Make and commit units of a plan, as a worker that asks nobody."""
     by_key = {one.key: one for one in manifest}
     for unit in plan.units.to_pylist():

@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, FakeEngine, FakeScorer, lora, request, row
+from engine_kit import (
+    BASE_MODEL,
+    SAMPLER,
+    SIDE_PX,
+    FakeEngine,
+    FakeScorer,
+    lora,
+    planned_table,
+    request,
+    row,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.resolved import ResolvedRow
+from clora_core.recipe.row import Row
 from pipelines import makers
 from pipelines.committed_image import image_name
 from pipelines.committed_unit import rows_name
@@ -25,7 +35,6 @@ from pipelines.lost_images import damaged_images
 from pipelines.makers import present
 from pipelines.output_files import read_table
 from pipelines.plan import Plan
-from pipelines.planned_rows import row_table
 from pipelines.receipts import Receipt, read_receipts
 from pipelines.references import SEEDS_PER_BLOCK, ReferenceSettings
 from pipelines.resources import Resources
@@ -45,7 +54,7 @@ NAMES = ("cat", "dog", "fox", "owl")
 
 def planned(names: Sequence[str], asked: int) -> Plan:
     """Return the plan of a run whose rows name some LoRAs and ask for some references of each."""
-    settings = ReferenceSettings(num_references=asked, sampler_json=SAMPLER, side_px=SIDE_PX)
+    settings = ReferenceSettings(num_references=asked, sampler=SAMPLER, side_px=SIDE_PX)
     manifest = [row(index, loras=(lora(name),)) for index, name in enumerate(names)]
     wanted = request(
         NOWHERE,
@@ -195,8 +204,8 @@ def a_run(
         return
 
 
-def message_of(unit_id: str, members: list[ResolvedRow]) -> UnitMessage:
-    return UnitMessage(unit_id=unit_id, rows=row_table(members), facts=UnitFacts())
+def message_of(unit_id: str, members: list[Row]) -> UnitMessage:
+    return UnitMessage(unit_id=unit_id, rows=planned_table(members), facts=UnitFacts())
 
 
 @pytest.mark.parametrize("number", range(12))

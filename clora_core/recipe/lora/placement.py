@@ -8,7 +8,7 @@ check beforehand asks where no model is loaded; both get their answer here.
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import LoraLayer, Shape
 from clora_core.recipe.lora.names import split_layer_name
 from clora_core.recipe.lora.sgm_names import diffusers_spelling

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from clora_core.errors import LoraFileError
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha, cost_problem
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.placement import Place

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import random
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +185,7 @@ def test_what_a_lora_reaches_alone_is_that_on_the_arms_base_model(tmp_path: Path
         commit(references, model, alone)
         features = pq.read_table(io.BytesIO(references.read(rows_name(model))))["dino_features"]
         by_hand[f"clora (on {model})"] = likeness_alone(np.asarray(features.to_pylist()))
-        centroids = {reference_id(model, asdict(one)): np.ones(12) for one in row().loras}
+        centroids = {reference_id(model, one): np.ones(12) for one in row().loras}
         commit(storage, model, [row(9, base_model_digest=model)], centroids=centroids)
     found = evaluate(storage, damages=Damages(note=print), references=references)
     told = {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 ENGINE_VERSION = 1
 """Raised whenever the same row would give a different image than before. Part of a row's key."""
@@ -17,7 +17,7 @@ ENGINE_VERSION = 1
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class SamplerConfig(BaseModel):
+class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Settings of one image's sampling.
 
     Steps are counted from 0 and are those of ``num_steps``; they do not scale with it by
@@ -52,8 +52,6 @@ class SamplerConfig(BaseModel):
         map_size: Side of the attention maps in positions for a square image of the model's own
             size; None finds it from the model: the coarsest cross-attention with 16 or more.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scheduler: Literal["ddim", "dpmpp", "euler"] = "ddim"
     num_steps: int = Field(default=50, ge=1, le=1000)

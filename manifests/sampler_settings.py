@@ -5,7 +5,7 @@ from itertools import islice
 
 from pydantic import ValidationError
 
-from clora_core.config import SamplerConfig
+from clora_core.recipe.config import SamplerConfig
 from manifests.wording import MAX_FINDINGS, SettingsError, did_you_mean, sentences
 
 __all__ = ["resolve_sampler"]

@@ -13,8 +13,8 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from clora_core.errors import PromptError
-from clora_core.rows import LoraUse
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.row import Lora
 
 Span = tuple[int, int]
 """Start and end (exclusive) of some characters of a text."""
@@ -36,7 +36,7 @@ class MarkedPrompt:
     triggers: tuple[Span | None, ...]
 
 
-def mark_prompt(prompt: str, concepts: Sequence[LoraUse], active: Collection[int]) -> MarkedPrompt:
+def mark_prompt(prompt: str, concepts: Sequence[Lora], active: Collection[int]) -> MarkedPrompt:
     """Return ``prompt`` with the triggers of the concepts ``active`` put before their subjects.
 
     Args:
@@ -76,7 +76,7 @@ def mark_prompt(prompt: str, concepts: Sequence[LoraUse], active: Collection[int
     return MarkedPrompt(text + rest, tuple(subjects), tuple(triggers))
 
 
-def _find_subjects(prompt: str, concepts: Sequence[LoraUse]) -> list[Span]:
+def _find_subjects(prompt: str, concepts: Sequence[Lora]) -> list[Span]:
     """Give every concept its own occurrence of its subject; longer subjects choose first."""
     found: dict[int, Span] = {}
     by_length = sorted(range(len(concepts)), key=lambda i: -len(concepts[i].subject or ""))

@@ -1,8 +1,7 @@
 """What a row costs, before it is made: how often one sample goes through the UNet."""
 
-from clora_core.config import SamplerConfig
-from clora_core.methods import METHODS
-from clora_core.rows import ComposeRow, LoraUse
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.methods import METHODS, Mix
 
 
 def unet_evaluations(method: str, num_concepts: int, config: SamplerConfig) -> int:
@@ -11,8 +10,7 @@ def unet_evaluations(method: str, num_concepts: int, config: SamplerConfig) -> i
     A pass that stops behind the last map layer counts as one too. The two-pass gradient, taken
     when memory is short, comes on top: one more conditional pass per variant and update.
     """
-    variants = METHODS[method].variants(_row(method, num_concepts, config))
-    num_variants = len(variants)
+    num_variants = len(METHODS[method].variants(Mix(("concept",) * num_concepts, config)))
     halves = 1 if config.guidance_scale == 1 else 2
     evaluations = num_variants * halves * config.num_steps
     if METHODS[method].guided and num_concepts > 1:
@@ -22,10 +20,3 @@ def unet_evaluations(method: str, num_concepts: int, config: SamplerConfig) -> i
         map_halves = halves if config.attention_half == "both" else 1
         evaluations += num_variants * map_halves * (sum(updates) - shared)
     return evaluations
-
-
-def _row(method: str, num_concepts: int, config: SamplerConfig) -> ComposeRow:
-    lora = LoraUse(name="any", path="", digest="", kind="concept", subject="any")
-    return ComposeRow(
-        prompt="", loras=(lora,) * num_concepts, seed=0, method=method, sampler=config
-    )

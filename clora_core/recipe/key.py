@@ -1,0 +1,107 @@
+"""The key of a row: the hash of everything that changes its pixels, and of nothing else.
+
+Two rows with one key are one image, in this run and in any later one; resuming, deduplicating
+and sharing references all rest on that. So the row's own id, the columns carried along, and what
+a LoRA is called or where it lies have no place in it.
+
+The rule for what comes later: a setting that did not exist before is left out of a row's key while
+at its default; where a setting, precision or back end changes an old row's pixels beyond rounding,
+``ENGINE_VERSION`` steps and the changelog says so.
+"""
+
+import hashlib
+from functools import lru_cache
+
+from clora_core.recipe.canonical import canonical_json, encoded, plain
+from clora_core.recipe.config import ENGINE_VERSION, SamplerConfig
+from clora_core.recipe.row import Lora, Region, Row
+
+__all__ = ["row_key", "sampler_json"]
+
+_FIRST_SETTINGS = frozenset(
+    {
+        "scheduler",
+        "num_steps",
+        "guidance_scale",
+        "guide_until_step",
+        "refine_steps",
+        "num_refine_updates",
+        "step_size",
+        "temperature",
+        "mask_threshold",
+        "mask_morphology",
+        "mask_from_step",
+        "attention_half",
+        "reforward_after_update",
+        "text_encoder_lora",
+        "switch_every",
+        "switch_as_published",
+        "merge_weights",
+        "map_size",
+    }
+)
+"""Sampler settings that are in every key. It does not grow: all others are later ones."""
+
+
+def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION) -> str:
+    """Return the sha256 (hex) of everything that changes the pixels of ``row``.
+
+    Args:
+        row: Complete but for its ``key`` and ``row_id``. Its LoRAs count in their order, which
+            decides the order of sums; what they are called and where they lie doesn't count.
+        dtype: Numbers that the base model computes with, such as ``float32``.
+        engine_version: Changes when the same row would give another image.
+    """
+    parts = {
+        "base_model": row.base_model_digest,
+        "dtype": dtype,
+        "engine": str(engine_version),
+        "height": row.height,
+        "loras": _lora_contents(row.loras),
+        "method": row.method,
+        "negative_prompt": row.negative_prompt,
+        "prompt": row.prompt,
+        "sampler": sampler_json(row.sampler),
+        "seed": row.seed,
+        "width": row.width,
+    }
+    return hashlib.sha256(encoded(parts).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def sampler_json(config: SamplerConfig) -> str:
+    """Return the settings as they stand in keys and columns: canonical JSON.
+
+    Later settings are left out while at their default, and whoever reads the text gets it back.
+    """
+    defaults = type(config)()
+    later = type(config).model_fields.keys() - _FIRST_SETTINGS
+    unset = {name for name in later if getattr(config, name) == getattr(defaults, name)}
+    return canonical_json(config.model_dump(mode="json", exclude=unset))
+
+
+@lru_cache(maxsize=4096)
+def _lora_contents(loras: tuple[Lora, ...]) -> object:
+    """Return what of the LoRAs changes pixels, in their order."""
+    return plain(
+        [
+            (
+                lora.digest,
+                lora.weight,
+                lora.kind,
+                lora.subject,
+                lora.trigger,
+                _region_content(lora.region),
+            )
+            for lora in loras
+        ]
+    )
+
+
+def _region_content(region: Region | None) -> object:
+    """Return what of a region changes pixels: all but where its mask lies."""
+    if region is None:
+        return None
+    if region.mask_uri is None:
+        return {"box": region.box, "mode": region.mode}
+    return {"mask": region.mask_sha256, "mode": region.mode}

@@ -1,0 +1,28 @@
+"""The ways to combine LoRAs, by the name a row gives.
+
+A method is a value: how many variants of the prompt it runs, which LoRAs each variant has in the
+text encoder and, step by step, in the UNet, and whether the contrastive loss and the masks are on.
+To add one, write a module beside these with a ``Method`` and put it in the list here.
+"""
+
+from collections.abc import Mapping
+
+from clora_core.recipe.methods import base, clora, composite, merge, single, switch
+from clora_core.recipe.methods.method import Method, Mix, Variant
+
+METHODS: Mapping[str, Method] = {
+    method.name: method
+    for method in (
+        base.METHOD,
+        single.METHOD,
+        merge.METHOD,
+        switch.METHOD,
+        composite.METHOD,
+        clora.METHOD,
+        clora.WITHOUT_UPDATE,
+        clora.WITHOUT_MASK,
+        clora.WITHOUT_EITHER,
+    )
+}
+
+__all__ = ["METHODS", "Method", "Mix", "Variant"]
