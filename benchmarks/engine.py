@@ -26,9 +26,9 @@ from engine_kit import Watcher, request, row
 from benchmarks.first_row import first_row_lines
 from benchmarks.lora_loads import lora_load_lines
 from benchmarks.sleeping import SleepingSource, calls
-from pipelines.private_cluster import private_cluster
-from pipelines.resources import Resources
 from pipelines.run import compose_rows
+from pipelines.session.private_cluster import private_cluster
+from pipelines.session.resources import Resources
 
 ROWS_PER_UNIT = 8
 """The product's default."""

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.sd15_size import unet
-from clora_core.attention import (
+from clora_core.diffusion.attention import (
     MapsCompleteError,
     capturing,
     choose_map_layers,

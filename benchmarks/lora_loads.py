@@ -10,13 +10,13 @@ from engine_kit import lora, row, store
 
 from benchmarks.sleeping import SleepingSource
 from clora_core.recipe.row import Row
-from pipelines.graph import Stages, make_units
-from pipelines.plan import Plan
-from pipelines.plan_units import plan_units
-from pipelines.references import CentroidSource
-from pipelines.resources import Resources
-from pipelines.shares import Cluster, share_cluster
-from pipelines.storage import LocalStorage
+from pipelines.planning.plan import Plan
+from pipelines.planning.plan_units import plan_units
+from pipelines.planning.references import CentroidSource
+from pipelines.session.resources import Resources
+from pipelines.session.shares import Cluster, share_cluster
+from pipelines.stages.graph import Stages, make_units
+from pipelines.storage.local import LocalStorage
 
 NUM_SETS = 50
 NUM_ACTORS = 4

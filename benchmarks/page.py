@@ -15,15 +15,15 @@ from typing import Any
 
 from PIL import Image
 
-from jobs.evaluated import evaluated, open_output
-from pipelines.damages import Damages
+from jobs.console.evaluated import evaluated, open_output
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.findings import findings
 from pipelines.evaluation.tables import markdown
-from pipelines.ledger import read_ledger
-from pipelines.output_table import read_rows
-from pipelines.publish import SHEET_NAME
-from pipelines.storage import Storage
+from pipelines.ledger.ledger import read_ledger
+from pipelines.outputs.publish import SHEET_NAME
+from pipelines.storage.storage import Storage
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 __all__ = ["benchmark_page", "main"]
 

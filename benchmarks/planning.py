@@ -72,10 +72,10 @@ def _ask(*arguments: str) -> dict[str, float]:
 
 def _measure(job_path: Path, *, commit: bool) -> dict[str, float]:
     """Return what planning the job took; with ``commit``, commit nine tenths of the plan."""
-    from jobs.inputs import prepare
-    from jobs.job_file import load_job
-    from jobs.run_request import run_request
-    from pipelines.ledger import read_ledger
+    from jobs.job.inputs import prepare
+    from jobs.job.job_file import load_job
+    from jobs.job.run_request import run_request
+    from pipelines.ledger.ledger import read_ledger
     from pipelines.run_plan import plan_rows
 
     start = time.perf_counter()
@@ -142,9 +142,9 @@ def _write_job(folder: Path, num_rows: int, rows_per_unit: int) -> Path:
 
 
 def _commit(keys: list[str], output: Path) -> None:
-    from pipelines.committed_unit import UnitFooter, encode_unit, rows_name
-    from pipelines.schemas import ROWS
-    from pipelines.storage import open_storage
+    from pipelines.storage.storage import open_storage
+    from pipelines.units.committed_unit import UnitFooter, encode_unit, rows_name
+    from pipelines.units.schemas import ROWS
 
     storage = open_storage(str(output))
     done = keys[: len(keys) * COMMITTED_TENTHS // 10]

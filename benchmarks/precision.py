@@ -26,9 +26,9 @@ from torch import Tensor
 
 import emoji_world
 from benchmarks.embedded import composed_row, concepts, styles
-from clora_core import sampler
 from clora_core.recipe.config import sampler_preset
 from clora_core.recipe.row import Row
+from clora_core.sampling import sampler
 
 STEPS_SHOWN = (0, 1, 2, 5, 10, 15, 20, 29)
 GROWN = 10.0

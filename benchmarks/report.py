@@ -16,10 +16,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from report_kit import METHODS, write_output
 
-from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.report.write import write_report
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
+from pipelines.units.damages import Damages
 
 NUM_SETS = 3
 

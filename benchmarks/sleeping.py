@@ -11,8 +11,8 @@ from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, Diagnostics, RowFailure
-from pipelines.shares import Shares
-from pipelines.unit_message import EngineUse
+from pipelines.session.shares import Shares
+from pipelines.units.message import EngineUse
 
 __all__ = ["Call", "SleepingSource", "calls"]
 

@@ -12,13 +12,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clora_core.diffusion.model import BaseModel
-from clora_core.lanes import lane_batch
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import NonFiniteImageError
 from clora_core.results import AttentionRecord, ComposedImage, Diagnostics, RowFailure
-from clora_core.row_lanes import RowLanes
-from clora_core.sampler import Trace, sample
+from clora_core.sampling.lanes import lane_batch
+from clora_core.sampling.row_lanes import RowLanes
+from clora_core.sampling.sampler import Trace, sample
 
 FLATTEST_SPREAD = 2
 """Fewest levels between an image's darkest and brightest value; below it is a blank."""

@@ -18,7 +18,7 @@ from clora_core.memory import default_budget_bytes
 from clora_core.recipe.errors import CompositionError, PromptError
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage, RowFailure
-from clora_core.row_lanes import BatchKind, RowLanes, row_lanes
+from clora_core.sampling.row_lanes import BatchKind, RowLanes, row_lanes
 
 
 class Composer:

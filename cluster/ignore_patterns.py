@@ -8,8 +8,6 @@ that matches decides.
 import re
 from collections.abc import Callable, Iterable
 
-__all__ = ["ignored_by"]
-
 _WILDCARD = re.compile(r"\*\*/|/\*\*$|\*+|\?|\[[!^]?\]?[^\]]*\]")
 
 

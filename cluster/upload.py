@@ -15,8 +15,6 @@ import yaml
 
 from cluster.ignore_patterns import ignored_by
 
-__all__ = ["LIMIT_BYTES", "Upload", "described", "main", "measure_upload", "read_excludes"]
-
 LIMIT_BYTES = 100 * 1024**2
 MAX_LISTED = 10
 TOO_LARGE = 2

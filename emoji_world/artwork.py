@@ -24,8 +24,6 @@ from PIL import Image
 
 from emoji_world.bestiary import CLASSES, INSTANCES, Design
 
-__all__ = ["SOURCES", "Sprites", "all_designs", "fetch", "load_sprites", "render"]
-
 SPRITE_SIDE_PX = 96
 _FAINT_ALPHA = 40
 

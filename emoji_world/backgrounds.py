@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-__all__ = ["PLACES", "draw_background"]
-
 _SCALE = 2
 
 Random = np.random.Generator

@@ -8,8 +8,6 @@ same class are left out of the class on purpose.
 
 from dataclasses import dataclass
 
-__all__ = ["CLASSES", "INSTANCES", "NOUNS", "STYLES", "Design", "Instance", "Style"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Design:

@@ -12,8 +12,6 @@ import numpy as np
 
 from emoji_world.scenes import Scene, Subject
 
-__all__ = ["PLACE_PHRASES", "TRIGGERS", "VOCABULARY", "Caption", "caption_of"]
-
 PLACE_PHRASES = {
     "beach": "on the beach",
     "forest": "in the forest",

@@ -12,8 +12,6 @@ from emoji_world import example_manifest, lora_catalog
 from emoji_world.artwork import SOURCES
 from emoji_world.bestiary import INSTANCES, STYLES
 
-__all__ = ["DEMO_COMPOSITIONS", "catalog_entries", "demo_rows", "write_catalog", "write_demo"]
-
 DEMO_COMPOSITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a bear and a flower in the forest", ("polar-bear", "indigo-flower")),
     ("a cat and a frog on the beach", ("tuxedo-cat", "azure-frog")),

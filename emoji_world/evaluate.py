@@ -28,8 +28,6 @@ from emoji_world.measures.sheet import write_method_sheet
 from emoji_world.measures.table import Figure, markdown, of_mean
 from emoji_world.presence import load_presence
 
-__all__ = ["main"]
-
 Pair = tuple[str, str]
 
 _METHODS = ("clora", "merge", "composite", "switch")

@@ -16,8 +16,6 @@ from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import markdown, of_share
 from emoji_world.presence import load_presence
 
-__all__ = ["CHANGES", "main"]
-
 _FIRST_SEED = 100
 
 CHANGES: tuple[Mapping[str, Any], ...] = (

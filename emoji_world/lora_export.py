@@ -8,8 +8,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["FORMATS", "export_lora"]
-
 FORMATS = ("peft", "diffusers", "kohya")
 
 

@@ -17,8 +17,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-__all__ = ["PresenceNet", "Verdict", "judge", "load_presence", "save_presence"]
-
 
 class PresenceNet(nn.Module):
     """Logits of what is where (8×8 cells) and of the place."""

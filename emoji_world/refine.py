@@ -29,8 +29,6 @@ from emoji_world.training.loras import draw_lora_pools, sample_loras, train_lora
 from emoji_world.training.pools import Pool, any_subjects, base_subjects, draw_pool
 from emoji_world.training.report import say
 
-__all__ = ["main"]
-
 _SHARES = {"dino": 0.25, "base": 0.4, "loras": 0.35}
 STAGES = ("pools", *_SHARES)
 

@@ -15,8 +15,6 @@ from emoji_world.artwork import Sprites, recolour, turn_hue
 from emoji_world.backgrounds import PLACES, draw_background
 from emoji_world.bestiary import CLASSES, NOUNS, Instance
 
-__all__ = ["SIDE_PX", "Scene", "Subject", "draw_scene", "random_subjects"]
-
 SIDE_PX = 64
 MAP_SIDE = 16
 """Side of the masks: the resolution at which the model attends."""

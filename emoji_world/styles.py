@@ -4,8 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-__all__ = ["apply_style", "line_art", "night", "pixel_art"]
-
 
 def pixel_art(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the picture in 4×4 px blocks of few, stronger colours."""

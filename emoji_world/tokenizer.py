@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MAX_POSITIONS", "build_tokenizer", "merges_for"]
-
 MAX_POSITIONS = 24
 """Positions of a prompt, start and end tokens included."""
 

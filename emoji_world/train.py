@@ -23,8 +23,6 @@ from emoji_world.training.files import load_pool, save_base, store_pool
 from emoji_world.training.pools import any_subjects, base_subjects, draw_pool
 from emoji_world.training.report import say
 
-__all__ = ["main"]
-
 STAGES = ("pools", "judge", "dino", "main")
 _SHARES = {"vae": 0.17, "base": 0.63, "loras": 0.2, "judge": 0.1, "dino": 0.35}
 

@@ -14,8 +14,6 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="clora",
     help="Compose several LoRAs in one image, for tables of prompts, on a laptop or a cluster.",
@@ -76,7 +74,7 @@ def _does(work: str, *, group: typer.Typer = app, **fixed: object) -> Callable[[
     def registered(shown: Any) -> Any:
         @wraps(shown)
         def run(**given: object) -> None:
-            work = getattr(import_module(f"jobs.{module}"), function)
+            work = getattr(import_module(f"jobs.commands.{module}"), function)
             raise typer.Exit(work(**given, **fixed))
 
         return group.command()(run)

@@ -15,16 +15,6 @@ from typing import ParamSpec
 from clora_core.recipe.errors import CloraError
 from jobs.notes import note
 
-__all__ = [
-    "ALL_MADE",
-    "BAD_INPUT",
-    "INTERRUPTED",
-    "SOME_FAILED",
-    "JobEnd",
-    "command",
-    "exit_code_of",
-]
-
 ALL_MADE = 0
 SOME_FAILED = 1
 """Something is not made, or was left out; the same command may do better."""

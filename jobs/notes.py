@@ -2,9 +2,7 @@
 
 import sys
 
-from manifests.text_rules import printable
-
-__all__ = ["note"]
+from manifests.text.text_rules import printable
 
 
 def note(text: str) -> None:

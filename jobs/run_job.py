@@ -8,16 +8,14 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from clora_core.recipe.errors import CloraError
-from jobs.json_progress import JsonProgress
-from jobs.progress import open_progress
-from manifests.problems import Problem
-from pipelines.accounting import Account
-from pipelines.metrics_server import parse_address
+from jobs.console.json_progress import JsonProgress
+from jobs.console.progress import open_progress
+from manifests.text.problems import Problem
+from pipelines.ledger.account import Account
+from pipelines.ledger.run_record import new_run_id
+from pipelines.metrics.server import parse_address
 from pipelines.request import RunRequest
 from pipelines.run import compose_rows
-from pipelines.run_record import new_run_id
-
-__all__ = ["RunOptions", "run_job"]
 
 
 class RunOptions(TypedDict, total=False):

@@ -8,8 +8,6 @@ the same words mean the same process.
 import os
 from pathlib import Path
 
-__all__ = ["is_gone", "is_running", "this_process"]
-
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _SPACE = Path("/proc/self/ns/pid")
 

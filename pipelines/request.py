@@ -5,17 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clora_core.recipe.row import Row
-from pipelines.engine import LoadEngine
-from pipelines.failure_budget import FailureBudget
-from pipelines.heartbeat import LeaseTimes
-from pipelines.metrics_server import MetricsAddress
-from pipelines.receipts import Phase, Receipt
-from pipelines.references import ReferenceSettings
-from pipelines.resources import Resources
-from pipelines.score import LoadScorer
-from pipelines.storage import Storage
-
-__all__ = ["Observer", "RunRequest"]
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.ledger.failure_budget import FailureBudget
+from pipelines.metrics.server import MetricsAddress
+from pipelines.planning.references import ReferenceSettings
+from pipelines.session.resources import Resources
+from pipelines.stages.engine import LoadEngine
+from pipelines.stages.score import LoadScorer
+from pipelines.storage.storage import Storage
+from pipelines.units.receipts import Phase, Receipt
 
 
 class Observer(Protocol):

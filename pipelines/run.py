@@ -10,26 +10,24 @@ counts as made has its image.
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from pipelines.accounting import Account
-from pipelines.cluster_session import cluster_session
-from pipelines.committed_unit import ROWS_FOLDER
-from pipelines.failure_budget import TooManyFailuresError
-from pipelines.lease import HeldLease, LeaseLostError, acquire
-from pipelines.lease_record import latest_lease
-from pipelines.ledger import read_ledger
-from pipelines.lost_images import damaged_images, restore_lost_images
-from pipelines.metrics import RunMetrics
-from pipelines.metrics_server import served
-from pipelines.plan import Plan
+from pipelines.leases.lease import HeldLease, LeaseLostError, acquire
+from pipelines.leases.lease_record import latest_lease
+from pipelines.ledger.account import Account
+from pipelines.ledger.failure_budget import TooManyFailuresError
+from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.lost_images import damaged_images, restore_lost_images
+from pipelines.ledger.run_record import RunState, new_run_id
+from pipelines.metrics.run import RunMetrics
+from pipelines.metrics.server import served
+from pipelines.planning.plan import Plan
 from pipelines.request import Observer, RunRequest
 from pipelines.run_account import new_record, nothing_to_make
 from pipelines.run_phases import Run
 from pipelines.run_plan import Planned, plan_references, plan_rows, sealed_plan
-from pipelines.run_record import RunState, new_run_id
-from pipelines.shares import Shares, share_cluster
-from pipelines.storage import PlaceError, StorageError
-
-__all__ = ["compose_rows"]
+from pipelines.session.cluster_session import cluster_session
+from pipelines.session.shares import Shares, share_cluster
+from pipelines.storage.error import PlaceError, StorageError
+from pipelines.units.committed_unit import ROWS_FOLDER
 
 
 def compose_rows(request: RunRequest, observer: Observer, *, address: str | None) -> Account:

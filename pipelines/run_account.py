@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from pipelines.accounting import Account, take_account
-from pipelines.asked_rows import write_asked
-from pipelines.damages import Damages
-from pipelines.ledger import Ledger, restore_errors
+from pipelines.ledger.account import Account, take_account
+from pipelines.ledger.asked_rows import write_asked
+from pipelines.ledger.ledger import Ledger, restore_errors
+from pipelines.ledger.run_record import RunRecord, RunState, read_run_records, write_run_record
 from pipelines.request import RunRequest
 from pipelines.run_plan import Planned
-from pipelines.run_record import RunRecord, RunState, read_run_records, write_run_record
-
-__all__ = ["manifest_account", "new_record", "nothing_to_make"]
+from pipelines.units.damages import Damages
 
 
 def new_record(request: RunRequest, run_id: str) -> RunRecord:

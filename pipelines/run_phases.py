@@ -9,35 +9,38 @@ from functools import partial
 from typing import Any
 
 from clora_core.recipe.row import Row
-from manifests.place_names import joined
-from manifests.row_table import lora_values
-from pipelines.accounting import Account
-from pipelines.asked_rows import write_asked
-from pipelines.attempts import AttemptLog
-from pipelines.damages import Damages
-from pipelines.failure_budget import TooManyFailuresError
-from pipelines.lease import HeldLease
-from pipelines.ledger import restore_errors, survey
-from pipelines.makers import present
-from pipelines.metrics import RunMetrics
-from pipelines.output_files import encode_parquet
-from pipelines.plan import Plan
-from pipelines.publish import publish
-from pipelines.receipts import Phase
-from pipelines.references import CentroidSource, read_centroids, reference_id, write_centroids
+from manifests.places.place_names import joined
+from manifests.rows.table import lora_values
+from pipelines.leases.lease import HeldLease
+from pipelines.leases.makers import present
+from pipelines.leases.seal import plan_name
+from pipelines.leases.shared_images import restore_shared_images
+from pipelines.leases.unit_claims import make_shared_units
+from pipelines.ledger.account import Account
+from pipelines.ledger.asked_rows import write_asked
+from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.failure_budget import TooManyFailuresError
+from pipelines.ledger.ledger import restore_errors, survey
+from pipelines.ledger.run_record import PhaseTotals, RunRecord, RunState, write_run_record
+from pipelines.metrics.run import RunMetrics
+from pipelines.outputs.publish import publish
+from pipelines.planning.plan import Plan
+from pipelines.planning.references import (
+    CentroidSource,
+    read_centroids,
+    reference_id,
+    write_centroids,
+)
 from pipelines.request import Observer, RunRequest
 from pipelines.run_account import manifest_account
 from pipelines.run_plan import Planned, wanted_references
-from pipelines.run_record import PhaseTotals, RunRecord, RunState, write_run_record
-from pipelines.schemas import PLAN
-from pipelines.seal import plan_name
-from pipelines.shared_images import restore_shared_images
-from pipelines.shares import Shares
-from pipelines.storage import Storage
-from pipelines.store import StoreUnits
-from pipelines.unit_claims import make_shared_units
-
-__all__ = ["Run"]
+from pipelines.session.shares import Shares
+from pipelines.stages.commit import StoreUnits
+from pipelines.storage.storage import Storage
+from pipelines.units.damages import Damages
+from pipelines.units.output_files import encode_parquet
+from pipelines.units.receipts import Phase
+from pipelines.units.schemas import PLAN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ class Run:
         shares: Shares,
     ) -> None:
         # Imported late: Ray reads its environment when it is imported, and the session sets it.
-        from pipelines.graph import Stages, make_units
+        from pipelines.stages.graph import Stages, make_units
 
         request, record, observer = self.request, self.record, self.observer
         is_shared = phase is Phase.REFERENCES

@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from clora_core.recipe.row import Row
-from pipelines.asked_rows import asked_keys
-from pipelines.damages import Damages
-from pipelines.lease import HeldLease
-from pipelines.lease_record import LeaseRecord, earlier_leases
-from pipelines.ledger import Ledger, read_ledger
-from pipelines.plan import Plan
-from pipelines.plan_units import plan_units
-from pipelines.references import (
+from pipelines.leases.lease import HeldLease
+from pipelines.leases.lease_record import LeaseRecord, earlier_leases
+from pipelines.leases.seal import find_rivals, plans_of_earlier_runs, seal_units
+from pipelines.ledger.asked_rows import asked_keys
+from pipelines.ledger.ledger import Ledger, read_ledger
+from pipelines.ledger.run_record import read_run_records
+from pipelines.planning.plan import Plan
+from pipelines.planning.plan_units import plan_units
+from pipelines.planning.references import (
     SEEDS_PER_BLOCK,
     ReferenceSettings,
     block_of,
@@ -19,11 +20,8 @@ from pipelines.references import (
     whole_blocks,
 )
 from pipelines.request import RunRequest
-from pipelines.run_record import read_run_records
-from pipelines.seal import find_rivals, plans_of_earlier_runs, seal_units
-from pipelines.storage import Storage
-
-__all__ = ["Planned", "plan_references", "plan_rows", "sealed_plan", "wanted_references"]
+from pipelines.storage.storage import Storage
+from pipelines.units.damages import Damages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ def ray_token(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster(ray_token: Path) -> Iterator[None]:  # noqa: ARG001 - set before Ray starts
     """One local Ray for all tests marked ``ray``, as a private one of the product is."""
-    from pipelines.private_cluster import private_cluster
+    from pipelines.session.private_cluster import private_cluster
 
     with private_cluster(num_cpus=2):
         yield
@@ -59,8 +59,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture
 def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty place in the store, and an environment that opens it."""
-    from manifests import locations
-    from pipelines import store_client
+    from manifests.places import locations
+    from pipelines.storage.storage import client as store_client
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)

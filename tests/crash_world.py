@@ -16,19 +16,19 @@ from output_checks import OUTPUTS, Fact, named_edition
 
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
-from pipelines.edition import edition_table
-from pipelines.editions import publish_edition
-from pipelines.garbage import remove_garbage
-from pipelines.heartbeat import LeaseTimes
-from pipelines.ledger import survey
-from pipelines.output_table import read_rows
-from pipelines.receipts import Receipt
-from pipelines.references import ReferenceSettings
-from pipelines.repair import repair_output
-from pipelines.resources import Resources
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.ledger.ledger import survey
+from pipelines.outputs.edition import edition_table
+from pipelines.outputs.editions import publish_edition
+from pipelines.planning.references import ReferenceSettings
 from pipelines.run import compose_rows
-from pipelines.storage import LocalStorage
-from pipelines.verify import damaged_files
+from pipelines.session.resources import Resources
+from pipelines.storage.local import LocalStorage
+from pipelines.units.output_table import read_rows
+from pipelines.units.receipts import Receipt
+from pipelines.upkeep.garbage import remove_garbage
+from pipelines.upkeep.repair import repair_output
+from pipelines.upkeep.verify import damaged_files
 
 __all__ = ["REFERENCES", "Command", "Notes", "World", "collect", "compose", "publish", "repair"]
 

@@ -12,19 +12,19 @@ import pytest
 from damage_kit import DAMAGES, Place, contents
 from damage_world import TIMES, World
 
-import jobs.catalog
-import jobs.compose
-import jobs.plan
-from jobs.export import export
-from jobs.gc import gc
-from jobs.render import render
-from jobs.report import report
-from jobs.show import show
-from jobs.status import status
-from jobs.table import table
-from jobs.validate import validate
-from jobs.verify import verify
-from pipelines.storage import LocalStorage
+import jobs.commands.catalog
+import jobs.commands.compose
+import jobs.commands.plan
+from jobs.commands.export import export
+from jobs.commands.gc import gc
+from jobs.commands.render import render
+from jobs.commands.report import report
+from jobs.commands.show import show
+from jobs.commands.status import status
+from jobs.commands.table import table
+from jobs.commands.validate import validate
+from jobs.commands.verify import verify
+from pipelines.storage.local import LocalStorage
 
 __all__ = ["COMMANDS", "LOOKERS", "MAKERS", "Case", "Outcome", "Run", "run_command", "say"]
 
@@ -142,7 +142,7 @@ def _on_image(command: Callable[[World, Path], int]) -> Command:
 
 COMMANDS: Mapping[str, Command] = {
     "validate": lambda world, _: validate(world.job),
-    "plan": lambda world, _: jobs.plan.plan(world.job),
+    "plan": lambda world, _: jobs.commands.plan.plan(world.job),
     "status": _on_output(status),
     "verify": _on_output(verify),
     "gc": _on_output(gc),
@@ -151,10 +151,10 @@ COMMANDS: Mapping[str, Command] = {
     "export": lambda world, _: export(str(world.out), webdataset=str(world.folder / "shards")),
     "table": _on_output(table),
     "report": _on_output(report),
-    "compose": lambda world, _: jobs.compose.compose(world.job),
-    "retry": lambda world, _: jobs.compose.compose(world.job, only_failed=True),
-    "catalog": lambda world, _: jobs.catalog.catalog(
-        world.job, make_request=jobs.compose.run_request
+    "compose": lambda world, _: jobs.commands.compose.compose(world.job),
+    "retry": lambda world, _: jobs.commands.compose.compose(world.job, only_failed=True),
+    "catalog": lambda world, _: jobs.commands.catalog.catalog(
+        world.job, make_request=jobs.commands.compose.run_request
     ),
     "gc --delete": _on_output(gc, delete=True, times=TIMES),
     "verify --repair": _on_output(verify, repair=True, times=TIMES),

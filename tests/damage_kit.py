@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from damage_world import World
 
-from pipelines.committed_image import image_name
-from pipelines.committed_unit import read_unit, rows_name, unit_id_of
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import read_unit, rows_name, unit_id_of
 
 __all__ = [
     "DAMAGES",

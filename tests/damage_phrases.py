@@ -2,7 +2,7 @@
 
 from damage_commands import MAKERS, Outcome
 
-from pipelines.output_files import DAMAGED_FOLDER
+from pipelines.units.output_files import DAMAGED_FOLDER
 
 __all__ = ["NOT_LOOKED_AT", "phrase"]
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from damage_commands import COMMANDS, LOOKERS, MAKERS, Outcome, say
 from damage_world import NUM_ASKED, TIMES
 
-from jobs.verify import verify
-from pipelines.ledger import survey
-from pipelines.output_files import DAMAGED_FOLDER
-from pipelines.storage import LocalStorage
-from pipelines.verify import nested_outputs, verify_units
+from jobs.commands.verify import verify
+from pipelines.ledger.ledger import survey
+from pipelines.storage.local import LocalStorage
+from pipelines.units.output_files import DAMAGED_FOLDER
+from pipelines.upkeep.verify import nested_outputs, verify_units
 
 __all__ = ["wrong_results"]
 

@@ -20,24 +20,24 @@ from engine_kit import FakeEngine, FakeScorer
 from inline_engine import run_inline
 from input_kit import row, write_base_model, write_catalog, write_jsonl
 
-import jobs.catalog
-import jobs.compose
-import jobs.plan
-import jobs.render
+import jobs.commands.catalog
+import jobs.commands.compose
+import jobs.commands.plan
+import jobs.commands.render
 import jobs.run_job
 from clora_core.recipe.errors import Stage
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
-from jobs.job_file import JobFile
-from jobs.progress import LineProgress
-from jobs.report import report
-from jobs.run_request import references_folder, run_request
-from jobs.table import table
-from pipelines.heartbeat import LeaseTimes
-from pipelines.references import ReferenceSettings
+from jobs.commands.report import report
+from jobs.commands.table import table
+from jobs.console.progress import LineProgress
+from jobs.job.job_file import JobFile
+from jobs.job.run_request import references_folder, run_request
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.planning.references import ReferenceSettings
 from pipelines.report.thumbnails import make_thumbnail
 from pipelines.request import RunRequest
-from pipelines.storage import open_storage
+from pipelines.storage.storage import open_storage
 
 __all__ = ["NUM_ASKED", "TIMES", "Engine", "World", "build_worlds", "quick"]
 
@@ -114,16 +114,16 @@ def quick(monkeypatch: pytest.MonkeyPatch, engine: Engine | None = None) -> None
     """Let jobs run in this process, with a fake engine and without what only costs time."""
     run_inline(monkeypatch)
     request = partial(fake_request, engine or Engine())
-    monkeypatch.setattr(jobs.compose, "run_request", request)
-    monkeypatch.setattr(jobs.plan, "run_request", request)
+    monkeypatch.setattr(jobs.commands.compose, "run_request", request)
+    monkeypatch.setattr(jobs.commands.plan, "run_request", request)
     monkeypatch.setattr(
         jobs.run_job, "open_progress", lambda: nullcontext(LineProgress(sys.stderr))
     )
-    monkeypatch.setattr(jobs.render, "_composer", lambda *_: Engine())
+    monkeypatch.setattr(jobs.commands.render, "_composer", lambda *_: Engine())
     # Every process that a lease names is gone; one that is damaged names none.
-    monkeypatch.setattr("pipelines.lease.is_gone", bool)
+    monkeypatch.setattr("pipelines.leases.lease.is_gone", bool)
     for size in ("TILE_PX", "LABEL_PX"):
-        monkeypatch.setattr(f"pipelines.contact_sheet.{size}", 16)
+        monkeypatch.setattr(f"pipelines.outputs.contact_sheet.{size}", 16)
     monkeypatch.setattr("os.fsync", lambda _handle: None)
     monkeypatch.setattr(ThreadPoolExecutor, "map", lambda _pool, *each: map(*each))
 
@@ -142,19 +142,19 @@ def build_worlds(folder: Path) -> dict[str, World]:
     world.job.write_text(yaml.safe_dump(settings))
     killed = World(folder / "killed")
     with redirect_stdout(StringIO()) as said, redirect_stderr(said):
-        assert _run(world, FIRST, jobs.compose.compose, Engine(fails=[UNLUCKY])) == 1
+        assert _run(world, FIRST, jobs.commands.compose.compose, Engine(fails=[UNLUCKY])) == 1
         for rows in (FIRST, [*FIRST, LATER]):
             assert _run(world, rows, _publish, Engine()) == 0, said.getvalue()
         assert report(str(world.out)) == table(str(world.out)) == 0
         _draw_maps(world)
         copied = world.copy(folder / "continued")
         killing = Engine(before=partial(copied.copy, killed.folder))
-        _run(copied, [*FIRST, LATER, CUT_SHORT], jobs.compose.compose, killing)
+        _run(copied, [*FIRST, LATER, CUT_SHORT], jobs.commands.compose.compose, killing)
     return {"whole": world, "killed": killed}
 
 
 def _publish(job: Path) -> int:
-    return jobs.catalog.catalog(job, make_request=jobs.compose.run_request)
+    return jobs.commands.catalog.catalog(job, make_request=jobs.commands.compose.run_request)
 
 
 def _run(

@@ -20,17 +20,18 @@ from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import Stage
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage, Diagnostics, RowFailure
-from manifests.row_table import row_table
-from pipelines.generate import generate_rows, generated_table
-from pipelines.receipts import Receipt, read_receipts
-from pipelines.references import ReferenceSettings
+from manifests.rows.table import row_table
+from pipelines.planning.references import ReferenceSettings
 from pipelines.request import RunRequest
-from pipelines.resources import Resources
-from pipelines.score import Centroids, score_rows
-from pipelines.shares import Shares
-from pipelines.storage import LocalStorage, Storage
-from pipelines.store import StoreUnits, store_unit
-from pipelines.unit_message import EngineUse, UnitFacts, UnitMessage
+from pipelines.session.resources import Resources
+from pipelines.session.shares import Shares
+from pipelines.stages.commit import StoreUnits, store_unit
+from pipelines.stages.generate import generate_rows, generated_table
+from pipelines.stages.score import Centroids, score_rows
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage
+from pipelines.units.message import EngineUse, UnitFacts, UnitMessage
+from pipelines.units.receipts import Receipt, read_receipts
 
 SIDE_PX = 8
 BASE_MODEL = "ab" * 32

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.evaluation.results import RESULT_COLUMNS
-from pipelines.schemas import ROWS
+from pipelines.units.schemas import ROWS
 
 
 def result_row(

@@ -16,14 +16,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.export import export
-from jobs.table import table
-from pipelines.ledger import survey
-from pipelines.output_files import DamagedFileError
-from pipelines.output_table import read_rows
-from pipelines.schemas import ROWS
-from pipelines.storage import LocalStorage
-from pipelines.verify import verify_units
+from jobs.commands.export import export
+from jobs.commands.table import table
+from pipelines.ledger.ledger import survey
+from pipelines.storage.local import LocalStorage
+from pipelines.units.output_files import DamagedFileError
+from pipelines.units.output_table import read_rows
+from pipelines.units.schemas import ROWS
+from pipelines.upkeep.verify import verify_units
 
 __all__ = ["BEGUN", "main"]
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 from pipelines import run
-from pipelines.generate import generate_unit
-from pipelines.plan import Plan
-from pipelines.receipts import Receipt, read_receipts
-from pipelines.schemas import PLANNED_ROW
-from pipelines.score import ScoreImages
-from pipelines.shares import Cluster, Shares
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.planning.plan import Plan
+from pipelines.session.shares import Cluster, Shares
+from pipelines.stages.generate import generate_unit
+from pipelines.stages.score import ScoreImages
+from pipelines.units.message import UnitFacts, UnitMessage
+from pipelines.units.receipts import Receipt, read_receipts
+from pipelines.units.schemas import PLANNED_ROW
 
 __all__ = ["run_inline"]
 
@@ -25,7 +25,7 @@ __all__ = ["run_inline"]
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``compose_rows`` make units in this process from now on, to the end of the test."""
     # Imported late: Ray reads its environment when it is imported, and a fixture sets it.
-    from pipelines import graph
+    from pipelines.stages import graph
 
     monkeypatch.setattr(graph, "make_units", _make_units)
     monkeypatch.setattr(run, "cluster_session", _no_cluster)

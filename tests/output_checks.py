@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from pipelines.attempts import ATTEMPTS_FOLDER
-from pipelines.editions import LATEST, edition_name, newest_edition
-from pipelines.ledger import LedgerError, read_ledger
-from pipelines.output_files import DamagedFileError, read_json
-from pipelines.storage import LocalStorage, Storage
-from pipelines.verify import damaged_files, verify_units
+from pipelines.ledger.attempts import ATTEMPTS_FOLDER
+from pipelines.ledger.ledger import LedgerError, read_ledger
+from pipelines.outputs.editions import LATEST, edition_name, newest_edition
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage
+from pipelines.units.output_files import DamagedFileError, read_json
+from pipelines.upkeep.verify import damaged_files, verify_units
 
 __all__ = ["OUTPUTS", "Fact", "broken", "named_edition"]
 

@@ -6,10 +6,10 @@ import numpy as np
 from engine_kit import BAD_ROW, NOW, FakeEngine, FakeScorer, generated, lora, row, store
 
 from clora_core.recipe.row import Row
-from pipelines.score import score_rows
-from pipelines.storage import LocalStorage
-from pipelines.store import store_unit
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.stages.commit import store_unit
+from pipelines.stages.score import score_rows
+from pipelines.storage.local import LocalStorage
+from pipelines.units.message import UnitFacts, UnitMessage
 
 METHODS = ("clora", "merge", "switch")
 HOSTILE = "<script>window.hacked = 1</script> a cat & \"a dog\" <img src=x onerror='hacked=1'>"

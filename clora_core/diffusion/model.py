@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from clora_core.attention import MapLayers, choose_map_layers, measure_cross_attention
+from clora_core.diffusion.attention import MapLayers, choose_map_layers, measure_cross_attention
 from clora_core.diffusion.conditions import Conditions
 
 

@@ -5,8 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-__all__ = ["canonical_json", "encoded", "plain"]
-
 # Made once: a million rows are keyed with it.
 _ENCODER = json.JSONEncoder(
     sort_keys=True,

@@ -23,15 +23,6 @@ class Stage(StrEnum):
     """With the process that made it."""
 
 
-__all__ = [
-    "CloraError",
-    "CompositionError",
-    "LoraFileError",
-    "NonFiniteImageError",
-    "PromptError",
-]
-
-
 class CloraError(Exception):
     """What a user can set right or wait for; the message is a sentence that says how.
 

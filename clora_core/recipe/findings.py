@@ -13,8 +13,6 @@ from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.prompts import mark_prompt
 from clora_core.recipe.row import Lora, LoraKind
 
-__all__ = ["composition_findings", "region_problem"]
-
 
 def composition_findings(method: str, prompt: str, loras: Sequence[Lora]) -> list[tuple[str, str]]:
     """Return (column, sentence) of every reason that such a row cannot be made.

@@ -16,8 +16,6 @@ from clora_core.recipe.canonical import canonical_json, encoded, plain
 from clora_core.recipe.config import ENGINE_VERSION, SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
 
-__all__ = ["row_key", "sampler_json"]
-
 _FIRST_SETTINGS = frozenset(
     {
         "scheduler",

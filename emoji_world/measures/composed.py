@@ -13,16 +13,6 @@ from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import Figure, of_mean, of_share
 from emoji_world.presence import PresenceNet, judge
 
-__all__ = [
-    "EVALUATION_PAIRS",
-    "VALIDATION_PAIRS",
-    "Composed",
-    "both_present",
-    "composed_figures",
-    "reference_centroids",
-    "render_methods",
-]
-
 _NOUN = {instance.name: instance.noun for instance in INSTANCES}
 _PAIRS = tuple(
     (one.name, two.name)

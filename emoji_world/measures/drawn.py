@@ -19,8 +19,6 @@ from emoji_world.training.loop import to_pixels
 from emoji_world.training.parts import new_scheduler
 from emoji_world.training.pools import LABELS, Pool, any_subjects, base_subjects, draw_pool
 
-__all__ = ["drawn_figures"]
-
 _SEED = 777
 _CELL_PX = 4
 

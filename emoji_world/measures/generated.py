@@ -8,8 +8,6 @@ from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import Figure, of_share
 from emoji_world.presence import PresenceNet, judge
 
-__all__ = ["base_figures", "single_figures"]
-
 _PLACES = tuple(PLACE_PHRASES)
 
 

@@ -18,8 +18,6 @@ from clora_core.results import ComposedImage
 from emoji_world import base_model_dir, lora_catalog
 from emoji_world.scenes import SIDE_PX
 
-__all__ = ["Renderer"]
-
 _BATCH_ROWS = 16
 
 

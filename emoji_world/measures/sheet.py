@@ -8,8 +8,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from emoji_world.measures.composed import Composed
 
-__all__ = ["write_method_sheet"]
-
 _SCALE = 2
 _GAP_PX = 4
 _LABEL_PX = 150

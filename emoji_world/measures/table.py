@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Figure", "markdown", "of_mean", "of_share"]
-
 _Z = 1.96
 
 

@@ -13,13 +13,6 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = [
-    "AttentionRecorder",
-    "grounding_loss",
-    "share_inside",
-    "subject_spread",
-]
-
 MAP_POSITIONS = 256
 
 

@@ -30,8 +30,6 @@ from emoji_world.training.report import say, write_sheet
 from emoji_world.training.sampling import encode_prompts, sample
 from emoji_world.training.vae import encode_all
 
-__all__ = ["SHEET_PROMPTS", "Latents", "diffusion_loss", "latents_of", "train_base"]
-
 SHEET_PROMPTS = (
     "a cat on the beach",
     "a dog in the forest",

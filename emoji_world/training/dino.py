@@ -31,8 +31,6 @@ from emoji_world.training.parts import new_vit
 from emoji_world.training.pools import Pool
 from emoji_world.training.report import say
 
-__all__ = ["features", "train_dino"]
-
 _PROTOTYPES = 2048
 _STUDENT_TEMPERATURE = 0.1
 _LOCAL_CROPS = 3

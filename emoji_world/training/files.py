@@ -10,8 +10,6 @@ from diffusers import StableDiffusionPipeline
 from emoji_world.training.parts import new_scheduler
 from emoji_world.training.pools import Pool
 
-__all__ = ["load_pool", "save_base", "store_pool"]
-
 
 def store_pool(pool: Pool, path: Path) -> None:
     """Write a pool, in one move."""

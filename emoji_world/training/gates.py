@@ -18,8 +18,6 @@ from emoji_world.training.parts import new_scheduler
 from emoji_world.training.report import say
 from emoji_world.training.sampling import encode_prompts, sample
 
-__all__ = ["gate_attention", "gate_base", "gate_loras"]
-
 
 def _uint8(images: Tensor) -> list[NDArray[np.uint8]]:
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1)

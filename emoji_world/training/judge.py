@@ -21,8 +21,6 @@ from emoji_world.training.loop import (
 from emoji_world.training.pools import LABELS, Pool
 from emoji_world.training.report import say
 
-__all__ = ["label_targets", "train_judge", "wear"]
-
 
 def label_targets(pool: Pool) -> Tensor:
     """Return what is in each scene, zeros and ones, float [n, label]."""

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Average", "Checkpoint", "compiled", "learning_rate", "optimizer_of", "timed_steps"]
-
 
 def timed_steps(budget_s: float, elapsed_s: float = 0.0) -> Iterator[tuple[int, float]]:
     """Yield step number and share of the budget used until the budget is used up."""

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from emoji_world.bestiary import INSTANCES, STYLES, Instance
 from emoji_world.training.lora_bank import Adapter
 
-__all__ = ["PLAN", "PlannedLora"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedLora:

@@ -43,8 +43,6 @@ from emoji_world.training.report import say, write_sheet
 from emoji_world.training.sampling import encode_prompts, sample
 from emoji_world.training.vae import encode_all
 
-__all__ = ["draw_lora_pools", "train_loras"]
-
 _GROUNDING_WEIGHT = 0.05
 _AVERAGE_DECAY = 0.998
 

@@ -14,8 +14,6 @@ from emoji_world.bestiary import NOUNS
 from emoji_world.captions import TRIGGERS, VOCABULARY
 from emoji_world.tokenizer import MAX_POSITIONS, build_tokenizer
 
-__all__ = ["new_scheduler", "new_text_encoder", "new_tokenizer", "new_unet", "new_vae", "new_vit"]
-
 LATENT_CHANNELS = 8
 TEXT_WIDTH = 96
 

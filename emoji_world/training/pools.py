@@ -33,8 +33,6 @@ from emoji_world.scenes import (
 )
 from emoji_world.tokenizer import MAX_POSITIONS
 
-__all__ = ["LABELS", "Pool", "draw_pool", "encode_caption"]
-
 MAX_SUBJECTS = 3
 _ALL_AGAIN = 0.3
 """How often a second drawing elsewhere shows all subjects again."""

@@ -7,8 +7,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["say", "write_sheet"]
-
 _START = time.monotonic()
 
 

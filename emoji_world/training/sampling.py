@@ -9,8 +9,6 @@ from torch import Tensor
 from emoji_world.training.loop import autocast
 from emoji_world.training.parts import new_scheduler
 
-__all__ = ["encode_prompts", "sample"]
-
 
 def encode_prompts(
     prompts: Sequence[str], tokenizer: Any, text_encoder: Any, device: torch.device

@@ -27,8 +27,6 @@ from emoji_world.training.loop import (
 from emoji_world.training.parts import new_vae
 from emoji_world.training.report import say, write_sheet
 
-__all__ = ["encode_all", "psnr_db", "train_vae"]
-
 
 def train_vae(
     images: Tensor, *, budget_s: float, batch: int, device: torch.device, work: Path

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-__all__ = ["Origin", "origin_labels"]
-
 Origin = tuple[str, str]
 """Digest of the base model and ``sampler_json`` of an image."""
 

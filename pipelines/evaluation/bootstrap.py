@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Interval", "mean_interval"]
-
 NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 

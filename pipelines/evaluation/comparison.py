@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pipelines.evaluation.bootstrap import Interval, mean_interval
 from pipelines.evaluation.results import METRICS, Result
 
-__all__ = ["Arm", "Comparison", "Difference", "SetScore", "compare"]
-
 REFERENCE = "clora"
 
 

@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from manifests.row_table import lora_of
-from pipelines.damages import Damages
+from manifests.rows.table import lora_of
 from pipelines.evaluation.comparison import Comparison, compare
 from pipelines.evaluation.interference import Interference, interference, likeness_alone
 from pipelines.evaluation.results import RESULT_COLUMNS, Result, read_results
-from pipelines.ledger import survey
-from pipelines.output_table import read_rows
-from pipelines.references import reference_id
-from pipelines.storage import Storage
-
-__all__ = ["Evaluation", "evaluate"]
+from pipelines.ledger.ledger import survey
+from pipelines.planning.references import reference_id
+from pipelines.storage.storage import Storage
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 _DIGITS = re.compile(r"\d+")
 

@@ -10,8 +10,6 @@ from pipelines.evaluation.comparison import Arm, Comparison, Difference
 from pipelines.evaluation.results import METRICS, Metric
 from pipelines.evaluation.tables import shown_interval
 
-__all__ = ["findings"]
-
 _JUDGED_BY = ("dino_min", "presence_all")
 
 

@@ -13,8 +13,6 @@ import numpy as np
 
 from pipelines.evaluation.results import Result
 
-__all__ = ["Interference", "interference", "likeness_alone"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Interference:

@@ -13,8 +13,6 @@ quotes that stand before them. Taking one ``'`` away in the same places gives th
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["csv_for_people", "harmless_text"]
-
 _FORMULA_START = re.compile("(?:^|(?<=[;\t\r\n]))(?=['\"]*[=+\\-@\t\r\n＝＋－＠])")  # noqa: RUF001
 """Where a cell could begin and does with what a spreadsheet would run, quotes before it or not."""
 

@@ -13,8 +13,6 @@ import pyarrow as pa
 
 from pipelines.evaluation.arms import Origin, origin_labels
 
-__all__ = ["METRICS", "RESULT_COLUMNS", "Metric", "Result", "read_results"]
-
 RESULT_COLUMNS = [
     "key",
     "base_model_digest",

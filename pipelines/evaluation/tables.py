@@ -16,8 +16,6 @@ from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.people_csv import csv_for_people
 from pipelines.evaluation.results import METRICS, Metric
 
-__all__ = ["markdown", "shown_interval", "shown_metrics", "table_files"]
-
 _SET_METRICS = ("dino_min", "presence_all")
 
 

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["MAPS_FOLDER", "attention_sheet", "chosen_steps", "maps_name", "outline"]
-
 MAPS_FOLDER = "maps"
 NUM_STEPS = 8
 TILE_PX = 112

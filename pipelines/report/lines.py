@@ -9,9 +9,6 @@ from typing import Any
 
 from pipelines.evaluation.results import Result
 
-__all__ = ["Cell", "Line", "report_arms", "report_lines"]
-
-
 _LOST = "damaged: neither its file nor its unit has the image that was committed"
 
 

@@ -22,8 +22,6 @@ from pipelines.report.lines import Line
 from pipelines.report.plots import bars, heat, histograms, scatter
 from pipelines.report.thumbnails import thumbnail_id
 
-__all__ = ["ASSETS", "assets", "index_script", "page_html"]
-
 ASSETS = ("report.css", "gallery.js", "detail.js")
 MAX_FAILURES_LISTED = 200
 

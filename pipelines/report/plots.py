@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from pipelines.evaluation.bootstrap import Interval
 
-__all__ = ["Bar", "Bars", "Histogram", "Point", "Scatter", "bars", "heat", "histograms", "scatter"]
-
 SCATTER_WIDTH, SCATTER_HEIGHT = 440, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 16, 16, 36
 _LABEL_PX = 14

@@ -10,11 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.committed_image import image_name
 from pipelines.report.attention import maps_name
-from pipelines.schemas import ROWS
-
-__all__ = ["DETAIL_COLUMNS", "ROWS_A_CHUNK", "detail_chunks"]
+from pipelines.units.committed_image import image_name
+from pipelines.units.schemas import ROWS
 
 ROWS_A_CHUNK = 50
 DETAIL_COLUMNS = [name for name in ROWS.names if name not in ("image", "dino_features")]

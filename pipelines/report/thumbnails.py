@@ -11,10 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from pipelines.damages import Damages
-from pipelines.storage import Storage
-
-__all__ = ["THUMBS_FOLDER", "make_thumbnail", "thumbnail_id", "write_thumbnails"]
+from pipelines.storage.storage import Storage
+from pipelines.units.damages import Damages
 
 THUMBS_FOLDER = "report/thumbs"
 SIDE_PX = 256

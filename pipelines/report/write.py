@@ -4,21 +4,19 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
-from pipelines.committed_image import IMAGE_COLUMNS
-from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.tables import table_files
-from pipelines.ledger import survey
-from pipelines.lost_images import damaged_images
-from pipelines.output_table import read_rows
+from pipelines.ledger.ledger import survey
+from pipelines.ledger.lost_images import damaged_images
 from pipelines.report.attention import MAPS_FOLDER
 from pipelines.report.lines import Line, report_arms, report_lines
 from pipelines.report.page import assets, index_script, page_html
 from pipelines.report.provenance import DETAIL_COLUMNS, detail_chunks
 from pipelines.report.thumbnails import write_thumbnails
-from pipelines.storage import Storage
-
-__all__ = ["REPORT_FOLDER", "ordered_keys", "write_report"]
+from pipelines.storage.storage import Storage
+from pipelines.units.committed_image import IMAGE_COLUMNS
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 REPORT_FOLDER = "report"
 

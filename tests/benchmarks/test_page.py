@@ -8,15 +8,15 @@ from PIL import Image
 from report_kit import commit_scored, write_output
 
 from benchmarks.page import benchmark_page, main
-from pipelines.accounting import take_account
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.interference import interference
 from pipelines.evaluation.results import read_results
-from pipelines.ledger import read_ledger
-from pipelines.publish import SHEET_NAME
-from pipelines.run_record import RunRecord, new_run_id, write_run_record
-from pipelines.storage import LocalStorage
+from pipelines.ledger.account import take_account
+from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
+from pipelines.outputs.publish import SHEET_NAME
+from pipelines.storage.local import LocalStorage
 
 
 def test_the_page_says_where_the_reference_loses_and_what_suffers():

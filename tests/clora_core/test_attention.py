@@ -8,7 +8,7 @@ from oracles.core_runs import Core, relative
 from oracles.explicit_attention import map_layers, mean_map, stored_attention
 from oracles.peft_pipeline import load_pipeline
 
-from clora_core.attention import (
+from clora_core.diffusion.attention import (
     CapturingProcessor,
     MapCapture,
     MapLayers,

@@ -14,14 +14,14 @@ from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
 from clora_core.composer import Composer
 from clora_core.diffusion.model import load_base_model
-from clora_core.lanes import lane_batch
 from clora_core.lora.cache import LoraCache
 from clora_core.memory import default_budget_bytes, graph_bytes
 from clora_core.recipe.cost import unet_evaluations
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Region
 from clora_core.results import ComposedImage, RowFailure
-from clora_core.row_lanes import row_lanes
+from clora_core.sampling.lanes import lane_batch
+from clora_core.sampling.row_lanes import row_lanes
 
 QUICK = {"num_steps": 2, "guide_until_step": 1, "num_refine_updates": 1}
 BUDGET = 2**30

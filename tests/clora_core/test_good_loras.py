@@ -11,7 +11,7 @@ from oracles.tiny_rows import lora_use
 from safetensors.torch import save_file
 
 from clora_core.lora.bank import LoraBank
-from manifests.lora_report import LoraReport, lora_report
+from manifests.loras.report import LoraReport, lora_report
 
 READ_BY_DIFFUSERS = ("kohya", "kohya bare text", "peft", "diffusers old")
 """Formats of which diffusers itself is the oracle; of the others it is the same content as peft."""

@@ -8,7 +8,7 @@ from oracles.golden_losses import ALTERNATING, GOLDEN, GOLDEN_GRADIENT, MIXED
 from oracles.loops import loop_loss
 from pytorch_metric_learning.losses import NTXentLoss
 
-from clora_core.loss import PADDING, contrastive_loss, has_constant_map
+from clora_core.sampling.loss import PADDING, contrastive_loss, has_constant_map
 
 
 def one_row(maps, labels, *, temperature=0.5, dtype=torch.float64):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles.loops import loop_blend, loop_masks
 
-from clora_core.masks import (
+from clora_core.sampling.masks import (
     blend,
     clean,
     concept_masks,

@@ -19,7 +19,7 @@ from PIL import Image
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Region
-from clora_core.regions import region_mask
+from clora_core.sampling.regions import region_mask
 
 LEFT_HALF = Region(box=(0.0, 0.0, 0.5, 1.0))
 TOP_RIGHT = Region(box=(0.5, 0.0, 1.0, 0.5), mode="replace")

@@ -9,10 +9,10 @@ from oracles.peft_pipeline import load_pipeline, loaded_loras
 from oracles.sequential import sequential_sample
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
-from clora_core.attention import MapCapture
+from clora_core.diffusion.attention import MapCapture
 from clora_core.recipe.cost import unet_evaluations
 from clora_core.recipe.methods import METHODS
-from clora_core.sampler import initial_noise
+from clora_core.sampling.sampler import initial_noise
 
 HELD = ("peft_attention", "peft_text", "kohya_text", "kohya_locon", "style")
 
@@ -366,7 +366,7 @@ def test_sampling_neither_uses_nor_moves_the_global_generator(core, row):
 
 def test_a_row_with_maps_of_no_contrast_is_not_moved(core, row, monkeypatch):
     monkeypatch.setattr(
-        "clora_core.guidance.has_constant_map",
+        "clora_core.sampling.guidance.has_constant_map",
         lambda *_: torch.tensor([False, True]),
     )
     rows = [replace(row, width=64, height=64), replace(row, width=64, height=64, seed=8)]

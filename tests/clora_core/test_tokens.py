@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts import mark_prompt
 from clora_core.recipe.row import Lora
-from clora_core.tokens import ConceptPositions, concept_positions
+from clora_core.sampling.tokens import ConceptPositions, concept_positions
 
 
 def concept(subject, trigger=None):

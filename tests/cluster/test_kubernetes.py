@@ -19,8 +19,8 @@ from cluster_kit import FOLDER, ROOT, load
 from kuberay_schema import SCHEMAS
 from typer.main import get_command
 
-from jobs.catalog_spec import load_catalog
 from jobs.cli import app
+from jobs.job.catalog_spec import load_catalog
 
 FILES = sorted(path.name for path in FOLDER.glob("*.yaml"))
 KUBERNETES = "1.37.0"

@@ -24,10 +24,10 @@ from prometheus_kit import (
 )
 from prometheus_kit import free_ports as ports
 
-from pipelines.actor_metrics import COUNTERS, GAUGES
-from pipelines.metrics import RunMetrics
-from pipelines.metrics_server import MetricsAddress, served
-from pipelines.storage import LocalStorage
+from pipelines.metrics.actor import COUNTERS, GAUGES
+from pipelines.metrics.run import RunMetrics
+from pipelines.metrics.server import MetricsAddress, served
+from pipelines.storage.local import LocalStorage
 
 OPERATING = ROOT / "docs/operating.md"
 

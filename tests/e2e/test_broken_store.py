@@ -14,9 +14,9 @@ from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, Run, manifest, write_job
 from fault_proxy import FaultPlan, fault_proxy
 from s3_kit import S3Server
 
-from pipelines.ledger import read_ledger
-from pipelines.storage import open_storage
-from pipelines.verify import verify_units
+from pipelines.ledger.ledger import read_ledger
+from pipelines.storage.storage import open_storage
+from pipelines.upkeep.verify import verify_units
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(900)]
 

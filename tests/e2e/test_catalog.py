@@ -14,7 +14,7 @@ from e2e.head_node import HeadNode
 from e2e.kit import RUN_TIMEOUT_S, Run, committed, concepts
 
 import emoji_world
-from pipelines.editions import edition_name
+from pipelines.outputs.editions import edition_name
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3 * RUN_TIMEOUT_S)]
 

@@ -13,9 +13,9 @@ import pytest
 from engine_kit import SAMPLER, SIDE_PX, FakeEngineSource, FakeScorer
 from inline_engine import run_inline
 
-from jobs import compose as compose_module
-from jobs.run_request import run_request
-from pipelines.references import ReferenceSettings
+from jobs.commands import compose as compose_module
+from jobs.job.run_request import run_request
+from pipelines.planning.references import ReferenceSettings
 from pipelines.request import RunRequest
 
 NUM_REFERENCES = 5

@@ -21,14 +21,14 @@ from faults.unsynced_storage import UnsyncedStorage
 from inline_engine import run_inline
 from output_checks import Fact
 
-from pipelines.heartbeat import LeaseTimes
-from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.receipts import Receipt
-from pipelines.repair import repair_output
-from pipelines.resources import Resources
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import LeaseHeldError, LeaseLostError
 from pipelines.run import compose_rows
-from pipelines.shares import Shares
-from pipelines.storage import Storage, open_storage
+from pipelines.session.resources import Resources
+from pipelines.session.shares import Shares
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.units.receipts import Receipt
+from pipelines.upkeep.repair import repair_output
 
 
 class FactFile:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.storage import Storage, open_storage
+from pipelines.storage.storage import Storage, open_storage
 
 POINTS = {
     "after-claim": ("put_if_absent", "leases/", "after"),

@@ -15,11 +15,11 @@ from typing import Any
 from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, lora, row
 
 from clora_core.recipe.row import Row
-from pipelines.lease_record import latest_lease
-from pipelines.ledger import read_ledger
-from pipelines.references import ReferenceSettings
-from pipelines.storage import Storage, open_storage
-from pipelines.verify import verify_units
+from pipelines.leases.lease_record import latest_lease
+from pipelines.ledger.ledger import read_ledger
+from pipelines.planning.references import ReferenceSettings
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.upkeep.verify import verify_units
 
 TESTS = Path(__file__).parents[1]
 DEADLINE_S = 240.0

@@ -16,7 +16,7 @@ from faults.killing_storage import POINTS, UNIT_POINTS
 from faults.kit import Drivers, Record, go_on, manifest, said, stop
 from s3_kit import S3Server
 
-from pipelines.ledger import read_ledger
+from pipelines.ledger.ledger import read_ledger
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -21,9 +21,9 @@ from faults.kit import TESTS, Record, Sum
 from input_kit import row, write_job
 from s3_kit import S3Server
 
-from pipelines.ledger import read_ledger
-from pipelines.storage import open_storage
-from pipelines.verify import verify_units
+from pipelines.ledger.ledger import read_ledger
+from pipelines.storage.storage import open_storage
+from pipelines.upkeep.verify import verify_units
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 

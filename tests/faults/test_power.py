@@ -18,8 +18,8 @@ from faults.test_faults import BAD, IN_FLIGHT, UNIT, Make
 from faults.trial import Trial, rows_made
 from output_checks import broken
 
-from pipelines.committed_unit import read_unit
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_unit import read_unit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.timeout(1200)]
 

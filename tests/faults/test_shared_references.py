@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from faults.kit import Drivers, Record, Sum, said
 
-from pipelines.ledger import read_ledger
-from pipelines.makers import live_makers
-from pipelines.references import SEEDS_PER_BLOCK
-from pipelines.storage import Storage, open_storage
-from pipelines.verify import verify_units
+from pipelines.leases.makers import live_makers
+from pipelines.ledger.ledger import read_ledger
+from pipelines.planning.references import SEEDS_PER_BLOCK
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.upkeep.verify import verify_units
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -13,11 +13,11 @@ from faults.kit import Drivers, Sum, manifest, references
 from faults.power import PowerDisk, end_all
 from output_checks import OUTPUTS, Fact
 
-from pipelines.committed_unit import read_unit, rows_name
-from pipelines.lease_record import LEASES_FOLDER
-from pipelines.ledger import survey
-from pipelines.references import reference_rows
-from pipelines.storage import LocalStorage
+from pipelines.leases.lease_record import LEASES_FOLDER
+from pipelines.ledger.ledger import survey
+from pipelines.planning.references import reference_rows
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_unit import read_unit, rows_name
 
 __all__ = ["Trial", "rows_made"]
 

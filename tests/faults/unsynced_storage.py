@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 
 class UnsyncedStorage(LocalStorage):

@@ -17,9 +17,9 @@ from safetensors import safe_open
 
 from clora_core.recipe.errors import LoraFileError
 from fuzz.mutations import damaged, junk, mutated
-from manifests.catalog_entry import catalog_entry, catalog_name
-from manifests.lora_report import lora_report
-from manifests.safetensors_header import read_header
+from manifests.loras.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.report import lora_report
+from manifests.weights.header import read_header
 
 METADATA = {
     "ss_output_name": "cat",

@@ -22,13 +22,13 @@ from input_kit import row, write_catalog
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import sampler_json
 from fuzz.mutations import JUNK_TEXTS, damaged, mutated
-from manifests.catalog import read_catalog
-from manifests.check import check_rows
-from manifests.lora_files import LoraFiles
-from manifests.lora_fit import LoraFit
-from manifests.problems import render
-from manifests.readers import read_rows
-from manifests.row_rules import RowModel, RowRules
+from manifests.loras.catalog import read_catalog
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.rows.check import check_rows
+from manifests.rows.rules import RowModel, RowRules
+from manifests.tables.readers import read_rows
+from manifests.text.problems import render
 
 FORMATS = ("jsonl", "csv", "parquet")
 SEEDS = (

@@ -1,5 +1,5 @@
-from jobs.account_line import account_line
-from pipelines.accounting import Account
+from jobs.console.account_line import account_line
+from pipelines.ledger.account import Account
 
 
 def account(**changes: int) -> Account:

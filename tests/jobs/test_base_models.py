@@ -9,14 +9,14 @@ from e2e.kit import committed, manifest, other_world, write_job
 from engine_kit import ON_ONE_CPU, Watcher, planned_table
 from PIL import Image
 
-from jobs.inputs import prepare
-from jobs.job_file import load_job
-from jobs.render import likeness
-from jobs.run_request import run_request
-from pipelines.generate import generate_rows, generated_table
+from jobs.commands.render import likeness
+from jobs.job.inputs import prepare
+from jobs.job.job_file import load_job
+from jobs.job.run_request import run_request
+from pipelines.ledger.run_record import read_run_records
 from pipelines.run import compose_rows
-from pipelines.run_record import read_run_records
-from pipelines.storage import LocalStorage
+from pipelines.stages.generate import generate_rows, generated_table
+from pipelines.storage.local import LocalStorage
 
 MAX_GREY_LEVELS_APART = 2
 """Of any pixel, by the number of threads: the same sums in another order."""

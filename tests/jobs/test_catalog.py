@@ -17,13 +17,13 @@ import yaml
 from engine_kit import FakeEngineSource
 from input_kit import write_base_model, write_catalog, write_lora
 
-from jobs.catalog import catalog
-from jobs.catalog_spec import load_catalog, prepare_catalog
-from jobs.run_request import run_request
-from manifests.problems import InputError
-from pipelines.editions import edition_name
+from jobs.commands.catalog import catalog
+from jobs.job.catalog_spec import load_catalog, prepare_catalog
+from jobs.job.run_request import run_request
+from manifests.text.problems import InputError
+from pipelines.outputs.editions import edition_name
 from pipelines.request import RunRequest
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 NUM_ITEMS = 40
 FOX_EVERY = 20
@@ -282,7 +282,7 @@ def test_an_item_of_a_table_that_is_no_mapping_is_a_problem_of_its_line(tmp_path
 def test_items_are_read_from_every_kind_of_table(tmp_path: Path, kind: str):
     import pyarrow as pa
 
-    from manifests.grid_axes import expand_axes
+    from manifests.grid.axes import expand_axes
 
     rows = [{"item": "mug", "loras": "cat;dog", "subject": "cat", "place": "home"}]
     file = tmp_path / f"things.{kind}"

@@ -126,7 +126,7 @@ def test_ctrl_c_before_anything_is_made_ends_with_130(monkeypatch: pytest.Monkey
     def interrupted(_path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.plan.load_job", interrupted)
+    monkeypatch.setattr("jobs.commands.plan.load_job", interrupted)
     with pytest.raises(SystemExit) as ended:
         main(["plan", "job.yaml"])
     assert ended.value.code == 130

@@ -11,12 +11,12 @@ from damage_commands import COMMANDS, MAKERS, say
 from damage_kit import DAMAGES, Place, contents, places
 from damage_world import World, build_worlds, quick
 
-from jobs.picture import PictureError, read_picture
-from pipelines.editions import LATEST
-from pipelines.lease_record import LeaseRecord, read_lease
-from pipelines.output_files import DamagedFileError, read_json
-from pipelines.run_record import read_run_records
-from pipelines.storage import LocalStorage
+from jobs.pictures.picture import PictureError, read_picture
+from pipelines.leases.lease_record import LeaseRecord, read_lease
+from pipelines.ledger.run_record import read_run_records
+from pipelines.outputs.editions import LATEST
+from pipelines.storage.local import LocalStorage
+from pipelines.units.output_files import DamagedFileError, read_json
 
 NUM_FLIPS = 300
 

@@ -6,8 +6,8 @@ from engine_kit import BASE_MODEL, SAMPLER, lora, row
 
 from clora_core.recipe.cost import unet_evaluations
 from clora_core.recipe.row import Row
-from jobs.estimate import estimate
-from pipelines.plan_units import plan_units
+from jobs.console.estimate import estimate
+from pipelines.planning.plan_units import plan_units
 
 
 def units(manifest: list[Row]) -> Iterator[Row]:

@@ -15,23 +15,24 @@ from inline_engine import run_inline
 from input_kit import row, write_job
 
 from clora_core.recipe.errors import CloraError, NonFiniteImageError
-from jobs import compose as compose_module
-from jobs.catalog import catalog
-from jobs.compose import compose
+from jobs.commands import compose as compose_module
+from jobs.commands.catalog import catalog
+from jobs.commands.compose import compose
+from jobs.commands.plan import plan
+from jobs.commands.validate import validate
 from jobs.exit_code import command
-from jobs.job_server import ServerError
-from jobs.plan import plan
-from jobs.run_request import run_request
-from jobs.validate import validate
-from manifests.locations import StoreAwayError
-from manifests.patience import GaveUpError
-from pipelines.cluster_session import ClusterError
-from pipelines.failure_budget import TooManyFailuresError
-from pipelines.lease import LeaseHeldError, LeaseLostError
-from pipelines.ledger import read_ledger
-from pipelines.metrics_server import MetricsPortError
+from jobs.job.run_request import run_request
+from jobs.remote.job_server import ServerError
+from manifests.places.locations import StoreAwayError
+from manifests.places.patience import GaveUpError
+from pipelines.leases.lease import LeaseHeldError, LeaseLostError
+from pipelines.ledger.failure_budget import TooManyFailuresError
+from pipelines.ledger.ledger import read_ledger
+from pipelines.metrics.server import MetricsPortError
 from pipelines.request import RunRequest
-from pipelines.storage import LocalStorage, PlaceError, StorageError
+from pipelines.session.cluster_error import ClusterError
+from pipelines.storage.error import PlaceError, StorageError
+from pipelines.storage.local import LocalStorage
 
 WRITES = (
     "leases/", "manifests/", "runs/", "plans/", "attempts/", "images/", "rows/", "errors/",
@@ -53,30 +54,30 @@ EXIT_CODES = {"exit_code", "ALL_MADE", "SOME_FAILED", "BAD_INPUT", "INTERRUPTED"
 ENDING = {
     ("jobs/exit_code.py", "CloraError"),
     # These say more than the sentence.
-    ("jobs/compose.py", "TooManyFailuresError"),
-    ("jobs/compose.py", "KeyboardInterrupt"),
-    ("jobs/catalog.py", "KeyboardInterrupt"),
-    ("jobs/submit.py", "KeyboardInterrupt"),
-    ("jobs/validate.py", "StorageError"),
+    ("jobs/commands/compose.py", "TooManyFailuresError"),
+    ("jobs/commands/compose.py", "KeyboardInterrupt"),
+    ("jobs/commands/catalog.py", "KeyboardInterrupt"),
+    ("jobs/commands/submit.py", "KeyboardInterrupt"),
+    ("jobs/commands/validate.py", "StorageError"),
 }
 """Handlers that end a command with an exit code, and what they catch."""
 
 BROAD = {
     ("jobs/exit_code.py", "CloraError"),
     # They add a sentence, or write it into the log, and raise it again.
-    ("jobs/catalog.py", "CloraError"),
+    ("jobs/commands/catalog.py", "CloraError"),
     ("jobs/run_job.py", "CloraError"),
     # Libraries whose errors have no class in common.
-    ("jobs/base_models.py", "Exception"),
-    ("jobs/picture.py", "Exception"),
-    ("manifests/patience.py", "Exception"),
-    ("pipelines/cluster_session.py", "Exception"),
-    ("pipelines/private_cluster.py", "Exception"),
+    ("jobs/job/base_models.py", "Exception"),
+    ("jobs/pictures/picture.py", "Exception"),
+    ("manifests/places/patience.py", "Exception"),
+    ("pipelines/session/cluster_session.py", "Exception"),
+    ("pipelines/session/private_cluster.py", "Exception"),
     # What else a row or a device can fail of is kept, or ends the process.
-    ("pipelines/generate.py", "Exception"),
+    ("pipelines/stages/generate.py", "Exception"),
     # They tidy, and raise it again.
-    ("pipelines/makers.py", "BaseException"),
-    ("pipelines/private_cluster.py", "BaseException"),
+    ("pipelines/leases/makers.py", "BaseException"),
+    ("pipelines/session/private_cluster.py", "BaseException"),
     ("pipelines/run.py", "BaseException"),
 }
 """Handlers that catch more than they can name."""

@@ -20,11 +20,11 @@ from hostile_pictures import (
 )
 from input_kit import row, write_job
 
-import jobs.render
+import jobs.commands.render
 from jobs.cli import main
-from jobs.picture import read_picture
-from manifests.base_model import inspect_base_model
-from manifests.lora_file import inspect_lora_file
+from jobs.pictures.picture import read_picture
+from manifests.loras.file import inspect_lora_file
+from manifests.weights.base_model import inspect_base_model
 
 SLOW_S = 10.0
 
@@ -61,7 +61,7 @@ def answer(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Return a function that runs a command on a picture: its exit code and what it said."""
-    monkeypatch.setattr(jobs.render, "_composer", lambda *_: Composer())
+    monkeypatch.setattr(jobs.commands.render, "_composer", lambda *_: Composer())
     path = tmp_path / "picture.png"
 
     def run(command: str, content: bytes | None) -> tuple[int, str]:
@@ -131,7 +131,7 @@ def test_a_size_is_one_of_a_row_or_the_base_model_s_own(answer, good, monkeypatc
         with monkeypatch.context() as patch:
             base = inspect_base_model(answer.base)
             own = replace(base, default_size_px=side_px)
-            patch.setattr("jobs.recipe_files.model_facts", lambda _named, own=own: own)
+            patch.setattr("jobs.pictures.recipe_files.model_facts", lambda _named, own=own: own)
             assert answer("render", content) == (1, "")
 
 

@@ -10,10 +10,10 @@ import yaml
 from input_kit import row, write_job
 
 from jobs.cli import main
-from manifests.base_model import BaseModelProblem, inspect_base_model
-from manifests.digests import folder_digest
-from manifests.locations import LocationError, expand, open_file, open_stream, read_bytes
-from manifests.model_layers import UnknownLayersError, model_layers
+from manifests.places.locations import LocationError, expand, open_file, open_stream, read_bytes
+from manifests.weights.base_model import BaseModelProblem, inspect_base_model
+from manifests.weights.digests import folder_digest
+from manifests.weights.model_layers import UnknownLayersError, model_layers
 
 Make = Callable[[Path], None]
 

@@ -7,13 +7,13 @@ import yaml
 from input_kit import row, write_base_model, write_job
 
 from clora_core.recipe.config import SamplerConfig, sampler_preset
-from jobs.inputs import prepare
-from jobs.job_file import JobFile, ScoringSettings, load_job, parse_job
-from jobs.model_names import is_hub_name
-from manifests.base_model import BaseModelProblem
-from manifests.problems import InputError, Problem
-from pipelines.failure_budget import FailureBudget
-from pipelines.resources import Resources
+from jobs.job.inputs import prepare
+from jobs.job.job_file import JobFile, ScoringSettings, load_job, parse_job
+from jobs.job.model_names import is_hub_name
+from manifests.text.problems import InputError, Problem
+from manifests.weights.base_model import BaseModelProblem
+from pipelines.ledger.failure_budget import FailureBudget
+from pipelines.session.resources import Resources
 
 MINIMAL = {"manifest": "m.csv", "output": "out"}
 

@@ -7,15 +7,15 @@ import pytest
 import yaml
 from input_kit import row, write_catalog, write_job
 
-from jobs.catalog_spec import load_catalog, prepare_catalog
-from jobs.evaluated import NoOutputError, evaluated
-from jobs.inputs import prepare
-from jobs.job_file import load_job
-from jobs.sweep import sweep
-from jobs.validate import validate
-from manifests.problems import InputError
-from pipelines.damages import Damages
-from pipelines.storage import open_storage
+from jobs.commands.sweep import sweep
+from jobs.commands.validate import validate
+from jobs.console.evaluated import NoOutputError, evaluated
+from jobs.job.catalog_spec import load_catalog, prepare_catalog
+from jobs.job.inputs import prepare
+from jobs.job.job_file import load_job
+from manifests.text.problems import InputError
+from pipelines.storage.storage import open_storage
+from pipelines.units.damages import Damages
 
 
 def refusals(job: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.job_server import ServerError, open_job_server
+from jobs.remote.job_server import ServerError, open_job_server
 
 JOB = {"type": "SUBMISSION", "entrypoint": "python", "submission_id": "n", "status": "FAILED"}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from engine_kit import BAD_ROW, NOW, commit, row
 
-from jobs.json_progress import JsonProgress
-from pipelines.lease import LeaseHeldError
-from pipelines.receipts import Phase
-from pipelines.storage import LocalStorage
+from jobs.console.json_progress import JsonProgress
+from pipelines.leases.lease import LeaseHeldError
+from pipelines.storage.local import LocalStorage
+from pipelines.units.receipts import Phase
 
 
 def test_every_line_is_an_object_with_the_run_and_units_have_their_id(tmp_path: Path):

@@ -8,7 +8,7 @@ import pytest
 from input_kit import kohya_tensors, safetensors_bytes, write_lora
 
 from jobs.cli import main
-from manifests.catalog import read_catalog
+from manifests.loras.catalog import read_catalog
 
 
 def inspect(*arguments: object) -> int:

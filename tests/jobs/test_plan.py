@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from input_kit import row, write_base_model, write_job
 
-from jobs.plan import plan
+from jobs.commands.plan import plan
 
 
 def test_rows_of_several_base_models_are_counted_by_model(

@@ -7,7 +7,7 @@ import yaml
 from input_kit import row, write_base_model, write_job
 
 from cluster import upload
-from jobs.preflight import check_before_sending
+from jobs.remote.preflight import check_before_sending
 
 
 @pytest.fixture

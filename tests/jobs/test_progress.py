@@ -6,9 +6,9 @@ from engine_kit import BAD_ROW, commit, row, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.progress import BarProgress, LineProgress, duration, open_progress
-from pipelines.receipts import Phase, Receipt
-from pipelines.storage import LocalStorage
+from jobs.console.progress import BarProgress, LineProgress, duration, open_progress
+from pipelines.storage.local import LocalStorage
+from pipelines.units.receipts import Phase, Receipt
 
 
 class Clock:

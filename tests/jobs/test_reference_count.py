@@ -5,8 +5,8 @@ from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, lora, row, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.reference_count import count_references
-from pipelines.references import ReferenceSettings, reference_rows
+from jobs.job.reference_count import count_references
+from pipelines.planning.references import ReferenceSettings, reference_rows
 
 
 def test_a_number_that_is_named_is_kept():

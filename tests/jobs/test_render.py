@@ -12,21 +12,21 @@ from e2e.kit import committed, manifest, other_world, write_job
 from engine_kit import NOW, ON_ONE_CPU, planned_table
 from PIL import Image
 
-from jobs.inputs import PreparedJob, prepare
-from jobs.job_file import JobFile, load_job
-from jobs.picture import read_picture, with_texts
-from jobs.render import likeness, render
-from jobs.report import report
-from jobs.show import show
-from manifests.allowed_roots import VARIABLE
-from pipelines.committed_image import image_name
-from pipelines.engine import EngineSource
-from pipelines.generate import generate_unit
-from pipelines.run_record import RunRecord, new_run_id, write_run_record
-from pipelines.score import score_rows
-from pipelines.storage import LocalStorage
-from pipelines.store import StoreUnits, store_unit
-from pipelines.unit_message import UnitFacts, UnitMessage
+from jobs.commands.render import likeness, render
+from jobs.commands.report import report
+from jobs.commands.show import show
+from jobs.job.inputs import PreparedJob, prepare
+from jobs.job.job_file import JobFile, load_job
+from jobs.pictures.picture import read_picture, with_texts
+from manifests.places.allowed_roots import VARIABLE
+from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
+from pipelines.stages.commit import StoreUnits, store_unit
+from pipelines.stages.engine import EngineSource
+from pipelines.stages.generate import generate_unit
+from pipelines.stages.score import score_rows
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.message import UnitFacts, UnitMessage
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_another_picture_is_told_apart(
 ):
     """The recipe of one picture in the pixels of another."""
     one, other = (Image.open(picture(job, index)) for index in range(2))
-    from jobs.picture import with_texts
+    from jobs.pictures.picture import with_texts
 
     forged = tmp_path / "forged.png"
     recipe = json.loads(other.text["clora"])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.picture import with_texts
-from jobs.show import show
+from jobs.commands.show import show
+from jobs.pictures.picture import with_texts
 
 
 def write(path: Path, *, side_px: int = 8, **recipe: str) -> Path:

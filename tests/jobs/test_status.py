@@ -9,23 +9,23 @@ from engine_kit import BAD_ROW, NOW, Watcher, commit, lora, request, row, rows
 from inline_engine import run_inline
 
 from clora_core.recipe.row import Row
-from jobs.account_line import account_line
-from jobs.method_table import method_table
-from jobs.status import status
-from pipelines.accounting import Account, take_account
-from pipelines.asked_rows import write_asked
-from pipelines.committed_image import image_name
-from pipelines.ledger import read_ledger
-from pipelines.output_table import read_rows
-from pipelines.run import compose_rows
-from pipelines.run_record import (
+from jobs.commands.status import status
+from jobs.console.account_line import account_line
+from jobs.console.method_table import method_table
+from pipelines.ledger.account import Account, take_account
+from pipelines.ledger.asked_rows import write_asked
+from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.run_record import (
     PhaseTotals,
     RunRecord,
     new_run_id,
     read_run_records,
     write_run_record,
 )
-from pipelines.storage import LocalStorage
+from pipelines.run import compose_rows
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.output_table import read_rows
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from input_kit import row, write_job
 
-from jobs.inputs import prepare
-from jobs.job_file import load_job
-from jobs.run_request import run_request
-from manifests.patience import RETRY_S
-from manifests.problems import InputError
+from jobs.job.inputs import prepare
+from jobs.job.job_file import load_job
+from jobs.job.run_request import run_request
+from manifests.places.patience import RETRY_S
+from manifests.text.problems import InputError
 from pipelines.request import RunRequest
 
 STORE: dict[str, Any] = {

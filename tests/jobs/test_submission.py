@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from jobs.exit_code import JobEnd, exit_code_of
-from jobs.submission import (
+from jobs.remote.submission import (
     Attempt,
     attempt_name,
     attempt_number,

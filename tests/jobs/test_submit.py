@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from input_kit import row, write_job
 
-from jobs import submit as module
+from jobs.commands import submit as module
+from jobs.commands.submit import OLDEST_RAY, submit
 from jobs.exit_code import JobEnd
-from jobs.job_server import ServerError
-from jobs.submit import OLDEST_RAY, submit
+from jobs.remote.job_server import ServerError
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "1 made, 0 failed, 0 skipped\n"

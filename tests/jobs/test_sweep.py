@@ -7,10 +7,10 @@ import yaml
 from input_kit import write_catalog
 
 from emoji_world.measures.composed import VALIDATION_PAIRS
-from jobs.inputs import prepare
-from jobs.job_file import load_job
-from jobs.sweep import JOB_NAME, MANIFEST_NAME, sweep
-from manifests.grid_spec import load_sweep
+from jobs.commands.sweep import JOB_NAME, MANIFEST_NAME, sweep
+from jobs.job.inputs import prepare
+from jobs.job.job_file import load_job
+from manifests.grid.spec import load_sweep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -11,15 +11,15 @@ from PIL import Image
 
 from emoji_world import base_model_dir, presence_file
 from emoji_world.presence import judge, load_presence
-from jobs.evaluated import evaluated, open_output
-from jobs.report import report
-from jobs.table import table
-from manifests.digests import folder_digest
-from pipelines.committed_image import image_name
-from pipelines.damages import Damages
-from pipelines.output_table import read_rows
-from pipelines.run_record import RunRecord, new_run_id, write_run_record
-from pipelines.storage import LocalStorage
+from jobs.commands.report import report
+from jobs.commands.table import table
+from jobs.console.evaluated import evaluated, open_output
+from manifests.weights.digests import folder_digest
+from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 SEES = Damages(note=print)
 

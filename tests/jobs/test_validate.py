@@ -10,7 +10,7 @@ from input_kit import row, write_base_model, write_job
 from safetensors.numpy import load_file, save_file
 
 from emoji_world import lora_catalog
-from jobs.validate import validate
+from jobs.commands.validate import validate
 
 
 def test_a_good_job_is_summed_up(tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_validation_imports_neither_torch_nor_ray(tmp_path):
     job = write_job(tmp_path, [row()])
     code = (
         "import sys\n"
-        "from jobs.validate import validate\n"
+        "from jobs.commands.validate import validate\n"
         f"code = validate({str(job)!r})\n"
         "heavy = {'torch', 'ray', 'diffusers', 'transformers', 'peft'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"

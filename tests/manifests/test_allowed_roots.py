@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_kit import row, write_catalog, write_jsonl, write_lora
 
-from manifests.allowed_roots import EVERYWHERE, AllowedRoots, allowed_roots
-from manifests.catalog import read_catalog
-from manifests.locations import LocationError
-from manifests.problems import Problem
-from manifests.readers import read_rows
-from manifests.regions import RegionRequest, resolved_region
+from manifests.loras.catalog import read_catalog
+from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots, allowed_roots
+from manifests.places.locations import LocationError
+from manifests.rows.regions import RegionRequest, resolved_region
+from manifests.tables.readers import read_rows
+from manifests.text.problems import Problem
 
 
 def test_without_the_variable_every_place_is_open():

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from input_kit import write_catalog
 
-from manifests.catalog import Catalog, read_catalog
-from manifests.lora_files import LoraFiles
+from manifests.loras.catalog import Catalog, read_catalog
+from manifests.loras.files import LoraFiles
 
 
 def catalog_of(tmp_path: Path, *entries: object) -> Catalog:

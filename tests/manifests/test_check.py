@@ -9,13 +9,13 @@ import pytest
 from input_kit import row, write_catalog, write_lora
 
 from clora_core.recipe.config import SamplerConfig
-from manifests.catalog import read_catalog
-from manifests.check import CheckedManifest, check_rows
-from manifests.lora_files import LoraFiles
-from manifests.lora_fit import LoraFit
-from manifests.problems import Problem
-from manifests.readers import RawRow
-from manifests.row_rules import RowModel, RowRules
+from manifests.loras.catalog import read_catalog
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.rows.check import CheckedManifest, check_rows
+from manifests.rows.rules import RowModel, RowRules
+from manifests.tables.readers import RawRow
+from manifests.text.problems import Problem
 
 SAMPLER = SamplerConfig(num_steps=30, guide_until_step=0)
 

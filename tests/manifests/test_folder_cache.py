@@ -7,12 +7,12 @@ import pytest
 from input_kit import write_base_model
 from s3_kit import BUCKET
 
-from manifests import file_cache
-from manifests.base_model import inspect_base_model
-from manifests.digests import folder_digest
-from manifests.folder_cache import _inner_name, local_folder
-from manifests.locations import LocationError
-from pipelines.store_client import client
+from manifests.places import file_cache
+from manifests.places.folder_cache import _inner_name, local_folder
+from manifests.places.locations import LocationError
+from manifests.weights.base_model import inspect_base_model
+from manifests.weights.digests import folder_digest
+from pipelines.storage.client import client
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.globs import glob_pattern
+from manifests.places.globs import glob_pattern
 
 
 def matches(glob: str, path: str) -> bool:

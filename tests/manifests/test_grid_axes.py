@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from manifests.grid_axes import Axes, axis_findings, expand_axes
-from manifests.row_loras import requested_loras
+from manifests.grid.axes import Axes, axis_findings, expand_axes
+from manifests.rows.loras import requested_loras
 
 
 def axes(**changes: Any) -> Axes:

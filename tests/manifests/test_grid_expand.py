@@ -8,12 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import grid_expand
-from manifests.catalog import LoraEntry
-from manifests.grid_expand import Expansion, SweepRules, expand_sweep
-from manifests.grid_spec import SweepSpec, load_sweep
-from manifests.locations import LocationError
-from manifests.problems import InputError
+from manifests.grid import expand as grid_expand
+from manifests.grid.expand import Expansion, SweepRules, expand_sweep
+from manifests.grid.spec import SweepSpec, load_sweep
+from manifests.loras.catalog import LoraEntry
+from manifests.places.locations import LocationError
+from manifests.text.problems import InputError
 
 CATALOG = {
     name: LoraEntry(name=name, uri=f"/{name}", subject=subject, kind="concept")

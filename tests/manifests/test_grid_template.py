@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.grid_template import TemplateError, expand_template, listed_subjects
+from manifests.grid.template import TemplateError, expand_template, listed_subjects
 
 WORD = st.text(st.characters(categories=["Ll"]), min_size=1, max_size=6)
 

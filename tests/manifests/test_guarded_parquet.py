@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests import guarded_parquet
-from manifests.catalog import read_catalog
-from manifests.guarded_parquet import open_batches
-from manifests.locations import LocationError
-from manifests.parquet_child import stream_file
-from manifests.problems import Problem
-from manifests.readers import RawRow, read_rows
+from manifests.loras.catalog import read_catalog
+from manifests.places.locations import LocationError
+from manifests.tables import guarded_parquet
+from manifests.tables.guarded_parquet import open_batches
+from manifests.tables.parquet_child import stream_file
+from manifests.tables.readers import RawRow, read_rows
+from manifests.text.problems import Problem
 
 # One column, one row, one bit flipped in the footer: asking Arrow 26 for the facts of the column
 # throws a C++ exception where none is expected.
@@ -103,7 +103,7 @@ def test_six_processes_that_read_a_bad_file_end_as_they_should(tmp_path):
     aborts = tmp_path / "aborts.parquet"
     aborts.write_bytes(ABORTS)
     program = (
-        "import sys; from manifests.readers import read_rows; "
+        "import sys; from manifests.tables.readers import read_rows; "
         "print(sum('cannot be read' in str(row) for row in read_rows(sys.argv[1])))"
     )
 

@@ -12,14 +12,16 @@ import pytest
 from fuzz.manifest_rows import rules
 from input_kit import row
 
-from manifests import catalog, manifest_limits, parquet_rows, readers
-from manifests.catalog import read_catalog
-from manifests.check import CheckedManifest, check_rows
-from manifests.locations import LocationError
-from manifests.parquet_child import stream_file
-from manifests.readers import RawRow, read_rows
-from manifests.row_check import RowChecker
-from manifests.wording import MAX_FINDINGS
+from manifests.loras import catalog
+from manifests.loras.catalog import read_catalog
+from manifests.places.locations import LocationError
+from manifests.rows.check import CheckedManifest, check_rows
+from manifests.rows.row_check import RowChecker
+from manifests.tables import limits as manifest_limits
+from manifests.tables import parquet_rows, readers
+from manifests.tables.parquet_child import stream_file
+from manifests.tables.readers import RawRow, read_rows
+from manifests.text.wording import MAX_FINDINGS
 
 TEN_MEGABYTES = 10 * 1024**2
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from manifests import file_cache, locations
-from manifests.file_cache import local_copy
-from manifests.locations import LocationError, expand, read_bytes
-from manifests.place_names import absolute, joined, parent, split_options
+from manifests.places import file_cache, locations
+from manifests.places.file_cache import local_copy
+from manifests.places.locations import LocationError, expand, read_bytes
+from manifests.places.place_names import absolute, joined, parent, split_options
 
 
 @pytest.fixture

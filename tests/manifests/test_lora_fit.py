@@ -17,10 +17,10 @@ from clora_core.diffusion.model import load_base_model
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.errors import LoraFileError
 from emoji_world import base_model_dir
-from manifests.catalog import LoraEntry
-from manifests.lora_files import LoraFiles
-from manifests.lora_fit import LoraFit
-from manifests.model_layers import model_layers
+from manifests.loras.catalog import LoraEntry
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.weights.model_layers import model_layers
 
 Tensors = dict[str, Tensor]
 FIT = LoraFit(layers=model_layers(base_model_dir()))

@@ -21,9 +21,9 @@ from peft import LoraConfig, inject_adapter_in_model
 import emoji_world
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.lora.layers import LoraLayer
-from manifests.lora_file import inspect_lora_file, lora_content
-from manifests.lora_scales import lora_scales, metadata_strengths
-from manifests.safetensors_header import Header
+from manifests.loras.file import inspect_lora_file, lora_content
+from manifests.loras.scales import lora_scales, metadata_strengths
+from manifests.weights.header import Header
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following alpha_pattern keys")
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from clora_core.diffusion.model import load_base_model
 from emoji_world import base_model_dir
-from manifests.model_layers import UnknownLayersError, model_layers
+from manifests.weights.model_layers import UnknownLayersError, model_layers
 
 
 @pytest.fixture(params=["embedded", "tiny_sd_dir", "tiny_sdxl_dir"])

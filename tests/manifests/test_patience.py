@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests import patience as patience_module
-from manifests.patience import (
+from manifests.places import patience as patience_module
+from manifests.places.patience import (
     LONGEST_PAUSE_S,
     SHORT_S,
     GaveUpError,

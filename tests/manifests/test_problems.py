@@ -2,8 +2,8 @@
 
 import pickle
 
-from manifests.problems import InputError, Problem, render
-from manifests.text_rules import printable
+from manifests.text.problems import InputError, Problem, render
+from manifests.text.text_rules import printable
 
 
 def problem(line: int, **changes: object) -> Problem:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.prompt_lines import (
+from manifests.grid.prompt_lines import (
     PromptLine,
     PromptLineError,
     parse_prompt_line,

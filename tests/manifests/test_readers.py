@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests import parquet_rows
-from manifests.problems import Problem
-from manifests.readers import RawRow, read_rows
+from manifests.tables import parquet_rows
+from manifests.tables.readers import RawRow, read_rows
+from manifests.text.problems import Problem
 
 ROWS = [
     {"prompt": "a cat, a dog", "seed": 1, "shelf": "ä"},

@@ -9,12 +9,12 @@ import pytest
 from input_kit import row, write_catalog
 
 from clora_core.recipe.config import SamplerConfig
-from manifests.catalog import read_catalog
-from manifests.check import CheckedManifest, check_rows
-from manifests.lora_files import LoraFiles
-from manifests.lora_fit import LoraFit
-from manifests.readers import RawRow
-from manifests.row_rules import RowModel, RowRules
+from manifests.loras.catalog import read_catalog
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.rows.check import CheckedManifest, check_rows
+from manifests.rows.rules import RowModel, RowRules
+from manifests.tables.readers import RawRow
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_style_has_no_region(check):
 def test_the_sampler_takes_what_a_region_resolves_to(check, tmp_path: Path):
     from PIL import Image
 
-    from clora_core.regions import region_mask
+    from clora_core.sampling.regions import region_mask
 
     Image.linear_gradient("L").save(tmp_path / "below.png")
     for region, inside in (

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
-from manifests import row_store
-from manifests import row_table as row_table_module
-from manifests.row_store import RowStore
-from manifests.row_table import row_table, rows_of
+from manifests.rows import store as row_store
+from manifests.rows import table as row_table_module
+from manifests.rows.store import RowStore
+from manifests.rows.table import row_table, rows_of
 
 loras = st.builds(
     Lora,

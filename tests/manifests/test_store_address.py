@@ -2,7 +2,7 @@
 
 import pytest
 
-from manifests.store_address import BadAddressError, StoreAddress, store_address
+from manifests.places.store_address import BadAddressError, StoreAddress, store_address
 
 VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from manifests import yaml_text
-from manifests.catalog import read_catalog
-from manifests.yaml_text import YamlError, load_yaml
+from manifests.loras.catalog import read_catalog
+from manifests.text import yaml_text
+from manifests.text.yaml_text import YamlError, load_yaml
 
 
 def laughs(levels: int) -> str:

@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from clora_core.diffusion.model import BaseModel, load_base_model
-from clora_core.lanes import lane_batch
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.row import Row
-from clora_core.row_lanes import row_lanes
-from clora_core.sampler import Trace, sample
+from clora_core.sampling.lanes import lane_batch
+from clora_core.sampling.row_lanes import row_lanes
+from clora_core.sampling.sampler import Trace, sample
 
 Run = tuple[Tensor, Trace]
 

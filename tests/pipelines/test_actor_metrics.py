@@ -4,9 +4,9 @@ import pytest
 from engine_kit import BAD_ROW, FakeEngine, planned_table, row
 from engine_kit import rows as manifest_rows
 
-from pipelines.actor_metrics import COUNTERS, GAUGES, readings
-from pipelines.generate import generate_unit
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.metrics.actor import COUNTERS, GAUGES, readings
+from pipelines.stages.generate import generate_unit
+from pipelines.units.message import UnitFacts, UnitMessage
 
 
 def generated(unit: list[Any]) -> UnitMessage:

@@ -9,10 +9,10 @@ from engine_kit import EXIT, FakeEngine, planned_table, row, rows
 
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
-from pipelines.attempts import AttemptLog, tries_of
-from pipelines.generate import generate_unit
-from pipelines.storage import LocalStorage
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.ledger.attempts import AttemptLog, tries_of
+from pipelines.stages.generate import generate_unit
+from pipelines.storage.local import LocalStorage
+from pipelines.units.message import UnitFacts, UnitMessage
 
 UNIT = "u1"
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.claims import Claimant, Standing, wait_until_free
-from pipelines.heartbeat import LeaseTimes
-from pipelines.makers import present
-from pipelines.storage import LocalStorage, Storage, open_storage
+from pipelines.leases.claims import Claimant, Standing, wait_until_free
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.makers import present
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage, open_storage
 
 TIMES = LeaseTimes(beat_s=5.0, silence_s=30.0)
 MINE, DONE = Standing(), Standing(is_done=True)
@@ -135,7 +136,7 @@ def test_who_waits_goes_on_as_soon_as_something_is_free(tmp_path: Path):
 def test_who_waits_for_a_silent_run_hears_that_it_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("pipelines.makers.is_gone", lambda _process: False)
+    monkeypatch.setattr("pipelines.leases.makers.is_gone", lambda _process: False)
     storage = LocalStorage(tmp_path)
     with present(storage, "one", TIMES):
         content = storage.read("makers/one.json")

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from jobs.exit_code import SOME_FAILED
-from pipelines import cluster_session as sessions
-from pipelines.cluster_session import ClusterError, cluster_session
-from pipelines.private_folder import folder_prefix
+from pipelines.session import cluster_session as sessions
+from pipelines.session.cluster_error import ClusterError
+from pipelines.session.cluster_session import cluster_session
+from pipelines.session.private_folder import folder_prefix
 
 
 class AuthenticationError(RuntimeError):
@@ -246,7 +247,8 @@ def test_ray_that_runs_already_is_used_and_left_running(
 def test_nothing_imports_ray_before_the_session_sets_its_environment():
     script = """
 import sys
-import jobs.cli, jobs.compose, jobs.catalog, jobs.submit, jobs.demo, pipelines.run
+import jobs.cli, pipelines.run
+from jobs.commands import catalog, compose, demo, submit
 sys.exit("ray" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

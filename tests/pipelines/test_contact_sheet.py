@@ -3,7 +3,13 @@ from typing import Any
 
 from PIL import Image
 
-from pipelines.contact_sheet import LABEL_PX, MAX_SHEET_ROWS, TILE_PX, choose_rows, contact_sheet
+from pipelines.outputs.contact_sheet import (
+    LABEL_PX,
+    MAX_SHEET_ROWS,
+    TILE_PX,
+    choose_rows,
+    contact_sheet,
+)
 
 
 def sheet_row(**changes: Any) -> dict[str, Any]:

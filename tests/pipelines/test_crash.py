@@ -23,13 +23,13 @@ from inline_engine import run_inline
 from output_checks import Fact, broken, named_edition
 
 from clora_core.recipe.row import Row
-from pipelines.attempts import AttemptLog
-from pipelines.committed_image import image_name
-from pipelines.committed_unit import read_unit
-from pipelines.durable_files import UNFINISHED
-from pipelines.editions import LATEST, newest_edition
-from pipelines.ledger import read_ledger
-from pipelines.references import reference_rows
+from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.ledger import read_ledger
+from pipelines.outputs.editions import LATEST, newest_edition
+from pipelines.planning.references import reference_rows
+from pipelines.storage.durable_files import UNFINISHED
+from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import read_unit
 
 FIRST = [row(101), row(102), row(103, prompt=BAD_ROW)]
 CHANGED = [row(102, prompt="another"), *FIRST[2:], row(104)]
@@ -151,9 +151,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     run_inline(monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda _handle: None)
     monkeypatch.setattr(ThreadPoolExecutor, "map", lambda _pool, *each: map(*each))
-    monkeypatch.setattr("pipelines.metrics.RunMetrics.text", lambda _metrics: b"metrics")
-    monkeypatch.setattr("pipelines.publish.contact_sheet", lambda *_, **__: None)
-    monkeypatch.setattr("pipelines.store.encode_png", lambda row, **_: row["key"].encode())
+    monkeypatch.setattr("pipelines.metrics.run.RunMetrics.text", lambda _metrics: b"metrics")
+    monkeypatch.setattr("pipelines.outputs.publish.contact_sheet", lambda *_, **__: None)
+    monkeypatch.setattr("pipelines.stages.commit.encode_png", lambda row, **_: row["key"].encode())
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pyarrow.dataset as pads
 import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 
-from pipelines.accounting import take_account
-from pipelines.damages import Damages
-from pipelines.data_card import CardFacts, data_card, write_data_card
-from pipelines.ledger import read_ledger
-from pipelines.output_table import read_rows
-from pipelines.publish import SHEET_NAME, publish
-from pipelines.storage import LocalStorage
+from pipelines.ledger.account import take_account
+from pipelines.ledger.ledger import read_ledger
+from pipelines.outputs.data_card import CardFacts, data_card, write_data_card
+from pipelines.outputs.publish import SHEET_NAME, publish
+from pipelines.storage.local import LocalStorage
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 RECORD: dict[str, Any] = {"job": {"base_model": "a|b"}, "digests": {"base_model": "ab"}}
 

@@ -11,9 +11,9 @@ from engine_kit import lora, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.dealing import Dealer
-from pipelines.plan import UnitNeeds
-from pipelines.plan_units import plan_units
+from pipelines.planning.plan import UnitNeeds
+from pipelines.planning.plan_units import plan_units
+from pipelines.stages.dealing import Dealer
 
 
 def needs(*files: str, attempt: int = 1) -> UnitNeeds:

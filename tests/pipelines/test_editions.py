@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 from engine_kit import row, rows
 
-from pipelines.edition import EDITION, compare, edition_table, read_edition
-from pipelines.editions import (
+from pipelines.outputs.edition import EDITION, compare, edition_table, read_edition
+from pipelines.outputs.editions import (
     LATEST,
     Published,
     edition_name,
     newest_edition,
     publish_edition,
 )
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_a_process_that_ends_just_after_it_read_an_edition_ends_well(output: Loc
     # pyarrow's own read_table aborts many of these processes.
     publish(output, table(count=200))
     script = (
-        "import sys; from pipelines.storage import open_storage; "
-        "from pipelines.edition import read_edition; "
+        "import sys; from pipelines.storage.storage import open_storage; "
+        "from pipelines.outputs.edition import read_edition; "
         "rows, facts = read_edition(open_storage(sys.argv[1]), sys.argv[2]); print(len(rows))"
     )
     command = [sys.executable, "-c", script, output.uri, edition_name(1)]

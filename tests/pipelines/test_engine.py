@@ -16,11 +16,11 @@ from oracles.tiny_rows import two_concept_row
 from clora_core.diffusion import model as diffusion_model
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage
-from manifests.lora_file import inspect_lora_file
-from pipelines.engine import Engine, EngineSource
-from pipelines.generate import generate_unit
-from pipelines.resources import Resources
-from pipelines.unit_message import UnitFacts, UnitMessage
+from manifests.loras.file import inspect_lora_file
+from pipelines.session.resources import Resources
+from pipelines.stages.engine import Engine, EngineSource
+from pipelines.stages.generate import generate_unit
+from pipelines.units.message import UnitFacts, UnitMessage
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.failure_budget import FailureBudget, commonest_reasons
+from pipelines.ledger.failure_budget import FailureBudget, commonest_reasons
 
 
 @given(st.floats(0, 1), st.integers(0, 500), st.integers(0, 10_000), st.integers(0, 10_000))

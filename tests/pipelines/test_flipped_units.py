@@ -16,13 +16,13 @@ import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 from flip_reader import BEGUN
 
-from pipelines.asked_rows import write_asked
-from pipelines.committed_image import image_name
-from pipelines.committed_unit import rows_name
-from pipelines.output_files import open_parquet, read_table
-from pipelines.run_record import RunRecord, write_run_record
-from pipelines.schemas import ROWS
-from pipelines.storage import LocalStorage
+from pipelines.ledger.asked_rows import write_asked
+from pipelines.ledger.run_record import RunRecord, write_run_record
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import rows_name
+from pipelines.units.output_files import open_parquet, read_table
+from pipelines.units.schemas import ROWS
 
 TESTS = Path(__file__).parents[1]
 UNIT = rows_name("u1")

@@ -7,7 +7,7 @@ from engine_kit import BAD_ROW, POISON, SIDE_PX, FakeEngine, lora, row, rows
 from clora_core.recipe.errors import Stage
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
-from pipelines.generate import MAX_MESSAGE_LENGTH, generate_rows
+from pipelines.stages.generate import MAX_MESSAGE_LENGTH, generate_rows
 
 
 class Recorder:

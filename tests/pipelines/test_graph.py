@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, pids, request, row, rows
 
-from pipelines.failure_budget import FailureBudget, TooManyFailuresError
-from pipelines.ledger import read_ledger
-from pipelines.resources import Resources
+from pipelines.ledger.failure_budget import FailureBudget, TooManyFailuresError
+from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.run_record import read_run_records
 from pipelines.run import compose_rows
-from pipelines.run_record import read_run_records
-from pipelines.storage import LocalStorage
+from pipelines.session.resources import Resources
+from pipelines.storage.local import LocalStorage
 
 
 def composed(log: Path) -> list[list[int]]:
@@ -141,7 +141,7 @@ import sys
 from pathlib import Path
 from engine_kit import Watcher, commit, request, rows
 from pipelines.run import compose_rows
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 out = Path({str(tmp_path)!r})
 commit(LocalStorage(out), "u1", rows(3))
 account = compose_rows(request(out, rows(3)), Watcher(), address=None)

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from input_kit import safetensors_bytes, write_base_model, write_jsonl
 
-from jobs.inputs import PreparedJob, prepare
-from jobs.job_file import JobFile, load_job
-from jobs.run_request import run_request
-from pipelines.ledger import read_ledger
+from jobs.job.inputs import PreparedJob, prepare
+from jobs.job.job_file import JobFile, load_job
+from jobs.job.run_request import run_request
+from pipelines.ledger.ledger import read_ledger
 from pipelines.run_plan import plan_references, plan_rows
 
 KEPT: dict[str, Any] = json.loads((Path(__file__).parent / "kept_keys.json").read_text())

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.heartbeat import LeaseTimes
-from pipelines.lease import (
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import (
     HeldLease,
     LeaseHeldError,
     LeaseLostError,
     acquire,
 )
-from pipelines.lease_record import earlier_leases, latest_lease
+from pipelines.leases.lease_record import earlier_leases, latest_lease
 from pipelines.process_identity import is_gone, this_process
-from pipelines.storage import Storage, open_storage
+from pipelines.storage.storage import Storage, open_storage
 
 NEVER_BEATS = LeaseTimes(beat_s=1000.0, silence_s=30.0)
 QUICK = LeaseTimes(beat_s=0.02, silence_s=0.2)
@@ -109,9 +109,9 @@ def test_a_run_whose_process_is_gone_from_this_machine_is_taken_over_at_once(tmp
         pytest.skip("this system does not tell when a process started")
     code = f"""
 import os
-from pipelines.heartbeat import LeaseTimes
-from pipelines.lease import acquire
-from pipelines.storage import open_storage
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import acquire
+from pipelines.storage.storage import open_storage
 acquire(open_storage({str(tmp_path)!r}), "dead", times=LeaseTimes(), note=print).__enter__()
 os._exit(9)
 """

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from engine_kit import LOSES_DEVICE, Watcher, request, row, rows
 
-from pipelines.attempts import ATTEMPTS_FOLDER, AttemptLog
-from pipelines.leaving import MAX_LOST_DEVICES, device_is_lost, end_without_device
-from pipelines.ledger import read_ledger
+from pipelines.ledger.attempts import ATTEMPTS_FOLDER, AttemptLog
+from pipelines.ledger.ledger import read_ledger
 from pipelines.run import compose_rows
-from pipelines.storage import LocalStorage
+from pipelines.stages.leaving import MAX_LOST_DEVICES, device_is_lost, end_without_device
+from pipelines.storage.local import LocalStorage
 
 
 def pids(log: Path) -> list[int]:
@@ -39,9 +39,9 @@ def test_a_lost_device_is_told_from_what_the_next_row_survives(error: Exception,
 def test_a_process_without_its_device_ends_until_the_run_has_lost_too_many(tmp_path: Path):
     code = f"""
 from pathlib import Path
-from pipelines.attempts import AttemptLog
-from pipelines.leaving import end_without_device
-from pipelines.storage import LocalStorage
+from pipelines.ledger.attempts import AttemptLog
+from pipelines.stages.leaving import end_without_device
+from pipelines.storage.local import LocalStorage
 log = AttemptLog(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
 end_without_device(log, OSError("x"))
 print("it goes on")
@@ -61,9 +61,9 @@ def test_a_process_that_is_terminated_takes_back_its_marks_and_no_others(tmp_pat
     code = f"""
 import os, signal, time
 from pathlib import Path
-from pipelines.attempts import AttemptLog
-from pipelines.leaving import give_up_when_terminated
-from pipelines.storage import LocalStorage
+from pipelines.ledger.attempts import AttemptLog
+from pipelines.stages.leaving import give_up_when_terminated
+from pipelines.storage.local import LocalStorage
 log = AttemptLog(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
 give_up_when_terminated(log)
 log.begin("unit-1")

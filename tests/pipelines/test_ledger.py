@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 
-from pipelines.accounting import Account, take_account
-from pipelines.ledger import FailedRow, LedgerError, read_ledger, survey
-from pipelines.storage import LocalStorage
+from pipelines.ledger.account import Account, take_account
+from pipelines.ledger.ledger import FailedRow, LedgerError, read_ledger, survey
+from pipelines.storage.local import LocalStorage
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from input_kit import kohya_tensors, safetensors_bytes, write_lora
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage, RowFailure
-from manifests.lora_file import inspect_lora_file
-from pipelines import lora_identity
-from pipelines.lora_identity import LoraIdentity, compose_unchanged
+from manifests.loras.file import inspect_lora_file
+from pipelines.stages import lora_identity
+from pipelines.stages.lora_identity import LoraIdentity, compose_unchanged
 
 
 def use(path: Path) -> Lora:

@@ -6,10 +6,10 @@ from threading import Event
 
 import pytest
 
-from pipelines import makers
-from pipelines.heartbeat import LeaseTimes, SilenceWatch
-from pipelines.lease import LeaseHeldError
-from pipelines.makers import (
+from pipelines.leases import makers
+from pipelines.leases.heartbeat import LeaseTimes, SilenceWatch
+from pipelines.leases.lease import LeaseHeldError
+from pipelines.leases.makers import (
     MakerWatch,
     live_maker,
     live_makers,
@@ -17,7 +17,7 @@ from pipelines.makers import (
     present,
     refuse_while_made,
 )
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
 
 TIMES = LeaseTimes(beat_s=5.0, silence_s=30.0)
 FILE = "makers/one.json"

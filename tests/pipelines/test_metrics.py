@@ -4,8 +4,8 @@ import pytest
 from engine_kit import BAD_ROW, commit, row
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.metrics import RunMetrics
-from pipelines.storage import LocalStorage
+from pipelines.metrics.run import RunMetrics
+from pipelines.storage.local import LocalStorage
 
 FORBIDDEN_LABELS = {"prompt", "row_id", "key", "lora", "seed"}
 

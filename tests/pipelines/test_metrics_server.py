@@ -5,8 +5,8 @@ import psutil
 import pytest
 from e2e.head_node import free_ports
 
-from pipelines.metrics import RunMetrics
-from pipelines.metrics_server import MetricsAddress, MetricsPortError, parse_address, served
+from pipelines.metrics.run import RunMetrics
+from pipelines.metrics.server import MetricsAddress, MetricsPortError, parse_address, served
 
 
 def test_a_port_alone_is_on_loopback():

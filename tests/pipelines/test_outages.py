@@ -15,13 +15,14 @@ from fault_proxy import FaultPlan, FaultProxy, fault_proxy, outage
 from inline_engine import run_inline
 from s3_kit import S3Server
 
-from manifests import patience
-from pipelines import lease, makers
-from pipelines.ledger import read_ledger
-from pipelines.references import ReferenceSettings
+from manifests.places import patience
+from pipelines.leases import lease, makers
+from pipelines.ledger.ledger import read_ledger
+from pipelines.planning.references import ReferenceSettings
 from pipelines.run import compose_rows
-from pipelines.storage import PlaceError, StorageError, open_storage
-from pipelines.verify import verify_units
+from pipelines.storage.error import PlaceError, StorageError
+from pipelines.storage.storage import open_storage
+from pipelines.upkeep.verify import verify_units
 
 REPOSITORY = Path(__file__).parents[2]
 NUM_ROWS = 4

@@ -16,8 +16,10 @@ from engine_kit import commit, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ledger import survey
-from pipelines.output_files import (
+from pipelines.ledger.ledger import survey
+from pipelines.storage.error import StorageError
+from pipelines.storage.local import LocalStorage
+from pipelines.units.output_files import (
     DamagedFileError,
     encode_json,
     encode_parquet,
@@ -25,7 +27,6 @@ from pipelines.output_files import (
     read_json,
     read_table,
 )
-from pipelines.storage import LocalStorage, StorageError
 
 NAME = "rows/a.parquet"
 TABLE = pa.table({"key": [f"key {n}" for n in range(40)], "number": list(range(40))})

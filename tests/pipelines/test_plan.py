@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Row
-from pipelines.ledger import FailedRow
-from pipelines.plan import Plan
-from pipelines.plan_units import plan_units
-from pipelines.schemas import PLAN
+from pipelines.ledger.ledger import FailedRow
+from pipelines.planning.plan import Plan
+from pipelines.planning.plan_units import plan_units
+from pipelines.units.schemas import PLAN
 
 OTHER_SAMPLER = SamplerConfig(num_steps=60)
 

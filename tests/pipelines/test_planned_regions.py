@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
-from manifests.row_table import row_table, rows_of
-from pipelines.references import ReferenceSettings, reference_rows
+from manifests.rows.table import row_table, rows_of
+from pipelines.planning.references import ReferenceSettings, reference_rows
 
 BOX = Region(box=(0.0, 0.0, 0.5, 1.0), mode="replace")
 MASK = Region(mask_uri="s3://b/m.png", mask_sha256="d")

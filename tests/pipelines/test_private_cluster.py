@@ -14,13 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines.folder_writers import writers
+from pipelines.session.folder_writers import writers
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 
 DRIVER = """
 import sys
-from pipelines.cluster_session import ClusterError, cluster_session
+from pipelines.session.cluster_session import cluster_session
+from pipelines.session.cluster_error import ClusterError
 
 try:
     with cluster_session(None):

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import folder_writers
-from pipelines.abandoned_folders import UNCHANGED_S, remove_abandoned_folders
-from pipelines.cluster_error import ClusterError
-from pipelines.private_folder import (
+from pipelines.process_identity import this_process
+from pipelines.session import folder_writers
+from pipelines.session.abandoned_folders import UNCHANGED_S, remove_abandoned_folders
+from pipelines.session.cluster_error import ClusterError
+from pipelines.session.private_folder import (
     OWNER_NAME,
     folder_prefix,
     make_private_folder,
@@ -22,7 +23,6 @@ from pipelines.private_folder import (
     ray_folder,
     remove_private_folder,
 )
-from pipelines.process_identity import this_process
 
 MAX_SOCKET_BYTES = 107
 """Of Linux; a socket's address has 108 bytes with the one that ends it."""

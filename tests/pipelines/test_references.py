@@ -7,8 +7,7 @@ import pytest
 from engine_kit import BASE_MODEL, SAMPLER, commit, lora, row
 
 from clora_core.recipe.config import SamplerConfig
-from pipelines.committed_unit import rows_name
-from pipelines.references import (
+from pipelines.planning.references import (
     CentroidSource,
     ReferenceSettings,
     read_centroids,
@@ -16,7 +15,8 @@ from pipelines.references import (
     reference_rows,
     write_centroids,
 )
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_unit import rows_name
 
 QUICK = SamplerConfig(num_steps=30)
 SETTINGS = {BASE_MODEL: ReferenceSettings(num_references=3, sampler=SAMPLER, side_px=8)}

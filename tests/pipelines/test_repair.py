@@ -6,16 +6,16 @@ import pytest
 from engine_kit import BAD_ROW, Watcher, request, row, rows
 from inline_engine import run_inline
 
-from jobs.verify import verify
-from pipelines.accounting import Account
-from pipelines.committed_image import image_name
-from pipelines.editions import LATEST, edition_name
-from pipelines.heartbeat import LeaseTimes
-from pipelines.lease import acquire
-from pipelines.lease_record import LeaseRecord, encode_lease, latest_lease, lease_name
-from pipelines.ledger import read_ledger
+from jobs.commands.verify import verify
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import acquire
+from pipelines.leases.lease_record import LeaseRecord, encode_lease, latest_lease, lease_name
+from pipelines.ledger.account import Account
+from pipelines.ledger.ledger import read_ledger
+from pipelines.outputs.editions import LATEST, edition_name
 from pipelines.run import compose_rows
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
 
 TIMES = LeaseTimes(beat_s=0.02, silence_s=0.2)
 MANIFEST = [*rows(7), row(20, prompt=BAD_ROW)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from engine_kit import BAD_ROW, BASE_MODEL, FakeScorer, generated, lora, row, rows
 
-from pipelines.references import reference_id
-from pipelines.schemas import SCORED
-from pipelines.score import Centroids, ScoreImages, score_rows
+from pipelines.planning.references import reference_id
+from pipelines.stages.score import Centroids, ScoreImages, score_rows
+from pipelines.units.schemas import SCORED
 
 
 def centroids_of(*names: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

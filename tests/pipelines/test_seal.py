@@ -11,20 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clora_core.recipe.row import Row
-from pipelines.heartbeat import LeaseTimes
-from pipelines.lease import acquire
-from pipelines.lease_record import latest_lease
-from pipelines.ledger import read_ledger
-from pipelines.plan import Plan
-from pipelines.receipts import Phase
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import acquire
+from pipelines.leases.lease_record import latest_lease
+from pipelines.leases.seal import plan_name
+from pipelines.ledger.ledger import read_ledger
+from pipelines.planning.plan import Plan
 from pipelines.request import RunRequest
-from pipelines.resources import Resources
 from pipelines.run_plan import Planned, plan_rows, sealed_plan
-from pipelines.score import score_rows
-from pipelines.seal import plan_name
-from pipelines.storage import LocalStorage, Storage
-from pipelines.store import store_unit
-from pipelines.unit_message import UnitFacts, UnitMessage
+from pipelines.session.resources import Resources
+from pipelines.stages.commit import store_unit
+from pipelines.stages.score import score_rows
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage
+from pipelines.units.message import UnitFacts, UnitMessage
+from pipelines.units.receipts import Phase
 
 TIMES = LeaseTimes(beat_s=1000.0)
 

@@ -25,28 +25,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clora_core.recipe.row import Row
-from pipelines import makers
-from pipelines.committed_image import image_name
-from pipelines.committed_unit import rows_name
-from pipelines.generate import generate_unit
-from pipelines.heartbeat import LeaseTimes
-from pipelines.ledger import read_ledger
-from pipelines.lost_images import damaged_images
-from pipelines.makers import present
-from pipelines.output_files import read_table
-from pipelines.plan import Plan
-from pipelines.receipts import Receipt, read_receipts
-from pipelines.references import SEEDS_PER_BLOCK, ReferenceSettings
-from pipelines.resources import Resources
+from pipelines.leases import makers
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.makers import present
+from pipelines.leases.seal import seal_units
+from pipelines.leases.shared_images import restore_shared_images
+from pipelines.leases.unit_claims import make_shared_units
+from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.lost_images import damaged_images
+from pipelines.planning.plan import Plan
+from pipelines.planning.references import SEEDS_PER_BLOCK, ReferenceSettings
 from pipelines.run_plan import plan_references, plan_rows
-from pipelines.score import ScoreImages
-from pipelines.seal import seal_units
-from pipelines.shared_images import restore_shared_images
-from pipelines.storage import LocalStorage, StorageError
-from pipelines.store import StoreUnits
-from pipelines.unit_claims import make_shared_units
-from pipelines.unit_message import UnitFacts, UnitMessage
-from pipelines.verify import verify_units
+from pipelines.session.resources import Resources
+from pipelines.stages.commit import StoreUnits
+from pipelines.stages.generate import generate_unit
+from pipelines.stages.score import ScoreImages
+from pipelines.storage.error import StorageError
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import rows_name
+from pipelines.units.message import UnitFacts, UnitMessage
+from pipelines.units.output_files import read_table
+from pipelines.units.receipts import Receipt, read_receipts
+from pipelines.upkeep.verify import verify_units
 
 NOWHERE = Path("/nowhere")
 NAMES = ("cat", "dog", "fox", "owl")

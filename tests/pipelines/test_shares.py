@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.resources import Resources
-from pipelines.shares import Cluster, Shares, SharesError, share_cluster
+from pipelines.session.resources import Resources
+from pipelines.session.shares import Cluster, Shares, SharesError, share_cluster
 
 
 def share(*, cpus: float = 2.0, gpus: float = 0.0, may_grow: bool = False, **asked: Any) -> Shares:

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from s3_kit import S3Server
 
-from manifests.locations import expand, read_bytes
-from manifests.place_names import joined
-from pipelines.local_storage import LocalStorage
-from pipelines.storage import PlaceError, Storage, StorageError, open_storage
+from manifests.places.locations import expand, read_bytes
+from manifests.places.place_names import joined
+from pipelines.storage.error import PlaceError, StorageError
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage, open_storage
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -7,11 +7,11 @@ import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 from PIL import Image
 
-from pipelines.committed_image import image_name
-from pipelines.committed_unit import errors_name, rows_name
-from pipelines.ledger import read_ledger, restore_errors
-from pipelines.schemas import ERRORS, ROWS
-from pipelines.storage import LocalStorage
+from pipelines.ledger.ledger import read_ledger, restore_errors
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import errors_name, rows_name
+from pipelines.units.schemas import ERRORS, ROWS
 
 
 @pytest.fixture

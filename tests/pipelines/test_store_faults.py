@@ -10,11 +10,11 @@ from fault_proxy import FAULTS, OUTAGES, FaultPlan, FaultProxy, fault_proxy, out
 from input_kit import row, write_job
 from s3_kit import S3Server
 
-from jobs.compose import compose
-from jobs.plan import plan
-from jobs.validate import validate
-from manifests import patience, s3_reader
-from manifests.locations import (
+from jobs.commands.compose import compose
+from jobs.commands.plan import plan
+from jobs.commands.validate import validate
+from manifests.places import patience, s3_reader
+from manifests.places.locations import (
     LocationError,
     StoreAwayError,
     expand,
@@ -23,8 +23,10 @@ from manifests.locations import (
     read_bytes,
     stat,
 )
-from pipelines import object_storage, store_client
-from pipelines.storage import PlaceError, Storage, StorageError, open_storage
+from pipelines.storage.error import PlaceError, StorageError
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.storage.storage import bucket as object_storage
+from pipelines.storage.storage import client as store_client
 
 CONTENT = b"the committed unit" * 20_000
 

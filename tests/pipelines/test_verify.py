@@ -7,22 +7,23 @@ import pyarrow.parquet as pq
 import pytest
 from engine_kit import BAD_ROW, commit, request, row, rows
 
-from jobs.gc import gc
-from jobs.verify import verify
-from pipelines.attempts import AttemptLog
-from pipelines.claims import Claimant
-from pipelines.committed_image import image_name
-from pipelines.committed_unit import encode_unit, read_footer, rows_name
-from pipelines.garbage import find_garbage
-from pipelines.heartbeat import LeaseTimes
-from pipelines.lease import LeaseHeldError, acquire
-from pipelines.ledger import read_ledger
-from pipelines.makers import present
-from pipelines.receipts import Phase
-from pipelines.repair import repair_output
+from jobs.commands.gc import gc
+from jobs.commands.verify import verify
+from pipelines.leases.claims import Claimant
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import LeaseHeldError, acquire
+from pipelines.leases.makers import present
+from pipelines.leases.seal import plan_name
+from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.ledger import read_ledger
 from pipelines.run_plan import plan_rows
-from pipelines.seal import plan_name
-from pipelines.storage import LocalStorage, Storage, open_storage
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import encode_unit, read_footer, rows_name
+from pipelines.units.receipts import Phase
+from pipelines.upkeep.garbage import find_garbage
+from pipelines.upkeep.repair import repair_output
 
 TIMES = LeaseTimes(beat_s=0.02, silence_s=0.5)
 

@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from jobs.export import export
-from pipelines.committed_image import image_name
-from pipelines.damages import Damages
-from pipelines.run_record import RunRecord, new_run_id, write_run_record
-from pipelines.shard_list import SHARD_LIST
-from pipelines.storage import LocalStorage, PlaceError, Storage, open_storage
-from pipelines.webdataset import webdataset_shards, write_webdataset
+from jobs.commands.export import export
+from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
+from pipelines.outputs.shard_list import SHARD_LIST
+from pipelines.outputs.webdataset import webdataset_shards, write_webdataset
+from pipelines.storage.error import PlaceError
+from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.units.committed_image import image_name
+from pipelines.units.damages import Damages
 
 SEES = Damages(note=print)
 FEW = 20_000

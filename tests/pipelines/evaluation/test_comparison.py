@@ -12,15 +12,15 @@ import pytest
 from engine_kit import BAD_ROW, commit, lora, row, rows
 from evaluation_kit import FIXTURE, result_row, table
 
-from pipelines.committed_unit import rows_name
-from pipelines.damages import Damages
 from pipelines.evaluation.comparison import Arm, compare
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.evaluation.interference import interference, likeness_alone
 from pipelines.evaluation.results import read_results
 from pipelines.evaluation.tables import markdown, table_files
-from pipelines.references import reference_id
-from pipelines.storage import LocalStorage
+from pipelines.planning.references import reference_id
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_unit import rows_name
+from pipelines.units.damages import Damages
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from report_kit import HOSTILE, write_output
 
-from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.output_table import read_rows
 from pipelines.report.attention import attention_sheet, maps_name
 from pipelines.report.write import write_report
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is a development dependency")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from report_kit import HOSTILE, HOSTILE_LORA, METHODS, write_output
 
-from pipelines.committed_image import IMAGE_COLUMNS
-from pipelines.damages import Damages
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.output_table import read_rows
 from pipelines.report.page import ASSETS
 from pipelines.report.thumbnails import SIDE_PX, make_thumbnail, write_thumbnails
 from pipelines.report.write import write_report
-from pipelines.storage import LocalStorage
+from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import IMAGE_COLUMNS
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
 
 SEES = Damages(note=print)
 

@@ -1,0 +1,167 @@
+"""Lanes: the unit of compute. One lane is one prompt variant of one row, for one guidance half.
+
+A batch of rows becomes rows x variants lanes, row by row, each with its text and LoRA weights; the
+UNet sees all of them at once. What the loss and the masks need, which token of which variant stands
+for which concept, is laid out here as index tensors, padded where rows differ.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clora_core.diffusion.conditions import Conditions
+from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.text import encode
+from clora_core.lora.bank import LoraBank
+from clora_core.recipe.methods import METHODS, Method, Mix, Variant
+from clora_core.recipe.row import Row
+from clora_core.sampling.loss import PADDING
+from clora_core.sampling.row_lanes import BatchKind, RowLanes
+
+
+class Half(StrEnum):
+    """A half of classifier-free guidance: with the prompt, or with the negative prompt."""
+
+    UNCONDITIONAL = "unconditional"
+    CONDITIONAL = "conditional"
+
+
+@dataclass(frozen=True)
+class LaneBatch:
+    """All lanes of some rows of one kind, made by ``lane_batch``.
+
+    Attributes:
+        kind: What the rows share.
+        rows: Every row's variants.
+        conditions: Conditions of every lane in each guidance half; one half where guidance is off.
+        map_variants: Variant of each compared map.
+        map_tokens: Token of each compared map.
+        map_concepts: Concept of each compared map, or ``PADDING``.
+        mask_tokens: Tokens each variant's mask is made from, -1 where there are fewer.
+        regions: What each variant's mask must respect, 1 inside; all ones without a region.
+        replaced: Variants whose region is their mask.
+        loras: Column of every LoRA digest in the weights.
+    """
+
+    kind: BatchKind
+    rows: tuple[RowLanes, ...]
+    conditions: Mapping[Half, Conditions]
+    map_variants: Int[Tensor, "row map"]
+    map_tokens: Int[Tensor, "row map"]
+    map_concepts: Int[Tensor, "row map"]
+    mask_tokens: Int[Tensor, "row variant slot"]
+    regions: Float[Tensor, "row variant map_height map_width"]
+    replaced: Bool[Tensor, "row variant"]
+    loras: tuple[str, ...]
+
+    @property
+    def method(self) -> Method:
+        """The method of every row."""
+        return METHODS[self.kind.method]
+
+    @property
+    def num_lanes(self) -> int:
+        """Rows times variants."""
+        return len(self.rows) * self.kind.num_variants
+
+    @property
+    def map_halves(self) -> tuple[Half, ...]:
+        """The guidance halves whose attention maps count."""
+        if self.kind.sampler.attention_half == "both":
+            return tuple(self.conditions)
+        return (Half.CONDITIONAL,)
+
+    def weights_at(self, step: int) -> Float[Tensor, "lane lora"]:
+        """Return every lane's LoRA weights in the UNet at ``step``."""
+        config = self.kind.sampler
+        per_lane = [
+            (lanes.row, shares)
+            for lanes in self.rows
+            for shares in self.method.shares_at(step, lanes.variants, Mix(lanes.row.kinds, config))
+        ]
+        return lora_weights(per_lane, self.loras).to(self.map_tokens.device)
+
+
+def lane_batch(
+    model: BaseModel, rows: Sequence[RowLanes], loras: Sequence[str], banks: Sequence[LoraBank]
+) -> LaneBatch:
+    """Return the lanes of ``rows``, whose texts are encoded here once for all steps.
+
+    Args:
+        model: Base model.
+        rows: Rows of one kind.
+        loras: Digests of all LoRAs of these rows, in the order of the banks' columns.
+        banks: One LoRA bank per text tower.
+
+    Raises:
+        ValueError: There are no rows, or they are of several kinds.
+    """
+    kind = BatchKind.shared_by(rows)
+    texts = [marked.text for lanes in rows for marked in lanes.prompts]
+    negatives = [lanes.row.negative_prompt for lanes in rows for _ in lanes.prompts]
+    weights = lora_weights(
+        [
+            (lanes.row, _text_shares(lanes.row, variant))
+            for lanes in rows
+            for variant in lanes.variants
+        ],
+        loras,
+    ).to(model.device)
+    encoded = partial(
+        encode, model, banks, weights=weights, width_px=kind.width_px, height_px=kind.height_px
+    )
+    conditions: dict[Half, Conditions] = {}
+    if kind.sampler.guidance_scale != 1:
+        conditions[Half.UNCONDITIONAL] = encoded(negatives, negative=True)
+    conditions[Half.CONDITIONAL] = encoded(texts)
+    entries = [lanes.map_entries() for lanes in rows]
+    return LaneBatch(
+        kind=kind,
+        rows=tuple(rows),
+        conditions=conditions,
+        map_variants=_padded([[e[0] for e in row] for row in entries], 0, model.device),
+        map_tokens=_padded([[e[1] for e in row] for row in entries], 0, model.device),
+        map_concepts=_padded([[e[2] for e in row] for row in entries], PADDING, model.device),
+        mask_tokens=_padded(
+            [list(tokens) for lanes in rows for tokens in lanes.mask_tokens()], -1, model.device
+        ).unflatten(0, (len(rows), -1)),  # [row, variant, slot]
+        regions=torch.stack([lanes.regions for lanes in rows]).to(model.device),
+        replaced=torch.tensor([lanes.replaced() for lanes in rows], device=model.device),
+        loras=tuple(loras),
+    )
+
+
+def lora_weights(
+    lanes: Sequence[tuple[Row, Sequence[float]]], loras: Sequence[str]
+) -> Float[Tensor, "lane lora"]:
+    """Return the weight matrix of ``lanes`` (rows and the shares they take of their weights).
+
+    A LoRA that a row names twice counts twice.
+    """
+    column = {digest: index for index, digest in enumerate(loras)}
+    matrix = torch.zeros(len(lanes), len(loras), dtype=torch.float64)
+    for lane, (row, shares) in enumerate(lanes):
+        for lora, share in zip(row.loras, shares, strict=True):
+            matrix[lane, column[lora.digest]] += lora.weight * share
+    return matrix
+
+
+def _text_shares(row: Row, variant: Variant) -> tuple[float, ...]:
+    """Leave concepts out of the text encoder if the row says so; styles always act on it."""
+    return tuple(
+        share if row.sampler.text_encoder_lora or kind == "style" else 0.0
+        for kind, share in zip(row.kinds, variant.text_shares, strict=True)
+    )
+
+
+def _padded(
+    lists: Sequence[Sequence[int]], filler: int, device: torch.device
+) -> Int[Tensor, "list slot"]:
+    width = max(1, *(len(values) for values in lists))
+    table = [[*values, *[filler] * (width - len(values))] for values in lists]
+    return torch.tensor(table, device=device)

@@ -1,0 +1,123 @@
+"""One row laid out in variants: their prompts, and which token stands for which concept.
+
+Which rows can share a batch follows from here as well: those of one ``BatchKind``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clora_core.diffusion.model import BaseModel
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.findings import region_problem
+from clora_core.recipe.methods import METHODS, Mix, Variant
+from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
+from clora_core.recipe.row import Region, Row
+from clora_core.sampling.regions import region_mask
+from clora_core.sampling.tokens import ConceptPositions, concept_positions
+
+
+@dataclass(frozen=True)
+class BatchKind:
+    """What rows must have in common to be sampled together; rows are grouped by it."""
+
+    method: str
+    sampler: SamplerConfig
+    width_px: int
+    height_px: int
+    num_variants: int
+
+    @classmethod
+    def shared_by(cls, rows: Sequence["RowLanes"]) -> "BatchKind":
+        """Return the kind of all ``rows``; a ValueError names the fields in which they differ."""
+        kinds = {lanes.kind for lanes in rows}
+        if len(kinds) != 1:
+            names = [each.name for each in fields(cls)]
+            differing = [name for name in names if len({getattr(k, name) for k in kinds}) > 1]
+            raise ValueError(
+                f"a batch needs rows of one kind, these are of {len(kinds)} "
+                f"({', '.join(differing) or 'no rows'}); group rows by RowLanes.kind"
+            )
+        return kinds.pop()
+
+
+@dataclass(frozen=True)
+class RowLanes:
+    """One row's variants, their prompts and where the concepts are in them."""
+
+    row: Row
+    variants: tuple[Variant, ...]
+    prompts: tuple[MarkedPrompt, ...]
+    positions: tuple[tuple[ConceptPositions, ...], ...]  # [variant][concept]
+    regions: Float[Tensor, "variant map_height map_width"]
+
+    @property
+    def kind(self) -> BatchKind:
+        """What other rows must share to be in one batch with this one."""
+        row = self.row
+        return BatchKind(row.method, row.sampler, row.width, row.height, len(self.variants))
+
+    def map_entries(self) -> list[tuple[int, int, int]]:
+        """Return (variant, token, concept) of every map the loss compares.
+
+        In a concept's own variant its trigger counts with its subject; elsewhere the subject.
+        """
+        return [
+            (v, token, concept)
+            for v, variant in enumerate(self.variants)
+            for concept, found in enumerate(self.positions[v])
+            for token in (found.own if variant.concept == concept else found.subject)
+        ]
+
+    def mask_tokens(self) -> list[tuple[int, ...]]:
+        """Return per variant the tokens its mask is made from: its own trigger and subject."""
+        return [
+            () if variant.concept is None else self.positions[v][variant.concept].own
+            for v, variant in enumerate(self.variants)
+        ]
+
+    def replaced(self) -> list[bool]:
+        """Return per variant whether its region is its mask."""
+        regions = [_region(self.row, variant) for variant in self.variants]
+        return [region is not None and region.mode == "replace" for region in regions]
+
+
+def row_lanes(model: BaseModel, row: Row) -> RowLanes:
+    """Return the variants of ``row`` with their prompts and token positions.
+
+    Raises:
+        CompositionError: The method cannot make this row.
+        PromptError: A subject is missing from the prompt or cut off by the text encoder's limit.
+    """
+    if row.method not in METHODS:
+        raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
+    variants = METHODS[row.method].variants(Mix(row.kinds, row.sampler))
+    concepts = row.concepts
+    problem = region_problem(row.method, row.loras)
+    if problem is not None:
+        raise PromptError(f"method {problem}")
+    prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers) for v in variants)
+    tokenizer = model.towers[0].tokenizer
+    positions = tuple(concept_positions(tokenizer, marked, concepts) for marked in prompts)
+    return RowLanes(row, variants, prompts, positions, _regions(model, row, variants))
+
+
+def _region(row: Row, variant: Variant) -> Region | None:
+    return None if variant.concept is None else row.concepts[variant.concept].region
+
+
+def _regions(
+    model: BaseModel, row: Row, variants: Sequence[Variant]
+) -> Float[Tensor, "variant map_height map_width"]:
+    layers = model.map_layers(row.sampler.map_size)
+    shape = layers.map_shape(*model.latent_shape(row.width, row.height))
+    masks = torch.ones(len(variants), *shape, dtype=model.precise_dtype)
+    for index, variant in enumerate(variants):
+        region = _region(row, variant)
+        if region is not None:
+            masks[index] = region_mask(region, *shape)
+    return masks

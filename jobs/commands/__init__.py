@@ -1,0 +1,1 @@
+"""The commands of ``clora``, one file each."""

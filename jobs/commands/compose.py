@@ -1,0 +1,57 @@
+"""``clora compose`` and ``clora retry``: make what is missing, and say how it came out."""
+
+from pathlib import Path
+from typing import Unpack
+
+from jobs.console.account_line import account_line
+from jobs.exit_code import ALL_MADE, INTERRUPTED, SOME_FAILED, command
+from jobs.job.inputs import prepare
+from jobs.job.job_file import load_job
+from jobs.job.run_request import run_request
+from jobs.notes import note
+from jobs.run_job import RunOptions, run_job
+from pipelines.ledger.failure_budget import TooManyFailuresError, commonest_reasons
+from pipelines.ledger.ledger import survey
+
+
+@command()
+def compose(
+    path: str | Path,
+    *,
+    limit: int | None = None,
+    only_failed: bool = False,
+    **options: Unpack[RunOptions],
+) -> int:
+    """Run or resume the job at ``path``.
+
+    Args:
+        path: The job file.
+        limit: Only the first rows of the manifest.
+        only_failed: Make the rows that failed, however often, and nothing else.
+        options: Where it runs, and how it is watched.
+
+    Returns:
+        The exit code: 0 every row has its image, 1 some have not and the same command may make
+        them, 2 it will be refused again, 130 interrupted.
+    """
+    job = load_job(path)
+    prepared = prepare(job, place=str(path))
+    request = run_request(job, prepared, limit=limit, only_failed=only_failed)
+    try:
+        account = run_job(request, prepared.problems, **options)
+    except TooManyFailuresError as error:
+        note(str(error))
+        reasons = commonest_reasons(survey(request.storage).last_errors.values())
+        note("\n".join(["why rows failed:", *reasons]))
+        if error.account is not None:
+            print(account_line(error.account, job.output, only_failed=only_failed))
+        return error.exit_code
+    except KeyboardInterrupt:
+        num_made = len(survey(request.storage).made)
+        note(
+            f"stopped; {num_made:,} images are committed in {job.output}, and the same command "
+            "goes on from there"
+        )
+        return INTERRUPTED
+    print(account_line(account, job.output, only_failed=only_failed))
+    return ALL_MADE if account.is_complete else SOME_FAILED

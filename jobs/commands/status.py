@@ -1,0 +1,139 @@
+"""``clora status``: how far an output is, read from the output alone.
+
+It works from any machine that sees the folder, during a run and after, and also on what a killed
+run left. It speaks of the rows that the latest run was asked for; images and failures of earlier
+manifests are counted apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobs.console.method_table import TABLE_COLUMNS, method_table
+from jobs.exit_code import ALL_MADE, SOME_FAILED, command
+from jobs.notes import note
+from manifests.places.place_names import absolute
+from pipelines.ledger.account import Account, take_account
+from pipelines.ledger.asked_rows import asked_keys
+from pipelines.ledger.failure_budget import commonest_reasons
+from pipelines.ledger.ledger import Ledger, survey
+from pipelines.ledger.lost_images import damaged_images
+from pipelines.ledger.run_record import RunState, read_run_records
+from pipelines.storage.storage import Storage, open_storage
+from pipelines.units.committed_image import image_name
+from pipelines.units.damages import Damages
+from pipelines.units.output_table import read_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The rows that the latest run was asked for.
+
+    Attributes:
+        keys: Of the rows.
+        account: Where they are now.
+    """
+
+    keys: frozenset[str]
+    account: Account
+
+
+@command(refused=SOME_FAILED)
+def status(output: str) -> int:
+    """Print the state of ``output``; return 0 if the latest run's rows are all made, else 1."""
+    damages = Damages(note=note)
+    storage = open_storage(absolute(output, beside="."))
+    ledger = survey(storage)
+    for damage in ledger.damaged:
+        damages.skip(damage)
+    records = read_run_records(storage, skip=damages.skip)
+    if not records and not ledger.made and not damages.left_out:
+        note(f"{output}: no run has written here")
+        return SOME_FAILED
+    record = records[-1] if records else None
+    asked = None if record is None else _asked(storage, record, ledger, damages)
+    unsound = damaged_images(storage, ledger)
+    rows = read_rows(storage, TABLE_COLUMNS, skip=damages.skip)
+    print("\n".join([*_progress(asked, ledger), *_images(unsound), *_run(record)]))
+    table = method_table(rows)
+    if table:
+        print(f"\n{table}")
+    errors = [
+        error for key, error in ledger.last_errors.items() if asked is None or key in asked.keys
+    ]
+    if errors:
+        print("\n".join(["", "why rows failed:", *commonest_reasons(errors)]))
+    is_whole = not damages.left_out and not unsound
+    return ALL_MADE if is_whole and _is_complete(asked, record, ledger) else SOME_FAILED
+
+
+def _asked(
+    storage: Storage, record: Mapping[str, Any], ledger: Ledger, damages: Damages
+) -> _Asked | None:
+    """Return what the latest run was asked for; None if its record does not say."""
+    if record["manifest"] is None:
+        return None
+    keys = asked_keys(storage, record["manifest"], skip=damages.skip)
+    if keys is None:
+        return None
+    account = take_account(keys, before=ledger, after=ledger)
+    return _Asked(keys=frozenset(keys), account=account)
+
+
+def _is_complete(asked: _Asked | None, record: Mapping[str, Any] | None, ledger: Ledger) -> bool:
+    if asked is not None:
+        return asked.account.is_complete
+    # Records of earlier releases: how the run ended, and that nothing failed since.
+    account = None if record is None else record["account"]
+    if account is None or ledger.failed or ledger.num_doubled:
+        return False
+    return not (account["num_failed"] or account["num_missing"] or account["num_doubled"])
+
+
+def _progress(asked: _Asked | None, ledger: Ledger) -> list[str]:
+    if asked is None:
+        lines = [f"{len(ledger.made):,} images, {len(ledger.failed):,} rows failed"]
+    else:
+        account = asked.account
+        equal = account.num_duplicates
+        lines = [
+            f"{account.num_already_made:,} of {account.num_rows - equal:,} rows made, "
+            f"{account.num_failed:,} failed, {account.num_missing:,} not made yet"
+            + (f" ({equal:,} more are equal to another row)" if equal else "")
+        ]
+        others = len(ledger.made - asked.keys), len(ledger.failed.keys() - asked.keys)
+        if any(others):
+            lines.append(
+                f"beside them, of earlier manifests: {others[0]:,} images, {others[1]:,} rows "
+                "that failed"
+            )
+    if ledger.num_doubled:
+        lines.append(f"{ledger.num_doubled:,} images are duplicated: this is a bug; keep rows/")
+    return lines
+
+
+def _images(unsound: list[str]) -> list[str]:
+    if not unsound:
+        return []
+    return [
+        f"{len(unsound):,} image file(s) are missing or of another size "
+        f"({image_name(unsound[0])}{', ...' if len(unsound) > 1 else ''}); `clora compose` writes "
+        "them again from their rows"
+    ]
+
+
+def _run(record: Mapping[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    lines = [
+        f"latest run {record['run_id']}: {record['state']}, {record['num_rows']:,} rows, "
+        f"began {record['started_at']} on {record['host']}"
+    ]
+    if record["state"] == RunState.RUNNING:
+        lines.append("  (a run that was killed says so too; the same command continues it)")
+    lines += [
+        f"  {phase}: {totals['num_made']:,} made, {totals['num_failed']:,} failed of "
+        f"{totals['num_planned']:,} planned"
+        for phase, totals in record["phases"].items()
+    ]
+    return lines

@@ -1,0 +1,215 @@
+"""Everything a job names, read and checked: the rows as they will be made, or all that is wrong.
+
+Problems of job, catalog, base model and manifest are found in one go, because whoever gets them
+back wants to fix them in one go. A LoRA file that cannot be used is not among them: its rows are
+planned and end as errors, and all others are made. Loads neither torch nor Ray.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from clora_core.recipe.row import Row
+from emoji_world import dino_dir, lora_catalog
+from jobs.job.base_models import JobModel, hub_snapshot, job_models
+from jobs.job.job_file import JobFile
+from jobs.job.job_roots import job_places, refuse_outside, service_roots
+from jobs.job.model_names import EMOJI_WORLD, is_hub_name
+from jobs.job.reference_count import count_references
+from manifests.loras.catalog import Catalog, read_catalog
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.places.folder_cache import local_folder
+from manifests.places.locations import LocationError
+from manifests.rows.check import check_rows
+from manifests.rows.rules import RowModel, RowRules
+from manifests.tables.readers import RawRow, read_rows
+from manifests.text.problems import InputError, Problem, problems_at
+from manifests.weights.base_model import BaseModelProblem
+from manifests.weights.model_layers import UnknownLayersError, model_layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Whether and with what images are scored.
+
+    Attributes:
+        model_dir: Folder of the DINO model, a path or a URI, or None for no scores.
+        statement: One sentence for the log: what scores, or why nothing does.
+        num_references: Reference images of each LoRA.
+        num_loras: LoRAs that are scored.
+    """
+
+    model_dir: str | None
+    statement: str
+    num_references: int = 0
+    num_loras: int = 0
+
+    def described(self) -> str:
+        """Return the statement, and what the scores take."""
+        if self.model_dir is None or not self.num_loras:
+            return self.statement
+        return (
+            f"{self.statement}, against {self.num_references:,} reference image(s) of each of "
+            f"{self.num_loras:,} LoRA(s), made once and kept"
+        )
+
+
+_NO_SCORES = Scoring(
+    model_dir=None, statement="no scores: scoring.model names no DINO model for this base model"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedJob:
+    """A job whose inputs hold.
+
+    Attributes:
+        rows: Of the manifest in its order, duplicates included.
+        catalog: LoRAs by name.
+        models: Base models by the name that rows give them; the empty name is for those without.
+        scoring: Whether and with what images are scored.
+        problems: LoRA files that cannot be used, one each; rows that name them will fail.
+        unknown_layers: Why LoRA layers were not compared with those of a base model, a sentence for
+            each that does not tell its own.
+    """
+
+    rows: Sequence[Row]
+    catalog: Catalog
+    models: Mapping[str, JobModel]
+    scoring: Scoring
+    problems: tuple[Problem, ...]
+    unknown_layers: tuple[str, ...] = ()
+
+    @property
+    def models_by_digest(self) -> dict[str, JobModel]:
+        """Base models by digest; of two names for the same, the first."""
+        found: dict[str, JobModel] = {}
+        for model in self.models.values():
+            found.setdefault(model.facts.digest, model)
+        return found
+
+
+def prepare(
+    job: JobFile,
+    *,
+    place: str = "job",
+    snapshot: Callable[[str], str] | None = None,
+    raw_rows: Iterable[RawRow | Problem] | None = None,
+) -> PreparedJob:
+    """Read and check everything that ``job`` names.
+
+    Args:
+        job: From ``load_job``.
+        place: The job file, for messages.
+        snapshot: Brings a hub model (``owner/name@revision``) to a local folder; the hub's own
+            client if None.
+        raw_rows: Rows to check in place of the manifest's.
+
+    Raises:
+        InputError: With every problem of job, catalog, base model and manifest.
+    """
+    allowed = service_roots()
+    places = job_places(job)
+    if raw_rows is not None:
+        del places["manifest"]  # its rows are given
+    refuse_outside(places, allowed, place=place)
+    models, findings = job_models(job, snapshot or hub_snapshot)
+    problems = problems_at(place, findings)
+    scoring = _NO_SCORES
+    problem = None
+    try:
+        scoring = _scoring(job, snapshot or hub_snapshot)
+        problem = _folder_problem(scoring.model_dir)
+    except BaseModelProblem as error:
+        problem = str(error)
+    if problem is not None:
+        text = f"{problem}; name a DINO model, or set references to 0"
+        problems.append(Problem(place=place, field="scoring.model", problem=text))
+    catalog = job_catalog(job.catalog, allowed)
+    problems.extend(catalog.problems)
+    fits, unknown_layers = _lora_fits(models)
+    files = LoraFiles()
+    rules = RowRules(
+        catalog=catalog,
+        lora_files=files,
+        base_models={
+            name: RowModel(
+                digest=model.facts.digest,
+                side_px=model.facts.default_size_px,
+                lora_fit=fits[name],
+                sampler=model.sampler,
+            )
+            for name, model in models.items()
+        },
+        method=job.method,
+        dtype=job.resources.dtype,
+        allowed=allowed,
+    )
+    raw_rows = read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows
+    checked = check_rows(raw_rows, rules, place=job.manifest)
+    problems.extend(checked.problems)
+    if problems:
+        raise InputError(problems)
+    if scoring.model_dir is not None:
+        num_references, num_loras = count_references(checked.rows, job.scoring.references)
+        scoring = replace(scoring, num_references=num_references, num_loras=num_loras)
+    return PreparedJob(
+        rows=checked.rows,
+        catalog=catalog,
+        models=models,
+        scoring=scoring,
+        problems=tuple(
+            Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
+            for name, text in files.broken
+        ),
+        unknown_layers=unknown_layers,
+    )
+
+
+def _lora_fits(models: Mapping[str, JobModel]) -> tuple[dict[str, LoraFit], tuple[str, ...]]:
+    """Return what LoRAs must be for each model, and why the layers of some are not known."""
+    fits: dict[str, LoraFit] = {}
+    unknown: list[str] = []
+    for name, model in models.items():
+        layers = None
+        try:
+            layers = model_layers(model.facts.folder) if model.facts.folder else None
+        except UnknownLayersError as error:
+            unknown.append(str(error))
+        fits[name] = LoraFit(model_width=model.facts.cross_attention_width, layers=layers)
+    return fits, tuple(dict.fromkeys(unknown))
+
+
+def _folder_problem(place: str | None) -> str | None:
+    """Return why ``place`` is no folder that can be read, None if it is one or there is none."""
+    if place is None:
+        return None
+    try:
+        is_folder = local_folder(place).is_dir()
+    except LocationError as error:
+        return str(error)
+    return None if is_folder else f"{place} is not a folder"
+
+
+def job_catalog(place: str | None, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
+    """Return the LoRA catalog at ``JobFile.catalog``; what is wrong with it is in its problems."""
+    if place is None:
+        return Catalog(place="(no catalog)", entries={})
+    if place == EMOJI_WORLD:
+        return read_catalog(str(lora_catalog()))
+    return read_catalog(place, allowed=allowed)
+
+
+def _scoring(job: JobFile, snapshot: Callable[[str], str]) -> Scoring:
+    if job.scoring.references == 0:
+        return Scoring(model_dir=None, statement="no scores: scoring.references is 0")
+    if job.scoring.model is not None:
+        name = job.scoring.model
+        folder = snapshot(name) if is_hub_name(name) else name
+        return Scoring(model_dir=folder, statement=f"scores by the DINO model {name}")
+    if job.uses_emoji_world:
+        return Scoring(
+            model_dir=str(dino_dir()), statement="scores by the embedded world's DINO model"
+        )
+    return _NO_SCORES

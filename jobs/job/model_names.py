@@ -1,0 +1,43 @@
+"""How a job names models: the embedded world, the hub's ``owner/name@revision``, or a place."""
+
+import re
+from collections.abc import Mapping
+
+from manifests.text.wording import shown
+
+EMOJI_WORLD = "emoji-world"
+"""What a job calls the embedded base model and its LoRA catalog."""
+
+_HUB_MODEL = re.compile(r"\w[\w.\-]*/\w[\w.\-]*@\w[\w.\-]*(?:/\w[\w.\-]*)*")
+"""No part begins with a dot: the hub's client makes paths of them, and ``..`` leads anywhere."""
+
+_GONE: Mapping[str, str] = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"
+}
+
+
+def is_hub_name(model: str) -> bool:
+    """Return whether a model is named as ``owner/name@revision``."""
+    return _HUB_MODEL.fullmatch(model) is not None
+
+
+def default_preset(base_model: object) -> str:
+    """Return the sampler preset of a base model where none is named."""
+    return "emoji" if base_model == EMOJI_WORLD else "paper"
+
+
+def model_setting(name: str) -> str:
+    """Return the job's setting that tells which base model rows mean by ``name``."""
+    return f"base_models.{name}" if name else "base_model"
+
+
+def name_findings(setting: str, model: object) -> list[tuple[str, str]]:
+    """Return (setting, sentence) of what is wrong with the name of a base model."""
+    if not isinstance(model, str):
+        return []
+    bare, at, _ = model.partition("@")
+    if bare in _GONE:
+        return [(setting, f"{bare!r} is gone from the hub; use {_GONE[bare]}@<commit>")]
+    if at and not is_hub_name(model):
+        return [(setting, f"should be owner/name@revision, got {shown(model)}")]
+    return []

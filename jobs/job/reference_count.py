@@ -1,0 +1,39 @@
+"""How many references each LoRA gets where the job does not say: no more than there are rows.
+
+The paper scores against 50 images a LoRA (arXiv 2403.19776, section 4.2). That is right for a
+benchmark and absurd for six rows, which would wait for 300 pictures. So a small job gets fewer; to
+compare scores of several jobs, name the number.
+"""
+
+from collections.abc import Iterable
+
+from clora_core.recipe.row import Lora, Row
+from pipelines.planning.references import SEEDS_PER_BLOCK, reference_id
+
+MAX_DEFAULT = 50
+
+
+def count_references(rows: Iterable[Row], asked: int | None) -> tuple[int, int]:
+    """Return the number of references of each LoRA, and the number of LoRAs that have some.
+
+    Args:
+        rows: Of the whole manifest.
+        asked: What the job says; None for as many as let references be no more than rows, in whole
+            blocks, at least one block and at most ``MAX_DEFAULT``.
+    """
+    num_rows = 0
+    sets: set[tuple[str, tuple[Lora, ...]]] = set()
+    for row in rows:
+        num_rows += 1
+        sets.add((row.base_model_digest, row.loras))
+    # Of broken files too: repairing one must not change what all are compared with.
+    identities = {
+        reference_id(model, lora)
+        for model, loras in sets
+        for lora in loras
+        if lora.kind == "concept"
+    }
+    if asked is not None:
+        return asked, len(identities)
+    num_blocks = num_rows // max(len(identities), 1) // SEEDS_PER_BLOCK
+    return min(max(num_blocks, 1) * SEEDS_PER_BLOCK, MAX_DEFAULT), len(identities)

@@ -1,0 +1,1 @@
+"""A picture of ours and the recipe it carries."""

@@ -1,0 +1,1 @@
+"""Jobs on a cluster: checks before submission, the job server, the submission."""

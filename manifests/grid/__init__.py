@@ -1,0 +1,1 @@
+"""Rows from axes: sweeps, prompt lists and product catalogs."""

@@ -1,0 +1,1 @@
+"""LoRA files and the catalog that names them."""

@@ -1,0 +1,108 @@
+"""A LoRA file, looked at before any model library sees it.
+
+Model libraries load wrong files with a warning or not at all with a page of keys. So the file is
+read here first: header, names, shapes, hashes and values, and what is wrong is one sentence.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.layers import LoraLayer, lora_layers
+from manifests.loras.family import cross_attention_widths, model_family
+from manifests.loras.format import FileFormat, file_format
+from manifests.loras.scales import metadata_strengths
+from manifests.weights.digests import TensorHashes, tensor_hashes
+from manifests.weights.header import Header, read_header
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraFileInfo:
+    """What a usable LoRA file is.
+
+    Attributes:
+        digest: Identity: sha256 (hex) of its tensors, and of the strengths that its metadata
+            change; whatever else the metadata say.
+        file_sha256: sha256 (hex) of the file; its first 10 digits are Civitai's AutoV2.
+        data_sha256: sha256 (hex) of the data section; its first 12 digits are AutoV3 and what
+            A1111 writes as "Lora hashes".
+        format: How the tensors are named.
+        family: Family of base models it was made for; ``unknown`` is no fault.
+        cross_attention_width: Width of the text embedding it reads; None without such layers.
+        num_layers: Adapted layers.
+    """
+
+    digest: str
+    file_sha256: str
+    data_sha256: str
+    format: FileFormat
+    family: str
+    cross_attention_width: int | None
+    num_layers: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraContent:
+    """A usable LoRA file with all that was read of it.
+
+    Attributes:
+        header: Of the file.
+        layers: What it changes, sorted by name.
+        hashes: Of its bytes.
+        info: What it is.
+    """
+
+    header: Header
+    layers: tuple[LoraLayer, ...]
+    hashes: TensorHashes
+    info: LoraFileInfo
+
+
+def inspect_lora_file(path: str | Path) -> LoraFileInfo:
+    """Return what the LoRA file ``path`` is.
+
+    Raises:
+        LoraFileError: It cannot be used; the sentence names the file, the reason, the way out.
+    """
+    return lora_content(Path(path)).info
+
+
+def lora_content(path: Path) -> LoraContent:
+    """Return what the LoRA file ``path`` holds.
+
+    Raises:
+        LoraFileError: As ``inspect_lora_file``.
+    """
+    header = read_header(path)
+    kind = file_format(path, header.tensors)
+    layers = header_layers(path, header)
+    widths = cross_attention_widths(layers)
+    if len(widths) > 1:
+        raise LoraFileError(
+            f"{path} reads text embeddings of widths {' and '.join(map(str, widths))}, and every "
+            "base model has one; it was put together from LoRAs of two families: save one alone"
+        )
+    try:
+        strengths = metadata_strengths(path, header, layers)
+        hashes = tensor_hashes(path, header, strengths=strengths)
+    except OSError as error:
+        raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    info = LoraFileInfo(
+        digest=hashes.identity,
+        file_sha256=hashes.file,
+        data_sha256=hashes.data,
+        format=kind,
+        family=model_family(layers),
+        cross_attention_width=widths[0] if widths else None,
+        num_layers=len(layers),
+    )
+    return LoraContent(header=header, layers=layers, hashes=hashes, info=info)
+
+
+def header_layers(path: Path, header: Header) -> tuple[LoraLayer, ...]:
+    """Return the layers of the file ``path`` with this header.
+
+    Raises:
+        LoraFileError: As ``lora_layers``.
+    """
+    return lora_layers(path, {name: entry.shape for name, entry in header.tensors.items()})

@@ -1,0 +1,107 @@
+"""The files behind the catalog's names: fetched, inspected and named by content, once each.
+
+A file that cannot be used is no reason to stop: the rows that name it get its sentence and a
+digest that says so, and all others are made.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clora_core.recipe.errors import LoraFileError
+from manifests.loras.catalog import LoraEntry
+from manifests.loras.file import LoraFileInfo, inspect_lora_file
+from manifests.loras.fit import LoraFit
+from manifests.places.file_cache import local_copy
+from manifests.places.locations import LocationError
+from manifests.weights.digests import broken_digest
+
+_ANY_MODEL = LoraFit()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraFileState:
+    """What the file of one catalog entry is.
+
+    Attributes:
+        digest: Identity of tensors and strength; ``broken:...`` if the file cannot be used.
+        info: What it holds, or None if it cannot be used.
+        problem: Why it cannot be used, as a sentence that names it, or None.
+    """
+
+    digest: str
+    info: LoraFileInfo | None
+    problem: str | None
+
+
+class LoraFiles:
+    """Looks at LoRA files when rows first name them, and remembers what it saw.
+
+    Args:
+        cache: Folder for fetched files; the user's cache if None.
+    """
+
+    def __init__(self, *, cache: Path | None = None) -> None:
+        self._cache = cache
+        self._seen: dict[LoraEntry, tuple[LoraFileState, Path | None]] = {}
+        self._states: dict[tuple[LoraEntry, LoraFit], LoraFileState] = {}
+
+    def state(self, entry: LoraEntry, fit: LoraFit = _ANY_MODEL) -> LoraFileState:
+        """Return the state of the entry's file; never raises for what is in the file.
+
+        Args:
+            entry: Of the catalog.
+            fit: What the base model that it goes on asks; a LoRA that does not fit cannot be used.
+        """
+        asked = (entry, fit)
+        if asked not in self._states:
+            if entry not in self._seen:
+                self._seen[entry] = self._look(entry)
+            self._states[asked] = self._on_model(entry, fit)
+        return self._states[asked]
+
+    @property
+    def broken(self) -> tuple[tuple[str, str], ...]:
+        """Catalog name of each file that cannot be used as it was asked for, and why."""
+        found = (
+            (entry.name, state.problem)
+            for (entry, _), state in self._states.items()
+            if state.problem is not None
+        )
+        return tuple(dict.fromkeys(found))
+
+    def _look(self, entry: LoraEntry) -> tuple[LoraFileState, Path | None]:
+        """Return the state of a file whatever it goes on, and where it is if it can be used."""
+        try:
+            path = local_copy(entry.uri, sha256=entry.sha256, cache=self._cache)
+        except LocationError as error:
+            return LoraFileState(digest="broken:missing", info=None, problem=str(error)), None
+        try:
+            info = inspect_lora_file(path)
+            _check_sha256(entry, info)
+        except LoraFileError as error:
+            return _broken(entry, path, broken_digest(path), str(error)), None
+        return LoraFileState(digest=info.digest, info=info, problem=None), path
+
+    def _on_model(self, entry: LoraEntry, fit: LoraFit) -> LoraFileState:
+        state, path = self._seen[entry]
+        if state.info is None or path is None:
+            return state
+        try:
+            fit.check(path, state.info)
+        except LoraFileError as error:
+            return _broken(entry, path, f"broken:{state.info.file_sha256}", str(error))
+        return state
+
+
+def _broken(entry: LoraEntry, path: Path, digest: str, sentence: str) -> LoraFileState:
+    # A fetched file is called by its hash here; people know it by its URI.
+    named = sentence.replace(str(path), entry.uri)
+    return LoraFileState(digest=digest, info=None, problem=named)
+
+
+def _check_sha256(entry: LoraEntry, info: LoraFileInfo) -> None:
+    if entry.sha256 is not None and entry.sha256 != info.file_sha256:
+        raise LoraFileError(
+            f"{entry.uri} has the sha256 {info.file_sha256} and the catalog says "
+            f"{entry.sha256}: it is another file; download it again or correct the catalog"
+        )

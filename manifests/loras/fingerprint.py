@@ -1,0 +1,38 @@
+"""Whether two files are the same LoRA, though different tools wrote them.
+
+The digest that keys and caches use is of the tensors as they are named, so that it can never call
+two different files one. The fingerprint here looks through the names: the same layers, factors (bit
+for bit) and scales give the same fingerprint in every format. It is compared among the files that
+are inspected together, and nothing else hangs on it.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.names import flat_layer_name
+from manifests.loras.file import LoraContent
+
+
+def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
+    """Return the sha256 (hex) over layer, scale and factors of every layer, sorted by layer.
+
+    Args:
+        content: Of the file.
+        scales: By layer name, from ``lora_scales``.
+    """
+
+    def line(layer: LoraLayer) -> str:
+        factors = [
+            f"{content.header.tensors[name].dtype} {content.hashes.tensors[name]}"
+            for name in (layer.down, layer.up)
+        ]
+        # A 1x1 convolution and a linear layer hold the same numbers.
+        shape = f"{layer.rank} {layer.in_features} {layer.out_features} {layer.kernel}"
+        return "\0".join((flat_layer_name(layer.name), repr(scales[layer.name]), shape, *factors))
+
+    lines = sorted(map(line, content.layers))
+    if any(map(math.isnan, scales.values())):
+        lines.append(content.header.metadata.get("lora_adapter_metadata", ""))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

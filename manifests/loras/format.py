@@ -1,0 +1,59 @@
+"""Which format a LoRA file is written in, told by the names of its tensors.
+
+Other kinds of adapter are refused by their own name, with what would work instead.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
+from clora_core.recipe.lora.names import Writer
+from manifests.loras.other_adapters import other_kind
+from manifests.weights.header import TensorEntry
+
+FileFormat = Literal["kohya", "locon", "diffusers", "peft", "peft without prefix"]
+
+_PREFIX = re.compile(r"^(unet|text_encoder|text_encoder_2|text_encoder_3|transformer)\.")
+_FLOATS = frozenset({"F32", "F16", "BF16"})
+
+
+def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
+    """Return how the file names its tensors.
+
+    Raises:
+        LoraFileError: Another kind of adapter, a full checkpoint, a mix of formats, a name that
+            none of the formats has, or weights of a dtype that isn't supported.
+    """
+    other = other_kind(tensors)
+    if other is not None:
+        sentence, hits = other
+        raise LoraFileError(
+            f"{path} {sentence} ({hits} of {len(tensors)} tensors say so; {ACCEPTED})"
+        )
+    names = tensor_names(path, tensors)
+    found: dict[Writer, str] = {}
+    for name, meaning in names.items():
+        if meaning.writer is not None:
+            found.setdefault(meaning.writer, name)
+    if len(found) > 1:
+        raise LoraFileError(
+            f"{path} mixes formats ({', '.join(f'{k}: {v[:100]!r}' for k, v in found.items())}); "
+            "save it with one tool"
+        )
+    if not found:
+        raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
+    for name, meaning in names.items():
+        if meaning.part != "alpha" and tensors[name].dtype not in _FLOATS:
+            raise LoraFileError(
+                f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
+                "only F32, F16 and BF16 are supported: save it as F16"
+            )
+    (writer,) = found
+    if writer == "kohya" and any(entry.shape[2:] not in ((), (1, 1)) for entry in tensors.values()):
+        return "locon"
+    if writer == "peft" and not all(map(_PREFIX.match, tensors)):
+        return "peft without prefix"
+    return writer

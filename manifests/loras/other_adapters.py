@@ -1,0 +1,122 @@
+"""Files that people take for LoRAs and that are something else, told by their tensors' names.
+
+Each is refused by its own name, with what would work instead: "no key matches" helps nobody. The
+first rule that fits is told, so what a file is comes before what it also carries.
+"""
+
+import re
+from collections.abc import Iterable
+
+_EXTRACT = "use it as the base model, or extract a LoRA from it with your trainer's tools"
+_BY_SVD = (
+    "convert it to a LoRA by SVD (LyCORIS and sd-scripts have a script), or retrain it as LoRA"
+)
+
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), sentence)
+    for pattern, sentence in (
+        (
+            r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner|model_ema)\.",
+            f"is a full checkpoint and not a LoRA; {_EXTRACT}",
+        ),
+        (
+            r"^(controlnet_(cond_embedding|down_blocks|mid_block)|control_model|input_hint_block)\."
+            r"|lllite_",
+            "is a ControlNet and not a LoRA; nothing here uses one, choose a LoRA",
+        ),
+        (
+            r"^(image_proj|ip_adapter)\b|\.to_[kv]_ip\.",
+            "is an IP-Adapter (it follows a picture) and not a LoRA; choose a LoRA",
+        ),
+        (r"^(adapter\.)?body\.\d+\.(block|resnets)", "is a T2I-Adapter and not a LoRA; choose one"),
+        (r"motion_modules\.", "is an AnimateDiff motion module and not for still images"),
+        (
+            r"^(unet\.)?(conv_in|time_embedding\.linear_1|down_blocks\.0\.resnets\.0\.conv1)\.weight$",
+            f"is a whole UNet and not a LoRA; {_EXTRACT}",
+        ),
+        (
+            r"^(model\.)?(diffusion_model\.)?(double_blocks|single_blocks|joint_blocks"
+            r"|transformer_blocks|single_transformer_blocks)\.\d+\.(?!.*lora).*\.(weight|bias)$",
+            "is a whole diffusion transformer (FLUX, SD3 or the like) and not a LoRA; neither runs "
+            "here, choose a LoRA of SD 1.x, SD 2.x or SDXL",
+        ),
+        (
+            r"^(text_model\.embeddings\.|encoder\.conv_in\.|decoder\.conv_in\.|post_quant_conv\.)",
+            "is a whole text encoder or VAE and not a LoRA; use it as part of a base model",
+        ),
+        (
+            r"^emb_params$|^clip_[lg]$|string_to_param|^bundle_emb\.",
+            "is or holds a textual-inversion embedding, which is new words and not a LoRA; "
+            "train a LoRA, or save the LoRA without the embedding",
+        ),
+        (
+            r"dora_scale|lora_magnitude_vector|\.magnitude$",
+            "is a DoRA (it also rescales whole weights), which a plain LoRA cannot express; "
+            "retrain it without DoRA",
+        ),
+        (r"(\b|_)hada_", f"is a LoHa (Hadamard product); {_BY_SVD}"),
+        (r"lokr_", f"is a LoKr (Kronecker product); {_BY_SVD}"),
+        (
+            r"oft_blocks|oft_diag|oft_[rR]\b|\.oft_|boft_",
+            "is an OFT (orthogonal rotation), which is no low-rank update; retrain it as LoRA",
+        ),
+        (
+            r"\.(a1|a2|b1|b2)\.weight$",
+            "is a GLoRA (it also changes what goes into layers); retrain it as LoRA",
+        ),
+        (
+            r"lora_mid",
+            "is a LoCon with Tucker decomposition (lora_mid); retrain it with use_tucker=False",
+        ),
+        (
+            r"\.on_input$|ia3_",
+            "is an IA3 (it scales activations), which is no low-rank update; retrain it as LoRA",
+        ),
+        (r"vera_lambda", "is a VeRA (its factors are not in the file); retrain it as LoRA"),
+        (
+            r"\.diff(_b)?$|\.w_norm$|\.b_norm$",
+            "holds whole weight differences (LyCORIS full, or trained norms and biases), which are "
+            "no low-rank update; retrain it as LoRA, or extract one from it",
+        ),
+        (
+            r"lora_embedding_[AB]",
+            "also trains new words (lora_embedding), which are not read; retrain it without them",
+        ),
+        (
+            r"lora_[AB](\.\w+)?\.bias$|lora_(up|down)\.bias$|\.lora\.(up|down)\.bias$",
+            "also trains biases (lora_bias), which are not read; retrain it without them",
+        ),
+        (
+            r"\.(modules_to_save|original_module)\.",
+            "also holds whole trained layers (modules_to_save); retrain it without them",
+        ),
+        (
+            r"^lycoris_",
+            "names its layers lycoris_... as the LyCORIS library does on its own; rename them "
+            "lora_unet_..., or save it with sd-scripts",
+        ),
+        (
+            r"\.(qweight|qzeros|absmax|quant_state|weight_format)\b",
+            "is quantised, and only F32, F16 and BF16 weights are read; use the unquantised file",
+        ),
+        (
+            r"^(hypernet|optimizer|param_groups)",
+            "is a hypernetwork or training state and not a LoRA; choose the exported LoRA",
+        ),
+    )
+)
+
+
+def other_kind(names: Iterable[str]) -> tuple[str, int] | None:
+    """Return what a file with tensors of these names is instead of a plain LoRA.
+
+    Returns:
+        The end of a sentence that begins with the file, and how many names say so; None if no
+        name tells of another kind.
+    """
+    listed = tuple(names)
+    for pattern, sentence in _RULES:
+        hits = sum(pattern.search(name) is not None for name in listed)
+        if hits:
+            return sentence, hits
+    return None

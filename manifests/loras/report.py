@@ -1,0 +1,79 @@
+"""Everything that can be told about a LoRA file without a model.
+
+A run needs identity and faults alone (``lora_file``); a person who has got a file from somewhere
+wants to know what it is for, how strong, under what words, and whether they have it already.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clora_core.recipe.errors import LoraFileError
+from manifests.loras.file import LoraFileInfo, lora_content
+from manifests.loras.fingerprint import lora_fingerprint
+from manifests.loras.gallery_hashes import gallery_hashes
+from manifests.loras.parts import changed_parts
+from manifests.loras.scales import lora_scales
+from manifests.loras.trainer_notes import TrainerNotes, trainer_notes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraReport:
+    """What a usable LoRA file is.
+
+    Attributes:
+        path: The file, as it was asked for.
+        info: Format, family, identity.
+        ranks: Every rank of its layers, ascending.
+        scales: Every scale (alpha over rank) of its layers, ascending; NaN where a pattern in the
+            metadata decides it.
+        alphas: Every scale times its layer's rank, ascending; NaN as in ``scales``.
+        parts: How many layers of each part it changes.
+        hashes: By which galleries know it, by what they are called.
+        fingerprint: The same for the same LoRA in another format.
+        notes: What its trainer wrote.
+    """
+
+    path: Path
+    info: LoraFileInfo
+    ranks: tuple[int, ...]
+    scales: tuple[float, ...]
+    alphas: tuple[float, ...]
+    parts: Mapping[str, int]
+    hashes: Mapping[str, str]
+    fingerprint: str
+    notes: TrainerNotes
+
+
+def lora_report(path: str | Path) -> LoraReport:
+    """Return what the LoRA file ``path`` is.
+
+    Raises:
+        LoraFileError: It cannot be used; the sentence names the file, the reason, the way out.
+    """
+    path = Path(path)
+    content = lora_content(path)
+    layers = content.layers
+    try:
+        scales = lora_scales(path, content.header, layers)
+        hashes = gallery_hashes(path, content.info)
+    except OSError as error:
+        raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    return LoraReport(
+        path=path,
+        info=content.info,
+        ranks=tuple(sorted({layer.rank for layer in layers})),
+        scales=_ascending(scales.values()),
+        alphas=_ascending(scales[layer.name] * layer.rank for layer in layers),
+        parts=changed_parts(layers),
+        hashes=hashes,
+        fingerprint=lora_fingerprint(content, scales),
+        notes=trainer_notes(content.header.metadata),
+    )
+
+
+def _ascending(values: Iterable[float]) -> tuple[float, ...]:
+    listed = list(values)
+    numbers = sorted({value for value in listed if not math.isnan(value)})
+    return (*numbers, *([math.nan] if any(map(math.isnan, listed)) else []))

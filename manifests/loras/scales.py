@@ -1,0 +1,115 @@
+"""How strong each layer of a LoRA is, read without the weights, and what of it is its identity.
+
+What of the strength stands in the metadata alone is part of a LoRA's identity, as the number that
+comes of it and not as the text. The rule is ``clora_core.recipe.lora.scales``.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.scales import MetadataScales
+from manifests.weights.header import Header
+
+_KINDS: Mapping[str, str] = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
+    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+}  # fmt: skip
+
+
+def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
+    """Return the factor of each layer's update, by layer name; NaN where a pattern decides it.
+
+    Args:
+        path: The file.
+        header: Of that file.
+        layers: Of that file.
+
+    Raises:
+        LoraFileError: An alpha is not a finite number, or of a dtype that holds none.
+        OSError: The file cannot be read.
+    """
+    scales = MetadataScales(header.metadata)
+    alphas = _alpha_tensors(path, header, layers)
+    return {
+        layer.name: scales.scale(
+            layer.component, layer.dotted_name, layer.rank, alphas.get(layer.name)
+        )
+        for layer in layers
+    }
+
+
+def metadata_strengths(path: Path, header: Header, layers: Sequence[LoraLayer]) -> tuple[str, ...]:
+    """Return a text for each layer whose scale is another one than its tensors alone say.
+
+    Equal scales give equal texts, however the metadata put them. Where only a model can say what
+    a pattern matches, the patterns count as they are written.
+
+    Args:
+        path: The file.
+        header: Of that file.
+        layers: Of that file.
+
+    Raises:
+        LoraFileError: As ``lora_scales``; only if the metadata change what alphas mean.
+        OSError: The file cannot be read.
+    """
+    scales = MetadataScales(header.metadata)
+    if not scales.settings:
+        return ()
+    stabilised = [
+        layer for layer in layers if scales.divisor(layer.component, layer.rank) != layer.rank
+    ]
+    alphas = _alpha_tensors(path, header, stabilised)
+    strengths: list[str] = []
+    left_open: set[str] = set()
+    for layer in layers:
+        alpha = alphas.get(layer.name)
+        if alpha is None and layer.alpha is not None:
+            continue
+        scale = scales.scale(layer.component, layer.dotted_name, layer.rank, alpha)
+        if math.isnan(scale):
+            if layer.component not in left_open:
+                strengths.append(scales.rules(layer.component))
+            left_open.add(layer.component)
+        elif scale != (1.0 if alpha is None else alpha / layer.rank):
+            # Adding 0 makes -0.0 the 0.0 that it equals.
+            strengths.append(f"{layer.name}\0{scale + 0.0!r}")
+    return tuple(strengths)
+
+
+def _alpha_tensors(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
+    """Return the alphas that stand as tensors, by layer name."""
+    alphas: dict[str, float] = {}
+    with path.open("rb") as file:
+        for layer in layers:
+            if layer.alpha is not None:
+                entry = header.tensors[layer.alpha]
+                file.seek(header.data_start + entry.start)
+                content = file.read(entry.end - entry.start)
+                alphas[layer.name] = _number(path, layer.name, entry.dtype, content)
+    return alphas
+
+
+def _number(path: Path, layer: str, dtype: str, content: bytes) -> float:
+    if dtype == "BF16":
+        # A bfloat16 is the upper half of a float32.
+        dtype, content = "F32", b"\0\0" + content
+    if dtype not in _KINDS:
+        raise LoraFileError(
+            f"{path}, layer {layer[:200]!r} has an alpha of dtype {dtype}; save it as F32"
+        )
+    kind = np.dtype(_KINDS[dtype])
+    if len(content) != kind.itemsize:
+        raise LoraFileError(f"{path} became shorter while it was read; try again")
+    alpha = float(np.frombuffer(content, dtype=kind)[0])
+    if not math.isfinite(alpha):
+        raise LoraFileError(
+            f"{path}, layer {layer[:200]!r} has an alpha that is not finite: the training "
+            "diverged; use an earlier checkpoint"
+        )
+    return alpha

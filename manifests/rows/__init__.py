@@ -1,0 +1,1 @@
+"""One row: as written, checked, and in the table of all rows."""

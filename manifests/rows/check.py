@@ -1,0 +1,75 @@
+"""From rows as written to rows as they will be made; every mistake of every row is reported.
+
+One pass over the rows, one row at a time: validate, look up, apply defaults, key. What many rows
+share (LoRA lists, sampler settings) is worked out once. The rules of methods, prompts and settings
+are the sampler's own, so a row that passes is not refused later for any of these.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from clora_core.recipe.row import Row
+from manifests.rows.row_check import RowChecker
+from manifests.rows.rules import RowRules
+from manifests.rows.store import RowStore
+from manifests.tables.limits import too_many_problems
+from manifests.tables.readers import RawRow
+from manifests.text.problems import Problem
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckedManifest:
+    """All good rows, and all problems, each in the order of the input."""
+
+    rows: Sequence[Row]
+    problems: tuple[Problem, ...]
+
+
+def check_rows(
+    raw_rows: Iterable[RawRow | Problem], rules: RowRules, *, place: str = "(manifest)"
+) -> CheckedManifest:
+    """Return the rows and problems of a whole manifest.
+
+    Args:
+        raw_rows: From ``readers.read_rows``.
+        rules: What they are checked against.
+        place: The manifest's name, for the problem that it is empty.
+    """
+    problems: list[Problem] = []
+
+    def good() -> Iterator[Row]:
+        for item in checked_rows(raw_rows, rules):
+            if not isinstance(item, Problem):
+                yield item
+                continue
+            problems.append(item)
+            enough = too_many_problems(len(problems))
+            if enough is not None:
+                problems.append(Problem(place=place, field="(file)", problem=enough))
+                return
+
+    rows = RowStore(good())
+    if not rows and not problems:
+        text = "holds no rows; write at least one with prompt, loras and seed"
+        problems.append(Problem(place=place, field="(file)", problem=text))
+    return CheckedManifest(rows=rows, problems=tuple(problems))
+
+
+def checked_rows(raw_rows: Iterable[RawRow | Problem], rules: RowRules) -> Iterator[Row | Problem]:
+    """Return a resolved row for every good row, and every problem of every other one.
+
+    Holds one row at a time; what grows with the manifest is the memory of row ids alone.
+
+    Args:
+        raw_rows: From ``readers.read_rows``; its problems are passed on in place.
+        rules: What they are checked against.
+    """
+    checker = RowChecker(rules)
+    for raw in raw_rows:
+        if isinstance(raw, Problem):
+            yield raw
+            continue
+        row, problems = checker.check(raw)
+        yield from problems
+        if row is not None:
+            yield row

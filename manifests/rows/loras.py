@@ -1,0 +1,183 @@
+"""The LoRAs that a row names: a list of names, of structs, or one text.
+
+``cat; dog:0.8`` and ``["cat", {"lora": "dog", "weight": 0.8}]`` say the same. What the row leaves
+open comes from the catalog, and only LoRAs that a row names are looked at on disk.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clora_core.recipe.row import Lora
+from manifests.loras.catalog import LoraEntry, unknown_lora
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.places.locations import LocationError
+from manifests.rows.regions import RegionRequest, resolved_region
+from manifests.text.json_text import load_json
+from manifests.text.text_rules import RowId, ShortText
+from manifests.text.wording import sentences, shown, within
+
+MAX_LORAS = 16
+A1111_DIGITS = 12
+_Findings = list[tuple[str, str]]
+
+
+class LoraRequest(BaseModel):
+    """One LoRA as a row names it; None leaves the catalog's value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lora: RowId
+    weight: Annotated[float | None, Field(ge=-10.0, le=10.0, allow_inf_nan=False, strict=True)] = (
+        None
+    )
+    subject: ShortText | None = None
+    trigger: ShortText | None = None
+    region: RegionRequest | None = None
+
+
+_KNOWN = {"": tuple(LoraRequest.model_fields), "region": tuple(RegionRequest.model_fields)}
+
+
+def requested_loras(value: object) -> tuple[tuple[LoraRequest, ...], _Findings]:
+    """Return what a row's ``loras`` value asks for, and what is wrong with it.
+
+    Args:
+        value: None, a text (names with optional ``:weight`` between ``;`` or ``|``, or JSON), or
+            a list of names and structs.
+    """
+    if value is None:
+        return (), []
+    if isinstance(value, str):
+        try:
+            value = _from_text(value)
+        except (ValueError, RecursionError) as error:
+            return (), [("loras", f"is not valid JSON ({error}), got {shown(value)}")]
+    if isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, Sequence) or isinstance(value, bytes):
+        return (), [("loras", f"should be a list of names or structs, got {shown(value)}")]
+    items = cast("Sequence[object]", value)
+    if len(items) > MAX_LORAS:
+        return (), [("loras", f"should be at most {MAX_LORAS} LoRAs, got {len(items)}")]
+    requests: list[LoraRequest] = []
+    findings: _Findings = []
+    for number, item in enumerate(items):
+        struct = _struct(item)
+        try:
+            requests.append(LoraRequest.model_validate(struct))
+        except ValidationError as error:
+            given = cast("Mapping[str, Any]", struct) if isinstance(struct, Mapping) else None
+            findings += within(f"loras[{number}]", sentences(error, known=_KNOWN, given=given))
+    names = [request.lora for request in requests]
+    findings.extend(
+        ("loras", f"names {name!r} twice; name each LoRA once, with the weight it should have")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    )
+    return tuple(requests), findings
+
+
+def resolved_loras(
+    requests: Sequence[LoraRequest],
+    *,
+    catalog: Mapping[str, LoraEntry],
+    files: LoraFiles,
+    fit: LoraFit,
+    folder: str,
+    allowed: AllowedRoots = EVERYWHERE,
+) -> tuple[tuple[Lora, ...], _Findings]:
+    """Return the requested LoRAs with the catalog's values filled in, and what cannot be.
+
+    Args:
+        requests: From ``requested_loras``.
+        catalog: LoRAs by name.
+        files: Looks at the LoRAs' files.
+        fit: What the row's base model asks of LoRAs.
+        folder: The manifest's, where relative mask files start.
+        allowed: Where mask files may be.
+    """
+    resolved: list[Lora] = []
+    findings: _Findings = []
+    for request in requests:
+        entry = catalog.get(request.lora)
+        if entry is None:
+            findings.append(("loras", unknown_lora(request.lora, catalog)))
+            continue
+        lora = named_lora(request, entry)
+        if lora.kind == "concept" and lora.subject is None:
+            text = (
+                f"LoRA {request.lora!r} is a concept and has no subject; name the noun that it "
+                "stands for in the catalog, or in the row as {lora, subject}"
+            )
+            findings.append(("loras", text))
+            continue
+        if request.region is not None:
+            if entry.kind == "style":
+                text = (
+                    f"LoRA {request.lora!r} is a style, which acts everywhere; leave its region out"
+                )
+                findings.append(("loras", text))
+            try:
+                region = resolved_region(request.region, folder=folder, allowed=allowed)
+                lora = replace(lora, region=region)
+            except LocationError as error:
+                findings.append(("loras", f"the region of LoRA {request.lora!r}: {error}"))
+        state = files.state(entry, fit)
+        resolved.append(
+            replace(
+                lora,
+                digest=state.digest,
+                a1111_hash=state.info.data_sha256[:A1111_DIGITS] if state.info else None,
+                problem=state.problem,
+            )
+        )
+    return tuple(resolved), findings
+
+
+def named_lora(request: LoraRequest, entry: LoraEntry) -> Lora:
+    """Return the LoRA as row and catalog say it; its files are not looked at, so no digest yet."""
+    return Lora(
+        name=entry.name,
+        uri=entry.uri,
+        digest="",
+        kind=entry.kind,
+        weight=entry.weight if request.weight is None else float(request.weight),
+        # A style has no place in the prompt, so a subject would change no pixel.
+        subject=(request.subject or entry.subject) if entry.kind == "concept" else None,
+        trigger=request.trigger or entry.trigger,
+        region=None if request.region is None else request.region.as_written(),
+    )
+
+
+def _from_text(text: str) -> object:
+    """Return a JSON text's value, else the parts between ``;`` or ``|``."""
+    stripped = text.strip()
+    if stripped.startswith(("[", "{", '"')):
+        return load_json(stripped)
+    return [part.strip() for part in re.split(r"[;|]", stripped) if part.strip()]
+
+
+def _struct(item: object) -> object:
+    """Return one item as a struct: a name, ``name:weight``, or a struct without its nulls."""
+    if isinstance(item, str):
+        name, colon, weight = item.rpartition(":")
+        if not colon:
+            return {"lora": item.strip()}
+        try:
+            return {"lora": name.strip(), "weight": float(weight)}
+        except ValueError:
+            return {"lora": name.strip(), "weight": weight.strip()}
+    if isinstance(item, Mapping):
+        fields = cast("Mapping[str, object]", item)
+        return {key: value for key, value in fields.items() if not _is_null(value)}
+    return item
+
+
+def _is_null(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

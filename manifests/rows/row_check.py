@@ -1,0 +1,204 @@
+"""One row as written becomes one row as it will be made, or the list of all that is wrong with it.
+
+Each part of a row is checked on its own, so that a wrong seed does not hide a wrong LoRA; what
+concerns several parts (subjects in the prompt, LoRAs for the method) is checked when they are
+right by themselves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, TypeVar, cast
+
+from pydantic import ValidationError
+
+from clora_core.recipe.canonical import canonical_json
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.findings import composition_findings
+from clora_core.recipe.key import row_key
+from clora_core.recipe.methods import METHODS
+from clora_core.recipe.row import Lora, Row
+from manifests.loras.fit import LoraFit
+from manifests.places.place_names import parent
+from manifests.rows.loras import requested_loras, resolved_loras
+from manifests.rows.rules import RowModel, RowRules
+from manifests.rows.sampler_settings import resolve_sampler
+from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
+from manifests.tables.readers import RawRow
+from manifests.text.json_text import load_json
+from manifests.text.problems import Problem
+from manifests.text.wording import WHOLE, SettingsError, did_you_mean, sentences, shown, within
+
+MAX_REMEMBERED = 65_536
+MAX_REMEMBERED_CHARACTERS = 10_000
+GENERATED_ID_CHARACTERS = 16
+
+_Findings = list[tuple[str, str]]
+K = TypeVar("K")
+T = TypeVar("T")
+_Loras = tuple[tuple[Lora, ...], _Findings]
+_Sampler = tuple[SamplerConfig, _Findings]
+
+
+class RowChecker:
+    """Checks the rows of one manifest; what many of them share is worked out once."""
+
+    def __init__(self, rules: RowRules) -> None:
+        self._rules = rules
+        self._lora_lists: dict[tuple[LoraFit, str, str], _Loras] = {}
+        self._samplers: dict[tuple[RowModel, str], _Sampler] = {}
+        self._first_use: dict[str, tuple[str, int, bytes]] = {}
+
+    def check(self, raw: RawRow) -> tuple[Row | None, list[Problem]]:
+        """Return the resolved row, or None and every problem it has."""
+        try:
+            resolved, findings = self._check(raw)
+        except RecursionError:
+            resolved, findings = None, [("(row)", "is nested too deeply; flatten its values")]
+        row_id = raw.values.get("row_id")
+        problems = [
+            Problem(
+                place=raw.place,
+                line=raw.line,
+                row_id=None if row_id is None else str(row_id)[:200],
+                field=field,
+                problem=text,
+            )
+            for field, text in findings
+        ]
+        return (None if problems else resolved), problems
+
+    def _check(self, raw: RawRow) -> tuple[Row | None, _Findings]:
+        values = from_text(raw.values) if raw.is_text else raw.values
+        findings: _Findings = []
+        row = None
+        try:
+            row = ManifestRow.model_validate(values)
+        except ValidationError as error:
+            findings.extend(sentences(error, known=KNOWN_COLUMNS, given=values))
+        model, model_findings = self._model(values.get("base_model"))
+        method = values.get("method") or self._rules.method
+        if isinstance(method, str) and method not in METHODS:
+            hint = did_you_mean(method, tuple(METHODS))
+            findings.append(("method", f"is not a known method, got {shown(method)}; {hint}"))
+        loras, lora_findings = self._loras(values.get("loras"), model, folder=parent(raw.place))
+        sampler, sampler_findings = self._sampler(values.get("sampler"), model)
+        findings.extend((*model_findings, *lora_findings, *sampler_findings))
+        resolved = None
+        if row is not None and model is not None and not findings:
+            findings.extend(composition_findings(str(method), row.prompt, loras))
+            resolved = self._resolved(row, model, loras, sampler)
+            findings.extend(self._id_findings(raw, row, resolved))
+        return resolved, findings
+
+    def _model(self, value: object) -> tuple[RowModel | None, _Findings]:
+        """Return the row's base model, or None and why it has none."""
+        name = value or ""
+        if not isinstance(name, str):
+            return None, []  # told by the row's schema
+        models = self._rules.base_models
+        if name in models:
+            return models[name], []
+        known = tuple(other for other in models if other)
+        hint = (
+            did_you_mean(name, known)
+            if known
+            else "it has none: name it there, or give a column of your own another name"
+        )
+        text = f"is not among the job's base_models, got {shown(name)}; {hint}"
+        return None, [("base_model", text)]
+
+    def _resolved(
+        self,
+        row: ManifestRow,
+        model: RowModel,
+        loras: tuple[Lora, ...],
+        sampler: SamplerConfig,
+    ) -> Row:
+        unnamed = Row(
+            base_model_digest=model.digest,
+            prompt=row.prompt,
+            negative_prompt=row.negative_prompt,
+            loras=loras,
+            seed=row.seed,
+            method=row.method or self._rules.method,
+            width=row.width or model.side_px,
+            height=row.height or model.side_px,
+            sampler=sampler,
+            carried_json=canonical_json(carried_values(row)),
+        )
+        key = row_key(unnamed, dtype=self._rules.dtype)
+        return replace(unnamed, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
+
+    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> _Findings:
+        """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
+        if row.row_id is None:
+            return []
+        content = sha256(f"{resolved.key}\0{resolved.carried_json}".encode()).digest()[:16]
+        place, line, first = self._first_use.setdefault(row.row_id, (raw.place, raw.line, content))
+        if first == content:
+            return []
+        where = f"line {line}" if place == raw.place else f"{place}, line {line}"
+        text = f"is also the id of {where}, which says something else, got {shown(row.row_id)}; "
+        return [("row_id", text + "ids are unique")]
+
+    def _loras(self, value: object, model: RowModel | None, *, folder: str) -> _Loras:
+        fit = LoraFit() if model is None else model.lora_fit
+        name = (fit, folder, repr(value))
+        if name not in self._lora_lists:
+            requests, findings = requested_loras(value)
+            loras, more = resolved_loras(
+                requests,
+                catalog=self._rules.catalog,
+                files=self._rules.lora_files,
+                fit=fit,
+                folder=folder,
+                allowed=self._rules.allowed,
+            )
+            _remember(self._lora_lists, name, name[-1], (loras, [*findings, *more]))
+            return loras, [*findings, *more]
+        return self._lora_lists[name]
+
+    def _sampler(self, value: object, model: RowModel | None) -> _Sampler:
+        if model is None:
+            return SamplerConfig(), []  # nothing says what the settings start from
+        name = (model, repr(value))
+        if name not in self._samplers:
+            answer = _resolved_sampler(value, model.sampler)
+            _remember(self._samplers, name, name[-1], answer)
+            return answer
+        return self._samplers[name]
+
+
+def _resolved_sampler(value: object, base: SamplerConfig) -> _Sampler:
+    try:
+        return resolve_sampler(_overrides(value), base=base), []
+    except SettingsError as error:
+        return base, within("sampler", error.findings)
+
+
+def _overrides(value: object) -> dict[str, object]:
+    """Return the settings that a row gives; SettingsError if it gives none that can be read."""
+    if isinstance(value, str):
+        try:
+            value = load_json(value)
+        except (ValueError, RecursionError) as error:
+            text = f"is not valid JSON ({error}), got {shown(value)}"
+            raise SettingsError([(WHOLE, text)]) from None
+    if isinstance(value, list):  # how Arrow gives a map column
+        pairs = cast("list[object]", value)
+        if all(isinstance(pair, tuple) and len(cast("Any", pair)) == 2 for pair in pairs):
+            value = dict(cast("list[tuple[object, object]]", pairs))
+    if value is not None and not isinstance(value, Mapping):
+        raise SettingsError([(WHOLE, f"should be a mapping of settings, got {shown(value)}")])
+    given = cast("Mapping[str, object]", value or {})
+    return {name: item for name, item in given.items() if item is not None}
+
+
+def _remember(memory: dict[K, T], name: K, text: str, value: T) -> None:
+    """Remember ``value`` under ``name``, unless the ``text`` in it is too long to keep."""
+    if len(text) > MAX_REMEMBERED_CHARACTERS:
+        return
+    if len(memory) >= MAX_REMEMBERED:
+        memory.clear()
+    memory[name] = value

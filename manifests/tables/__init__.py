@@ -1,0 +1,1 @@
+"""Tables of rows, read under limits: Parquet, CSV, JSON lines."""

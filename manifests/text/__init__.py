@@ -1,0 +1,1 @@
+"""Text as people write it: rules for values, sentences for mistakes, JSON and YAML."""

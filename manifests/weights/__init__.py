@@ -1,0 +1,1 @@
+"""Weight files: safetensors headers, digests, and what a base model says of itself."""

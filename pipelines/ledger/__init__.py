@@ -1,0 +1,1 @@
+"""What is made, what failed, what was asked for, and the account of a run."""

@@ -1,0 +1,1 @@
+"""What people take away: contact sheet, data card, editions, WebDataset shards."""

@@ -1,0 +1,147 @@
+"""The data card: a README.md that tells people what the folder is and ``datasets`` how to load it.
+
+The front matter's ``configs`` keep rows and errors apart; without it ``load_dataset`` would try to
+read both as one table and fail. A README that somebody else wrote is left alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.ledger.account import Account
+from pipelines.storage.storage import Storage
+from pipelines.units.schemas import ROWS
+
+CARD_NAME = "README.md"
+SCORE_COLUMNS = tuple(name for name in ROWS.names if name != "image")
+MARK = "<!-- written by clora; replaced by the next run -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What the card tells.
+
+    Attributes:
+        num_images: Images in the output, of all runs.
+        num_errors: Rows in ``errors/``, of all tries; 0 leaves that table out.
+        references_folder: Where references lie, relative to the output; None for none in it.
+        account: The last run's.
+        job: The job as it was resolved.
+        digests: Of the base model of rows that name none, and of the scorer's model.
+        base_models: Digests of further base models, by the name that rows give them.
+        loras: Of each LoRA in use: name, subject, kind, digest.
+    """
+
+    num_images: int
+    num_errors: int
+    references_folder: str | None
+    account: Account
+    job: Mapping[str, Any]
+    digests: Mapping[str, str | None]
+    loras: Sequence[Mapping[str, Any]]
+    base_models: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def write_data_card(storage: Storage, facts: CardFacts) -> bool:
+    """Write the card unless there is a README that is not ours; return whether it was written."""
+    try:
+        present = storage.read(CARD_NAME)
+    except FileNotFoundError:
+        present = b""
+    if present.strip() and MARK.encode() not in present:
+        return False
+    storage.put(CARD_NAME, data_card(facts).encode())
+    return True
+
+
+def data_card(facts: CardFacts) -> str:
+    """Return the card as Markdown with YAML front matter."""
+    return "\n".join([*_front_matter(facts), "", MARK, "", *_body(facts), ""])
+
+
+def _front_matter(facts: CardFacts) -> list[str]:
+    lines = ["---", "tags:", "- synthetic", "- text-to-image", "- lora", "configs:"]
+    lines += ["- config_name: images", "  default: true", "  data_files: rows/*.parquet"]
+    # The same files without the one column that is large.
+    lines += ["- config_name: scores", "  data_files: rows/*.parquet", "  columns:"]
+    lines += [f"  - {name}" for name in SCORE_COLUMNS]
+    if facts.num_errors:
+        lines += ["- config_name: errors", "  data_files: errors/*.parquet"]
+    if facts.references_folder is not None:
+        files = f"{facts.references_folder}/rows/*.parquet"
+        lines += ["- config_name: references", f"  data_files: {files}"]
+    return [*lines, "---"]
+
+
+def _body(facts: CardFacts) -> list[str]:
+    account = facts.account
+    lines = [
+        "# Composed images",
+        "",
+        f"{facts.num_images:,} images, each made by composing LoRAs on one base model; every image "
+        "is machine-made. Last run: "
+        f"{account.num_made:,} made, {account.num_failed:,} failed, {account.num_skipped:,} "
+        f"skipped, of {account.num_rows:,} manifest rows.",
+        "",
+        "```python",
+        "import datasets",
+        'rows = datasets.load_dataset("path/to/this/folder", split="train")',
+        'rows[0]["image"]  # a PIL image',
+        "# the same rows without images",
+        'scores = datasets.load_dataset("path/to/this/folder", "scores", split="train")',
+        "```",
+        "",
+        "| what | where |",
+        "| --- | --- |",
+        "| images with prompt, LoRAs, seed, scores, cost and versions | `rows/` |",
+        "| the same images as PNG files, with their recipe inside | `images/` |",
+        "| rows without an image, and why | `errors/` |",
+        "| how each run went | `runs/`, `metrics.prom` |",
+        "| a look at some of them | `contact_sheet.png` |",
+        "| methods compared, after `clora report` | `report/index.html`, `report/table.md` |",
+        "",
+        "`dino_min`, `dino_avg` and `dino_max` compare an image with what each of its LoRAs makes "
+        "alone: the mean cosine of DINO features, over the LoRAs. They are empty where a LoRA has "
+        "no references.",
+        "",
+        "## How they were made",
+        "",
+        f"Base model {_model(facts.job.get('base_model'), facts.digests.get('base_model'))}. "
+        "Sampler settings are in every row (`sampler_json`).",
+        "",
+    ]
+    if facts.base_models:
+        places = facts.job["base_models"]
+        lines += ["Rows that name a base model (in `carried_json`) have another:", ""]
+        lines += [
+            f"- `{_code(name)}`: {_model(places[name], digest)}"
+            for name, digest in facts.base_models.items()
+        ]
+        lines.append("")
+    if facts.loras:
+        lines += ["| LoRA | kind | stands for | digest |", "| --- | --- | --- | --- |"]
+        for lora in facts.loras:
+            cells = [lora["name"], lora["kind"], lora["subject"] or "", lora["digest"][:12]]
+            lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("")
+    lines += [
+        "## Limits",
+        "",
+        "The licences of the base model and of every LoRA apply to these images. A row made again "
+        "in a batch of another size may differ in the last bits.",
+    ]
+    return lines
+
+
+def _model(place: object, digest: object) -> str:
+    return f"`{_code(place)}`, digest `{_code(digest)}`"
+
+
+def _code(value: object) -> str:
+    return str(value).replace("`", "'").replace("\n", " ")
+
+
+def _cell(text: str) -> str:
+    """Return text that cannot end a table cell or start HTML."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return escaped.replace("\n", " ")

@@ -1,0 +1,187 @@
+"""A Ray cluster of this process alone: loopback, a token and a folder of its own, gone with it.
+
+Ray's servers listen on the address that Ray takes for its machine's, and Ray replaces 127.0.0.1 by
+the one that other machines reach. Only where it believes that clusters of several machines are not
+supported does it stay on loopback, so that is what it is made to believe here. Like the token this
+is read when Ray is imported.
+"""
+
+import logging
+import os
+import secrets
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from manifests.text.text_rules import one_line
+from pipelines.session.abandoned_folders import remove_abandoned_folders
+from pipelines.session.cluster_error import ClusterError, first_words
+from pipelines.session.folder_writers import end_writers
+from pipelines.session.private_folder import (
+    SAID_NAME,
+    TOKEN_NAME,
+    make_private_folder,
+    possible_bases,
+    ray_folder,
+    remove_private_folder,
+)
+
+OBJECT_STORE_BYTES = 1024**3
+"""Enough for dozens of units on their way; pages are taken when they are used."""
+
+_LOOPBACK_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+_DEFAULTS = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Of Ray's first server; a busy machine may need more than Ray's 20 to 30 seconds.
+    "RAY_gcs_server_port_wait_time_s": "90",
+}
+MAX_SAID_LINES = 5
+MAX_SAID_CHARACTERS = 200
+
+
+@contextmanager
+def private_cluster(*, num_cpus: int | None = None) -> Generator[Any]:
+    """Start Ray for this process alone and end it afterwards; yield the module ``ray``.
+
+    What killed runs of this user left is removed first. A start that fails leaves its folder, with
+    Ray's logs, to be looked at until the next run.
+
+    Args:
+        num_cpus: Processors that Ray may give away; None for all of this machine.
+
+    Raises:
+        ClusterError: It cannot be started.
+    """
+    bases = possible_bases(os.environ)
+    remove_abandoned_folders(bases)
+    folder = make_private_folder(bases)
+    with _environment(_settings(folder)):
+        try:
+            ray = _started(folder, num_cpus)
+        except BaseException as error:
+            end_writers(ray_folder(folder))
+            has_logs = isinstance(error, ClusterError) and ray_folder(folder).exists()
+            if not has_logs:
+                remove_private_folder(folder)
+            raise
+        try:
+            yield ray
+        finally:
+            try:
+                ray.shutdown()
+            finally:
+                end_writers(ray_folder(folder))
+                remove_private_folder(folder)
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Generator[None]:
+    """Set variables of this process, which those that it starts inherit; put them back."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _settings(folder: Path) -> dict[str, str]:
+    """Return the variables that Ray is to find; what the user has set is left, but for loopback."""
+    defaults = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
+    settings = {**defaults, **_LOOPBACK_ALONE}
+    if "RAY_AUTH_MODE" in os.environ:
+        return settings
+    if "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return {**settings, "RAY_AUTH_MODE": "token"}
+    path = folder / TOKEN_NAME
+    try:
+        path.touch(mode=0o600)
+        path.write_text(_own_token())
+    except OSError as error:
+        remove_private_folder(folder)
+        raise ClusterError(
+            f"{path} cannot be written ({error.strerror}), so no private Ray cluster can be "
+            "started; make room there, or set TMPDIR to another folder with a short name"
+        ) from error
+    return {**settings, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+@cache
+def _own_token() -> str:
+    """Return this process's token; Ray reads its own once, also for a second cluster."""
+    return secrets.token_hex(32)
+
+
+def _started(folder: Path, num_cpus: int | None) -> Any:
+    import ray
+    from ray.util import get_node_ip_address
+
+    if not ip_address(get_node_ip_address()).is_loopback:
+        raise ClusterError(
+            "Ray would listen beyond this machine, because it was imported before its private "
+            "cluster was set up; import it later, or set RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 and "
+            "RAY_AUTH_MODE=token before, or start a cluster and name its address"
+        )
+    begun_s = time.monotonic()
+    try:
+        with _hidden_chatter(folder / SAID_NAME):
+            ray.init(
+                # Not None: that is any cluster that was started on this machine.
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level=logging.ERROR,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(ray_folder(folder)),
+            )
+    except Exception as error:  # Ray has no one class for what goes wrong here
+        passed_s = time.monotonic() - begun_s
+        raise _not_started(error, passed_s=passed_s, folder=folder) from error
+    return ray
+
+
+def _not_started(error: Exception, *, passed_s: float, folder: Path) -> ClusterError:
+    logs = ray_folder(folder) / "session_latest" / "logs"
+    lines = [
+        f"Ray could not be started on this machine; after {passed_s:.0f} s: {first_words(error)}",
+        *(f"Ray said: {line}" for line in _last_said(folder / SAID_NAME)),
+        f"its logs are in {logs} until the next run; look for too little memory, a full disk, "
+        "a full shared memory (`df /dev/shm`) and low limits of processes and open files "
+        "(`ulimit -u`, `ulimit -n`), or run the same command again when the machine is less busy",
+    ]
+    return ClusterError("\n".join(lines))
+
+
+def _last_said(path: Path) -> list[str]:
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return []
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [one_line(line, max_characters=MAX_SAID_CHARACTERS) for line in lines[-MAX_SAID_LINES:]]
+
+
+@contextmanager
+def _hidden_chatter(path: Path) -> Generator[None]:
+    """Write what Ray's C++ half says while starting to a file instead of the terminal."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with path.open("wb") as said:
+            os.dup2(said.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,1 @@
+"""The Ray Data stages: deal, generate, score, commit."""

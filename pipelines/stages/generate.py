@@ -1,0 +1,209 @@
+"""The generate stage: a unit's rows through the composer, every row to an image or a reason.
+
+A bad row is data and a broken machine is an exception, but a machine's exception does not say which
+it was: an out-of-memory may be one huge row. So a unit that fails as a whole is tried row by row,
+and what fails alone is that row's failure. A base model that cannot be loaded is no row's fault, so
+that is raised and ends the run loudly. Nor is a device that is lost, which fails everything after
+it: that is raised and ends the process, see ``leaving``. A row that ends the process is found by
+the marks that tries leave, see ``attempts``.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from clora_core.recipe.errors import Stage
+from clora_core.recipe.row import Row
+from clora_core.results import ComposedImage, RowFailure
+from manifests.places.file_cache import local_copy
+from manifests.places.locations import LocationError, StoreAwayError
+from manifests.rows.table import rows_of
+from pipelines.leases.lease import Fence
+from pipelines.leases.unit_claims import UnitClaims
+from pipelines.ledger.attempts import AttemptLog, UnitTries
+from pipelines.metrics.actor import ActorMetrics
+from pipelines.stages.engine import Engine
+from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
+from pipelines.units.message import EngineUse, UnitMessage
+from pipelines.units.schemas import GENERATED, RESULT
+
+MAX_MESSAGE_LENGTH = 2_000
+
+Compose = Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
+
+
+class GenerateImages:
+    """Actor of the generate stage; holds one engine for its life."""
+
+    def __init__(
+        self,
+        take_unit: Callable[[int], UnitMessage],
+        load_engine: Callable[[], Engine],
+        attempts: AttemptLog,
+        fence: Fence | None,
+        claims: UnitClaims | None,
+    ) -> None:
+        self._take_unit = take_unit
+        self._claims = claims
+        self._attempts = attempts
+        give_up_when_terminated(attempts)
+        self._engine = load_engine()
+        self._fence = fence
+        self._metrics = ActorMetrics()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return a unit for each ticket of ``batch``, with rows of ``schemas.GENERATED``.
+
+        Raises:
+            LeaseLostError: The run was taken over.
+            Exception: The device is lost, once too often.
+        """
+        if self._fence is not None:
+            self._fence.check()
+        made = [self._generate(ticket) for ticket in batch["ticket"].to_pylist()]
+        return pa.concat_tables(message.to_batch() for message in made)
+
+    def _generate(self, ticket: int) -> UnitMessage:
+        message = self._take_unit(ticket)
+        if self._claims is not None:
+            message = self._claims.claim(message)
+            if message.facts.is_idle:
+                return message
+        try:
+            made = generate_unit(message, self._engine, self._attempts)
+        except Exception as error:  # torch has no one class for a lost device; raised again below
+            if device_is_lost(error):
+                end_without_device(self._attempts, error)
+            raise
+        self._metrics.observe(made)
+        return made
+
+
+def generate_unit(
+    message: UnitMessage, engine: Engine, attempts: AttemptLog | None = None
+) -> UnitMessage:
+    """Return the unit with its images or failures, and what making them took.
+
+    Args:
+        message: The unit; its rows have one base model.
+        engine: What makes it.
+        attempts: Where its tries are marked; None for nowhere.
+    """
+    before = engine.use()
+    rows = rows_of(message.rows)
+    engine.hold(rows[0].base_model_digest)
+    start = time.perf_counter()
+    tries = None if attempts is None else attempts.begin(message.unit_id)
+    if attempts is None or tries is None or not tries.one_by_one:
+        results, num_alone = generate_rows(rows, engine.compose)
+    else:
+        results = [
+            _generate_alone(row, engine.compose, attempts, tries, message.unit_id) for row in rows
+        ]
+        num_alone = len(rows)
+    seconds = time.perf_counter() - start
+    return message.with_facts(
+        generated_table(message.rows, results),
+        generate_seconds=seconds,
+        rows_tried_alone=num_alone,
+        device=engine.device,
+        versions_json=engine.versions_json,
+        **_changes(before, engine.use()),
+    )
+
+
+def generated_table(planned: pa.Table, results: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return ``planned`` (``schemas.PLANNED_ROW``) with its results, as ``schemas.GENERATED``."""
+    made = pa.Table.from_pylist(list(results), schema=RESULT)
+    return pa.table([*planned.columns, *made.columns], schema=GENERATED)
+
+
+def generate_rows(rows: Sequence[Row], compose: Compose) -> tuple[list[dict[str, Any]], int]:
+    """Return rows of ``schemas.RESULT`` in order, and how many were tried alone.
+
+    Raises:
+        Exception: The device is lost.
+    """
+    results: dict[int, ComposedImage | RowFailure] = {}
+    composable: dict[int, Row] = {}
+    for index, row in enumerate(rows):
+        prepared = _prepare(row)
+        if isinstance(prepared, RowFailure):
+            results[index] = prepared
+        else:
+            composable[index] = prepared
+    made, num_alone = _compose_each(list(composable.values()), compose)
+    results |= dict(zip(composable, made, strict=True))
+    return [_result_row(results[index]) for index in range(len(rows))], num_alone
+
+
+def _generate_alone(
+    row: Row, compose: Compose, attempts: AttemptLog, tries: UnitTries, unit_id: str
+) -> dict[str, Any]:
+    """Return the row made under a mark of its own, or failed if it died under one before."""
+    deaths = tries.deaths_alone.get(row.key, 0)
+    if deaths:
+        message = (
+            f"the process that made it died {tries.number - 1} times, {deaths} of them with "
+            "nothing but this row to do; it may need more memory than there is, or crash the "
+            "driver (see Ray's worker logs), so make it smaller or on another machine"
+        )
+        return _result_row(RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message))
+    mark = attempts.begin_row(unit_id, row.key)
+    (result,), _ = generate_rows([row], compose)
+    attempts.end_row(mark)
+    return result
+
+
+def _prepare(row: Row) -> Row | RowFailure:
+    """Return what the composer takes; a row whose LoRA file cannot be used never gets there."""
+    if row.problem is not None:
+        return RowFailure(stage=Stage.LORA, error="LoraFileError", message=row.problem)
+    try:
+        return row.with_local_files(lambda uri: str(local_copy(uri)))
+    except (LocationError, StoreAwayError) as error:
+        return RowFailure(stage=Stage.LORA, error=type(error).__name__, message=str(error))
+
+
+def _compose_each(
+    rows: Sequence[Row], compose: Compose
+) -> tuple[list[ComposedImage | RowFailure], int]:
+    if not rows:
+        return [], 0
+    try:
+        return compose(rows), 0
+    except Exception as error:
+        if device_is_lost(error):
+            raise
+        if len(rows) == 1:
+            return [_failure(error)], 1
+    return [_compose_each([row], compose)[0][0] for row in rows], len(rows)
+
+
+def _failure(error: Exception) -> RowFailure:
+    return RowFailure(stage=Stage.GENERATE, error=type(error).__name__, message=str(error))
+
+
+def _result_row(result: ComposedImage | RowFailure) -> dict[str, Any]:
+    if isinstance(result, RowFailure):
+        message = result.message[:MAX_MESSAGE_LENGTH] or result.error
+        return {"failure": {"stage": result.stage, "error": result.error, "message": message}}
+    told = asdict(result.diagnostics)
+    losses = told.pop("losses")
+    return {
+        "pixels": result.image.tobytes(),
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
+        "num_updates": len(losses),
+        **told,
+    }
+
+
+def _changes(before: EngineUse, after: EngineUse) -> dict[str, float]:
+    """Return by name what was counted in between, and the two that are as of now."""
+    now = {name: getattr(after, name) for name in ("lora_cache_bytes", "peak_memory_bytes")}
+    counted = asdict(after).items()
+    return {name: value - getattr(before, name) for name, value in counted} | now

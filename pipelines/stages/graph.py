@@ -1,0 +1,170 @@
+"""The Ray Data graph: planned units in, receipts out.
+
+    tickets ─► generate (actors) ─► score (actors) ─► store (tasks) ─► receipts
+                  ▲ units
+               dealer (an actor beside the driver)
+
+Every ticket is a block of its own from the start: the driver hands them over one by one, because
+Ray's Parquet reader packs small files into one block and its reading and repartitioning tasks ask
+for a whole processor each, which a one-processor machine with a running actor does not have. A
+ticket becomes a unit when an actor begins it, see ``dealing``. The options below never retry a
+row's error (Ray would, without end) and never drop a block.
+"""
+
+import logging
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray import data
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.exceptions import RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from manifests.places.locations import StoreAwayError
+from pipelines.leases.lease import LeaseLostError
+from pipelines.planning.plan import UNITS_PER_BATCH, Plan
+from pipelines.session.shares import Shares
+from pipelines.stages.commit import StoreUnits
+from pipelines.stages.dealing import Dealer
+from pipelines.stages.engine import LoadEngine
+from pipelines.stages.generate import GenerateImages
+from pipelines.stages.score import Centroids, LoadScorer, ScoreImages
+from pipelines.storage.error import StorageError
+from pipelines.units.message import UnitFacts, UnitMessage
+from pipelines.units.output_files import DamagedFileError
+from pipelines.units.receipts import Receipt, read_receipts
+from pipelines.units.schemas import PLANNED_ROW
+
+SILENT_S = 24 * 3600.0
+"""A cold start or a slow model may be silent for longer than Ray's half hour."""
+
+_WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What each stage does; all of it can be sent to another machine."""
+
+    load_engine: LoadEngine
+    load_scorer: LoadScorer | None
+    load_centroids: Callable[[], Centroids]
+    store: StoreUnits
+
+
+def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]:
+    """Make the units of ``plan``; yield their receipts when stored.
+
+    Raises:
+        StorageError, StoreAwayError, LeaseLostError, DamagedFileError: A stage met it.
+        Exception: The machinery failed; rows that are committed stay so.
+    """
+    _silence_console()
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = SILENT_S
+    # Ray's own wrapper would lose which error it was.
+    context.raise_original_map_exception = True
+    store = stages.store
+    receipts = (
+        data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
+        .map_batches(
+            GenerateImages,
+            fn_constructor_kwargs={
+                "take_unit": TakeUnit(_start_dealer(plan)),
+                "load_engine": partial(stages.load_engine, shares),
+                "attempts": store.attempts,
+                "fence": store.fence,
+                "claims": store.claims,
+            },
+            compute=ActorPoolStrategy(
+                min_size=shares.num_generators, max_size=shares.max_generators
+            ),
+            num_cpus=shares.generator_cpus,
+            num_gpus=shares.generator_gpus or None,
+            **_WHOLE_BLOCKS,
+        )
+        .map_batches(
+            ScoreImages,
+            fn_constructor_kwargs={
+                "load_scorer": stages.load_scorer,
+                "load_centroids": stages.load_centroids,
+            },
+            compute=ActorPoolStrategy(size=shares.num_helpers),
+            num_cpus=shares.helper_cpus,
+            **_WHOLE_BLOCKS,
+        )
+        .map_batches(
+            store,
+            compute=TaskPoolStrategy(size=shares.num_helpers),
+            num_cpus=shares.helper_cpus,
+            **_WHOLE_BLOCKS,
+        )
+    )
+    try:
+        for batch in receipts.iter_batches(prefetch_batches=0, **_WHOLE_BLOCKS):
+            yield from read_receipts(batch)
+    except RayTaskError as error:
+        raise _own_error(error) from error
+
+
+def _silence_console() -> None:
+    """Keep Ray Data's log to its files; what ends a run is raised, and needs no second traceback.
+
+    Not done earlier, because importing ``ray.data`` sets its logging up.
+    """
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
+def _own_error(error: RayTaskError) -> Exception:
+    """Return what a stage raised, if that is a sentence for the user; else Ray's error."""
+    cause = error.cause
+    if isinstance(cause, StorageError | LeaseLostError | StoreAwayError):
+        # Ray puts advice on its own settings after the message.
+        return type(cause)(str(cause).partition("\nFailed to apply UDF")[0])
+    return cause if isinstance(cause, DamagedFileError) else error
+
+
+class TakeUnit:
+    """Asks the dealer for the unit of a ticket; called in an actor."""
+
+    def __init__(self, dealer: Any) -> None:
+        """Keep the handle of the dealer's actor."""
+        self._dealer = dealer
+
+    def __call__(self, ticket: int) -> UnitMessage:
+        """Return the unit that this actor makes for ``ticket``."""
+        taker = ray.get_runtime_context().get_actor_id() or ""
+        part, place = ray.get(self._dealer.deal.remote(ticket, taker))
+        table: Any = ray.get(part)
+        (unit,) = table.slice(place, 1).to_batches()
+        rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
+        return UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
+
+
+class _DealerActor:
+    """The dealer, and where in Ray's object store each unit lies."""
+
+    def __init__(self, dealer: Dealer, parts: list[Any]) -> None:
+        self._dealer = dealer
+        self._parts = parts
+
+    def deal(self, ticket: int, taker: str) -> tuple[Any, int]:
+        """Return the part of the plan that holds the unit, as a reference, and its place there."""
+        part, place = divmod(self._dealer.deal(ticket, taker), UNITS_PER_BATCH)
+        return self._parts[part], place
+
+
+def _start_dealer(plan: Plan) -> Any:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    # The parts go by reference: nested in a list, so that Ray does not bring them along.
+    parts = [ray.put(part) for part in plan.batches()]
+    actor: Any = ray.remote(_DealerActor)
+    dealer = Dealer(plan.needs())
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote(dealer, parts)

@@ -1,0 +1,60 @@
+"""Whether a LoRA file is still the one that its rows were planned with.
+
+A row's key holds the digest of its LoRAs, of their tensors and their strengths, taken when the
+manifest was checked, perhaps on another machine and hours ago. If the file at that place was
+replaced since, making the row would put the new LoRA's picture under the old one's key, and no one
+would ever know.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+
+from clora_core.recipe.errors import LoraFileError, Stage
+from clora_core.recipe.row import Lora, Row
+from clora_core.results import ComposedImage, RowFailure
+from manifests.loras.file import inspect_lora_file
+
+Result = ComposedImage | RowFailure
+
+
+class LoraIdentity:
+    """Takes the digest of each file once, and again when its size or time of change differ."""
+
+    def __init__(self) -> None:
+        self._digests: dict[tuple[str, int, int], str] = {}
+
+    def problem(self, lora: Lora) -> str | None:
+        """Return why the file of ``lora`` must not be used, None if it is the planned one."""
+        try:
+            info = os.stat(lora.uri)  # noqa: PTH116
+            seen = (lora.uri, info.st_size, info.st_mtime_ns)
+            if seen not in self._digests:
+                self._digests[seen] = inspect_lora_file(lora.uri).digest
+        except (LoraFileError, OSError) as error:
+            return f"LoRA {lora.name!r} cannot be used any more: {error}"
+        digest = self._digests[seen]
+        if digest == lora.digest:
+            return None
+        return (
+            f"{lora.uri} was replaced since the run was planned: it has the digest {digest} now, "
+            f"LoRA {lora.name!r} was planned with {lora.digest}; run the same command "
+            "again to make the row with the new file, under a key of its own"
+        )
+
+
+def compose_unchanged(
+    rows: Sequence[Row],
+    compose: Callable[[Sequence[Row]], list[Result]],
+    identity: LoraIdentity,
+) -> list[Result]:
+    """Return one result per row, in order; rows whose LoRA files changed are not composed."""
+    results: dict[int, Result] = {}
+    for index, row in enumerate(rows):
+        problem = next(filter(None, map(identity.problem, row.loras)), None)
+        if problem is not None:
+            results[index] = RowFailure(stage=Stage.LORA, error="LoraFileChanged", message=problem)
+    unchanged = [index for index in range(len(rows)) if index not in results]
+    if unchanged:
+        composed = compose([rows[index] for index in unchanged])
+        results |= dict(zip(unchanged, composed, strict=True))
+    return [results[index] for index in range(len(rows))]

@@ -1,0 +1,112 @@
+"""The score stage: how like its references an image is, for each of its LoRAs.
+
+Minimum, average and maximum are over a row's concept LoRAs (arXiv 2403.19776, section 4.2). If one
+of them has no references there is no minimum, and none is made up: the three stay empty and the
+LoRAs that have references keep their own scores. Features are stored, so that other metrics of the
+same images need no rendering.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from manifests.places.folder_cache import local_folder
+from manifests.rows.table import lora_of
+from pipelines.planning.references import reference_id
+from pipelines.units.message import UnitMessage, map_messages
+from pipelines.units.schemas import SCORED
+
+Centroids = Mapping[str, np.ndarray]
+"""Mean of a LoRA's reference features, by ``reference_id``."""
+
+
+class Scorer(Protocol):
+    """What the score stage needs: unit-length features of uint8 images."""
+
+    def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32 features [image, feature] of RGB images [height, width, 3]."""
+        ...
+
+
+LoadScorer = Callable[[], Scorer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerSource:
+    """Where a scorer comes from: a folder in transformers' format, path or URI; runs on the CPU."""
+
+    dino_dir: str
+    num_threads: int = 1
+
+    def __call__(self) -> Scorer:
+        """Load the model and return its scorer."""
+        import torch
+
+        from clora_core.dino import DinoScorer
+
+        torch.set_num_threads(self.num_threads)
+        return DinoScorer.load(local_folder(self.dino_dir))
+
+
+class ScoreImages:
+    """Actor of the score stage; without a scorer it passes rows on unscored."""
+
+    def __init__(
+        self, load_scorer: LoadScorer | None, load_centroids: Callable[[], Centroids]
+    ) -> None:
+        self._scorer = load_scorer() if load_scorer else None
+        self._load_centroids = load_centroids
+        self._centroids: Centroids | None = None
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return the units of ``batch`` with rows of ``schemas.SCORED``."""
+        return map_messages(batch, self._score)
+
+    def _score(self, message: UnitMessage) -> UnitMessage:
+        if message.facts.is_idle:
+            return message
+        start = time.perf_counter()
+        if self._centroids is None:
+            # Not when it is made: Ray would not say which error it was.
+            self._centroids = self._load_centroids()
+        rows = score_rows(message.rows, self._scorer, self._centroids)
+        return message.with_facts(rows, score_seconds=time.perf_counter() - start)
+
+
+def score_rows(rows: pa.Table, scorer: Scorer | None, centroids: Centroids) -> pa.Table:
+    """Return ``rows`` (``schemas.GENERATED``) with scores, as ``schemas.SCORED``."""
+    values = rows.to_pylist()
+    made = [row for row in values if row["pixels"] is not None] if scorer else []
+    if scorer is not None and made:
+        features = scorer.features([_image(row) for row in made])
+        for row, feature in zip(made, features, strict=True):
+            row["dino_features"] = feature.tolist()
+            row |= _scores(row, feature, centroids)
+    return pa.Table.from_pylist(values, schema=SCORED)
+
+
+def _image(row: Mapping[str, Any]) -> np.ndarray:
+    flat = np.frombuffer(row["pixels"], np.uint8)
+    return flat.reshape(row["height"], row["width"], 3)
+
+
+def _scores(row: Mapping[str, Any], feature: np.ndarray, centroids: Centroids) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+    for lora in row["loras"]:
+        if lora["kind"] == "concept":
+            centroid = centroids.get(reference_id(row["base_model_digest"], lora_of(lora)))
+            score = None if centroid is None else float(feature @ centroid)
+            found.append({"lora": lora["name"], "score": score})
+    scores = [entry["score"] for entry in found]
+    if not scores or None in scores:
+        return {"lora_scores": found}
+    return {
+        "lora_scores": found,
+        "dino_min": min(scores),
+        "dino_avg": sum(scores) / len(scores),
+        "dino_max": max(scores),
+    }

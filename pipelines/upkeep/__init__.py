@@ -1,0 +1,1 @@
+"""Looking after an output: verify it, repair it, delete what nothing needs."""

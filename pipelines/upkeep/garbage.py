@@ -1,0 +1,118 @@
+"""What nothing refers to any more: images without a row, writes that broke off, marks left behind.
+
+A kill leaves them; a run that makes the same rows later puts them to use or writes over them, so
+they cost space and nothing else. Only files that are named as this engine names them are looked at.
+
+Removing takes the output's lease, as a run does, so no live run loses anything. A worker of a dead
+run that is only stopped may have written images and not committed them; the units that it could
+still commit are abandoned first, see ``seal``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipelines.leases.claims import CLAIMS_FOLDER
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.lease import HeldLease, acquire
+from pipelines.leases.lease_record import earlier_leases
+from pipelines.leases.makers import refuse_while_made
+from pipelines.leases.seal import find_rivals, plans_of_earlier_runs, seal_units
+from pipelines.ledger.attempts import ATTEMPTS_FOLDER
+from pipelines.ledger.ledger import Ledger, read_ledger
+from pipelines.ledger.run_record import new_run_id
+from pipelines.storage.durable_files import UNFINISHED
+from pipelines.storage.storage import Storage
+from pipelines.units.output_files import DAMAGED_FOLDER
+
+_IMAGE = re.compile(r"images/[0-9a-f]{2}/([0-9a-f]{64})\.png")
+_ELSEWHERE = ("references/", f"{DAMAGED_FOLDER}/")
+"""References are outputs of their own; what was set aside is never removed."""
+
+_MARKS = (f"{ATTEMPTS_FOLDER}/", f"{CLAIMS_FOLDER}/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """Names of files that nothing refers to.
+
+    Attributes:
+        images: Without a committed row.
+        unfinished: Hidden writes that broke off.
+        marks: Tries and claims of units that are committed.
+    """
+
+    images: tuple[str, ...]
+    unfinished: tuple[str, ...]
+    marks: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.images, *self.unfinished, *self.marks)
+
+
+def find_garbage(storage: Storage) -> Garbage:
+    """Return what nothing refers to; of a live run that includes what it has not committed yet."""
+    return _find(tuple(storage.walk("")), read_ledger(storage))
+
+
+def remove_garbage(storage: Storage, *, times: LeaseTimes, note: Callable[[str], None]) -> Garbage:
+    """Remove what nothing refers to, and return it.
+
+    Raises:
+        LeaseHeldError: A run works on the output, or makes references there.
+    """
+    run_id = f"{new_run_id(datetime.now(UTC))}-gc"
+    with acquire(storage, run_id, times=times, note=note) as lease:
+        refuse_while_made(storage, times=times, note=note)
+        garbage = _shut_out(storage, lease, run_id, note)
+        for name in garbage.names:
+            storage.delete(name)
+        return garbage
+
+
+def _shut_out(
+    storage: Storage, lease: HeldLease, run_id: str, note: Callable[[str], None]
+) -> Garbage:
+    """Return the garbage once no worker of an earlier run can commit any of it."""
+    leases = earlier_leases(storage, lease.fence.epoch)
+    earlier = plans_of_earlier_runs(storage, leases, note=note)
+    while True:
+        # In this order: what is committed in between must not be taken for garbage.
+        names = tuple(storage.walk(""))
+        ledger = read_ledger(storage)
+        garbage = _find(names, ledger)
+        rivals = find_rivals(
+            earlier,
+            settled=ledger.unit_ids,
+            own_keys=lambda garbage=garbage: set(_keys(garbage.images)),
+        )
+        if seal_units(storage, rivals.unit_ids, run_id=run_id):
+            return garbage
+
+
+def _find(names: Iterable[str], ledger: Ledger) -> Garbage:
+    images: list[str] = []
+    unfinished: list[str] = []
+    marks: list[str] = []
+    for name in names:
+        image = _IMAGE.fullmatch(name)
+        if name.startswith(_ELSEWHERE):
+            continue
+        if name.rpartition("/")[2].startswith(UNFINISHED):
+            unfinished.append(name)
+        elif image is not None and image[1] not in ledger.made:
+            images.append(name)
+        elif name.startswith(_MARKS) and name.split("/")[1] in ledger.unit_ids:
+            marks.append(name)
+    return Garbage(
+        images=tuple(sorted(images)),
+        unfinished=tuple(sorted(unfinished)),
+        marks=tuple(sorted(marks)),
+    )
+
+
+def _keys(images: tuple[str, ...]) -> Iterator[str]:
+    return (name.rpartition("/")[2].removesuffix(".png") for name in images)
