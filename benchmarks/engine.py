@@ -52,7 +52,7 @@ def engine_run(num_rows: int, seconds_a_row: float, actors: int, rows_per_unit: 
             [row(index) for index in range(num_rows)],
             references=None,
             load_scorer=None,
-            load_engine=SleepingSource(log=log, seconds_a_row=seconds_a_row),
+            load_model_host=SleepingSource(log=log, seconds_a_row=seconds_a_row),
             resources=Resources(actors=actors, rows_per_unit=rows_per_unit, cpus_per_actor=0.1),
         )
         account = compose_rows(asked, Watcher(), address=None)

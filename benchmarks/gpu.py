@@ -22,7 +22,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from benchmarks.flops import PassCosts, measure, ours
 from benchmarks.sd15_size import NOUNS, pipeline, write_loras
 from clora_core.composer import Composer
-from clora_core.diffusion.model import BaseModel, base_model_of
+from clora_core.diffusion.model import DiffusionModel, base_model_of
 from clora_core.lora.cache import LoraCache
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Row
@@ -76,7 +76,11 @@ def compose(composer: Composer, rows: Sequence[Row]) -> None:
 
 
 def speed(
-    model: BaseModel, loras: Sequence[Path], config: SamplerConfig, costs: PassCosts, peak: float
+    model: DiffusionModel,
+    loras: Sequence[Path],
+    config: SamplerConfig,
+    costs: PassCosts,
+    peak: float,
 ) -> None:
     """Print seconds an image and the share of the peak for several batch sizes."""
     composer = Composer(model, LoraCache(GIB))
@@ -99,7 +103,7 @@ def speed(
             )
 
 
-def memory(model: BaseModel, loras: Sequence[Path], config: SamplerConfig) -> None:
+def memory(model: DiffusionModel, loras: Sequence[Path], config: SamplerConfig) -> None:
     """Print peak memory above the weights for 2, 4 and 8 concepts."""
     for name, budget in (("joint", 2**50), ("two-pass", 1)):
         cells: list[str] = []
@@ -140,7 +144,7 @@ def sequential(pipe: StableDiffusionPipeline, row: Row) -> tuple[float, float]:
     return seconds, (torch.cuda.max_memory_allocated() - before) / GIB
 
 
-def compile_blocks(model: BaseModel) -> None:
+def compile_blocks(model: DiffusionModel) -> None:
     """Compile the UNet's residual blocks; transformer blocks hold the captured attention."""
     for module in model.unet.modules():
         if isinstance(module, ResnetBlock2D):

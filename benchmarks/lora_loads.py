@@ -71,7 +71,7 @@ def loads(plan: Plan) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stages = Stages(
-            load_engine=SleepingSource(
+            load_model_host=SleepingSource(
                 log=folder / "log",
                 seconds_a_row=SECONDS_A_ROW,
                 seconds_a_load=SECONDS_A_LOAD,

@@ -23,7 +23,7 @@ from pipelines.ledger.ledger import read_ledger
 from pipelines.outputs.publish import SHEET_NAME
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 __all__ = ["benchmark_page", "main"]
 
@@ -111,7 +111,9 @@ def _losses(evaluation: Evaluation) -> str:
 
 def made_with(storage: Storage, record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the facts of an output that its page names."""
-    rows = read_rows(storage, ["device", "versions_json", "seconds", "sampler_json"]).to_pylist()
+    rows = read_output_rows(
+        storage, ["device", "versions_json", "seconds", "sampler_json"]
+    ).to_pylist()
     devices = Counter(row["device"] for row in rows)
     versions = json.loads(Counter(row["versions_json"] for row in rows).most_common(1)[0][0])
     hours = sum(row["seconds"] for row in rows) / 3600

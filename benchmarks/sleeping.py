@@ -12,7 +12,7 @@ from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, Diagnostics, RowFailure
 from pipelines.session.shares import Shares
-from pipelines.units.message import EngineUse
+from pipelines.units.message import HostUse
 
 __all__ = ["Call", "SleepingSource", "calls"]
 
@@ -76,10 +76,10 @@ class SleepingEngine:
             file.write(f"{start} {time.time()}\n")
         return [_image(row, len(rows)) for row in rows]
 
-    def use(self) -> EngineUse:
+    def use(self) -> HostUse:
         """Return the cache's counters."""
         stats = self._cache.stats
-        return EngineUse(
+        return HostUse(
             lora_hits=stats.hits, lora_misses=stats.misses, lora_evictions=stats.evictions
         )
 

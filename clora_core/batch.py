@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import NonFiniteImageError
@@ -42,7 +42,7 @@ class Batch:
 
 
 def run_batch(
-    model: BaseModel, batch: Batch, *, max_lanes: int | None, graph_budget_bytes: int | None
+    model: DiffusionModel, batch: Batch, *, max_lanes: int | None, graph_budget_bytes: int | None
 ) -> list[ComposedImage | RowFailure]:
     """Return one result per row, in order; a row whose image is no image is a failure."""
     start = time.perf_counter()
@@ -67,7 +67,7 @@ def run_batch(
 
 @torch.no_grad()
 def decode(
-    model: BaseModel, latents: Float[Tensor, "1 channel latent_height latent_width"]
+    model: DiffusionModel, latents: Float[Tensor, "1 channel latent_height latent_width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Return the uint8 RGB image of one row's latents; of no size if anything is not finite."""
     nothing = np.zeros((0, 0, 3), dtype=np.uint8)

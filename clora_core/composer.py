@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from clora_core.batch import Batch, run_batch
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
@@ -37,7 +37,7 @@ class Composer:
 
     def __init__(
         self,
-        model: BaseModel,
+        model: DiffusionModel,
         loras: LoraCache,
         *,
         device_loras: LoraCache | None = None,

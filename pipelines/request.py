@@ -10,7 +10,7 @@ from pipelines.ledger.failure_budget import FailureBudget
 from pipelines.metrics.server import MetricsAddress
 from pipelines.planning.references import ReferenceSettings
 from pipelines.session.resources import Resources
-from pipelines.stages.engine import LoadEngine
+from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import LoadScorer
 from pipelines.storage.storage import Storage
 from pipelines.units.receipts import Phase, Receipt
@@ -42,7 +42,7 @@ class RunRequest:
         references_storage: Where references are kept.
         references_folder: The same, relative to the output; None if it is elsewhere.
         references: How references are made, by the digest of their base model; empty for none.
-        load_engine: Where actors get their engine.
+        load_model_host: Where actors get their model host.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
         base_model_digest: Identity of the base model of rows that name none.
         base_models: Identity of each further one, by the name that rows give it.
@@ -61,7 +61,7 @@ class RunRequest:
     references_storage: Storage
     references_folder: str | None
     references: Mapping[str, ReferenceSettings]
-    load_engine: LoadEngine
+    load_model_host: LoadModelHost
     load_scorer: LoadScorer | None
     base_model_digest: str
     dino_digest: str | None

@@ -18,10 +18,10 @@ from pipelines.leases.shared_images import restore_shared_images
 from pipelines.leases.unit_claims import make_shared_units
 from pipelines.ledger.account import Account
 from pipelines.ledger.asked_rows import write_asked
-from pipelines.ledger.attempts import AttemptLog
 from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import restore_errors, survey
 from pipelines.ledger.run_record import PhaseTotals, RunRecord, RunState, write_run_record
+from pipelines.ledger.tries import TryMarks
 from pipelines.metrics.run import RunMetrics
 from pipelines.outputs.publish import publish
 from pipelines.planning.plan import Plan
@@ -35,7 +35,7 @@ from pipelines.request import Observer, RunRequest
 from pipelines.run_account import manifest_account
 from pipelines.run_plan import Planned, wanted_references
 from pipelines.session.shares import Shares
-from pipelines.stages.commit import StoreUnits
+from pipelines.stages.commit import CommitUnits
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
 from pipelines.units.output_files import encode_parquet
@@ -79,7 +79,7 @@ class Run:
         centroids = self._make_references(shares)
         self._make_units(Phase.IMAGES, plan, request.storage, centroids, shares)
         self.lease.fence.check()
-        AttemptLog(storage=request.storage, run_id=record.run_id).clear()
+        TryMarks(storage=request.storage, run_id=record.run_id).clear()
 
     def _make_references(self, shares: Shares) -> CentroidSource:
         """Make the references that pending rows need and nobody has made; return centroids."""
@@ -142,10 +142,10 @@ class Run:
         record.phases[phase] = totals
         observer.begin(phase, totals.num_planned)
         stages = Stages(
-            load_engine=request.load_engine,
+            load_model_host=request.load_model_host,
             load_scorer=request.load_scorer,
             load_centroids=centroids,
-            store=StoreUnits(
+            store=CommitUnits(
                 storage=storage,
                 run_id=record.run_id,
                 dino_digest=request.dino_digest,

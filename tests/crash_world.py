@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, FakeEngine, Watcher, request
+from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, FakeModelHost, Watcher, request
 from output_checks import OUTPUTS, Fact, named_edition
 
 from clora_core.recipe.row import Row
@@ -24,7 +24,7 @@ from pipelines.planning.references import ReferenceSettings
 from pipelines.run import compose_rows
 from pipelines.session.resources import Resources
 from pipelines.storage.local import LocalStorage
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 from pipelines.units.receipts import Receipt
 from pipelines.upkeep.garbage import remove_garbage
 from pipelines.upkeep.repair import repair_output
@@ -106,7 +106,7 @@ class User(Watcher):
             raise KeyboardInterrupt
 
 
-class Engine(FakeEngine):
+class ModelHost(FakeModelHost):
     """Writes down what it is asked for."""
 
     def __init__(self, world: World) -> None:
@@ -132,7 +132,7 @@ def compose(
             world.out,
             manifest,
             references=REFERENCES if references else {},
-            load_engine=lambda _shares: Engine(world),
+            load_model_host=lambda _shares: ModelHost(world),
             resources=Resources(rows_per_unit=rows_per_unit),
             lease_times=TIMES,
         )
@@ -149,7 +149,7 @@ def publish(manifest: Sequence[Row]) -> Command:
 
     def command(world: World) -> None:
         storage = world.storage()
-        table = read_rows(storage, ["key", "image_sha256"])
+        table = read_output_rows(storage, ["key", "image_sha256"])
         digests = dict(
             zip(table["key"].to_pylist(), table["image_sha256"].to_pylist(), strict=True)
         )

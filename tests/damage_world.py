@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from engine_kit import FakeEngine, FakeScorer
+from engine_kit import FakeModelHost, FakeScorer
 from inline_engine import run_inline
 from input_kit import row, write_base_model, write_catalog, write_jsonl
 
@@ -39,7 +39,7 @@ from pipelines.report.thumbnails import make_thumbnail
 from pipelines.request import RunRequest
 from pipelines.storage.storage import open_storage
 
-__all__ = ["NUM_ASKED", "TIMES", "Engine", "World", "build_worlds", "quick"]
+__all__ = ["NUM_ASKED", "TIMES", "ModelHost", "World", "build_worlds", "quick"]
 
 TIMES = LeaseTimes(beat_s=1000.0, silence_s=0.0)
 """A run that may live is looked at once more and then taken for dead, so nobody waits."""
@@ -54,7 +54,7 @@ NUM_ASKED = {"whole": len(FIRST) + 1, "killed": len(FIRST) + 2}
 """Rows of the manifest, by world."""
 
 
-class Engine(FakeEngine):
+class ModelHost(FakeModelHost):
     """Makes every row but those of prompts in ``fails``; calls ``before`` first."""
 
     def __init__(
@@ -92,7 +92,7 @@ class World:
         return World(copytree(self.folder, folder))
 
 
-def fake_request(engine: Engine, job: JobFile, *arguments: Any, **named: Any) -> RunRequest:
+def fake_request(engine: ModelHost, job: JobFile, *arguments: Any, **named: Any) -> RunRequest:
     """Return the request of a job, with fakes for everything that needs a model."""
     asked = run_request(job, *arguments, **named)
     folder = f"references/{references_folder(DINO)}"
@@ -100,7 +100,7 @@ def fake_request(engine: Engine, job: JobFile, *arguments: Any, **named: Any) ->
     references = ReferenceSettings(num_references=1, sampler=one.sampler, side_px=one.width)
     return replace(
         asked,
-        load_engine=lambda _shares: engine,
+        load_model_host=lambda _shares: engine,
         load_scorer=FakeScorer,
         dino_digest=DINO,
         references={asked.base_model_digest: references},
@@ -110,16 +110,16 @@ def fake_request(engine: Engine, job: JobFile, *arguments: Any, **named: Any) ->
     )
 
 
-def quick(monkeypatch: pytest.MonkeyPatch, engine: Engine | None = None) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, engine: ModelHost | None = None) -> None:
     """Let jobs run in this process, with a fake engine and without what only costs time."""
     run_inline(monkeypatch)
-    request = partial(fake_request, engine or Engine())
+    request = partial(fake_request, engine or ModelHost())
     monkeypatch.setattr(jobs.commands.compose, "run_request", request)
     monkeypatch.setattr(jobs.commands.plan, "run_request", request)
     monkeypatch.setattr(
         jobs.run_job, "open_progress", lambda: nullcontext(LineProgress(sys.stderr))
     )
-    monkeypatch.setattr(jobs.commands.render, "_composer", lambda *_: Engine())
+    monkeypatch.setattr(jobs.commands.render, "_composer", lambda *_: ModelHost())
     # Every process that a lease names is gone; one that is damaged names none.
     monkeypatch.setattr("pipelines.leases.lease.is_gone", bool)
     for size in ("TILE_PX", "LABEL_PX"):
@@ -142,13 +142,13 @@ def build_worlds(folder: Path) -> dict[str, World]:
     world.job.write_text(yaml.safe_dump(settings))
     killed = World(folder / "killed")
     with redirect_stdout(StringIO()) as said, redirect_stderr(said):
-        assert _run(world, FIRST, jobs.commands.compose.compose, Engine(fails=[UNLUCKY])) == 1
+        assert _run(world, FIRST, jobs.commands.compose.compose, ModelHost(fails=[UNLUCKY])) == 1
         for rows in (FIRST, [*FIRST, LATER]):
-            assert _run(world, rows, _publish, Engine()) == 0, said.getvalue()
+            assert _run(world, rows, _publish, ModelHost()) == 0, said.getvalue()
         assert report(str(world.out)) == table(str(world.out)) == 0
         _draw_maps(world)
         copied = world.copy(folder / "continued")
-        killing = Engine(before=partial(copied.copy, killed.folder))
+        killing = ModelHost(before=partial(copied.copy, killed.folder))
         _run(copied, [*FIRST, LATER, CUT_SHORT], jobs.commands.compose.compose, killing)
     return {"whole": world, "killed": killed}
 
@@ -158,7 +158,7 @@ def _publish(job: Path) -> int:
 
 
 def _run(
-    world: World, rows: Sequence[dict[str, Any]], command: Callable[[Path], int], engine: Engine
+    world: World, rows: Sequence[dict[str, Any]], command: Callable[[Path], int], engine: ModelHost
 ) -> int:
     write_jsonl(world.folder / "rows.jsonl", rows)
     with pytest.MonkeyPatch.context() as patch:

@@ -25,12 +25,12 @@ from pipelines.planning.references import ReferenceSettings
 from pipelines.request import RunRequest
 from pipelines.session.resources import Resources
 from pipelines.session.shares import Shares
-from pipelines.stages.commit import StoreUnits, store_unit
+from pipelines.stages.commit import CommitUnits, commit_unit
 from pipelines.stages.generate import generate_rows, generated_table
 from pipelines.stages.score import Centroids, score_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.storage import Storage
-from pipelines.units.message import EngineUse, UnitFacts, UnitMessage
+from pipelines.units.message import HostUse, UnitFacts, UnitMessage
 from pipelines.units.receipts import Receipt, read_receipts
 
 SIDE_PX = 8
@@ -97,7 +97,7 @@ def pids(log: Path | None) -> set[str]:
     return {line.split()[0] for line in log.read_text().splitlines()} if log else set()
 
 
-class FakeEngine:
+class FakeModelHost:
     """Makes noise from seeds.
 
     Args:
@@ -157,8 +157,8 @@ class FakeEngine:
         lines = self._log.read_text().splitlines()
         return sum(str(seed) in line.split()[1:] for line in lines)
 
-    def use(self) -> EngineUse:
-        return EngineUse(
+    def use(self) -> HostUse:
+        return HostUse(
             model_loads=len(self._models),
             lora_hits=self._hits,
             lora_misses=len(self._seen),
@@ -185,16 +185,16 @@ class FakeEngine:
         )
 
 
-class FakeEngineSource:
-    """Loads a ``FakeEngine``, whatever share of a cluster it gets."""
+class FakeModelHostSource:
+    """Loads a ``FakeModelHost``, whatever share of a cluster it gets."""
 
     def __init__(
         self, log: Path | None = None, seconds_a_row: float = 0.0, processes: int = 1
     ) -> None:
         self._arguments = (log, seconds_a_row, processes)
 
-    def __call__(self, _shares: Shares | None = None) -> FakeEngine:
-        return FakeEngine(*self._arguments)
+    def __call__(self, _shares: Shares | None = None) -> FakeModelHost:
+        return FakeModelHost(*self._arguments)
 
 
 class FakeScorer:
@@ -205,8 +205,8 @@ class FakeScorer:
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
 
-def store(storage: Storage, run_id: str = "run-1") -> StoreUnits:
-    return StoreUnits(storage=storage, run_id=run_id, dino_digest="d")
+def store(storage: Storage, run_id: str = "run-1") -> CommitUnits:
+    return CommitUnits(storage=storage, run_id=run_id, dino_digest="d")
 
 
 def planned_table(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
@@ -217,7 +217,7 @@ def planned_table(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
 
 def generated(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
     """Return rows of ``schemas.GENERATED`` as the fake engine makes them."""
-    results, _ = generate_rows(unit, FakeEngine().compose)
+    results, _ = generate_rows(unit, FakeModelHost().compose)
     return generated_table(planned_table(unit, attempt=attempt), results)
 
 
@@ -233,7 +233,7 @@ def commit(
     """Make and commit a unit without Ray."""
     scored = score_rows(generated(unit, attempt=attempt), FakeScorer(), centroids or {})
     message = UnitMessage(unit_id=unit_id, rows=scored, facts=UnitFacts(device="fake"))
-    table = store_unit(message, store(storage, run_id), now=NOW)
+    table = commit_unit(message, store(storage, run_id), now=NOW)
     return next(read_receipts(table))
 
 
@@ -250,7 +250,7 @@ def request(
         "references": {
             BASE_MODEL: ReferenceSettings(num_references=3, sampler=SAMPLER, side_px=SIDE_PX)
         },
-        "load_engine": FakeEngineSource(log, *slow),
+        "load_model_host": FakeModelHostSource(log, *slow),
         "load_scorer": FakeScorer,
         "base_model_digest": BASE_MODEL,
         "dino_digest": "d",

@@ -21,7 +21,7 @@ from jobs.commands.table import table
 from pipelines.ledger.ledger import survey
 from pipelines.storage.local import LocalStorage
 from pipelines.units.output_files import DamagedFileError
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 from pipelines.units.schemas import ROWS
 from pipelines.upkeep.verify import verify_units
 
@@ -46,7 +46,7 @@ def by_survey(storage: LocalStorage) -> Reading:
 
 def by_rows(storage: LocalStorage) -> Reading:
     skipped: list[DamagedFileError] = []
-    rows = read_rows(storage, ROWS.names, skip=skipped.append).sort_by("key")
+    rows = read_output_rows(storage, ROWS.names, skip=skipped.append).sort_by("key")
     return Reading(rows.to_pylist(), "\n".join(map(str, skipped)))
 
 

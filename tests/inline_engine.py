@@ -37,7 +37,7 @@ def _no_cluster(_address: str | None) -> Generator[Cluster]:
 
 
 def _make_units(plan: Plan, stages: Any, shares: Shares) -> Generator[Receipt]:
-    engine = stages.load_engine(shares)
+    engine = stages.load_model_host(shares)
     score = ScoreImages(stages.load_scorer, stages.load_centroids)
     for batch in plan.batches():
         for place in range(batch.num_rows):

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterator, Set
 from pathlib import Path
 
-from pipelines.ledger.attempts import ATTEMPTS_FOLDER
 from pipelines.ledger.ledger import LedgerError, read_ledger
+from pipelines.ledger.tries import ATTEMPTS_FOLDER
 from pipelines.outputs.editions import LATEST, edition_name, newest_edition
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.storage import Storage

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from engine_kit import BAD_ROW, NOW, FakeEngine, FakeScorer, generated, lora, row, store
+from engine_kit import BAD_ROW, NOW, FakeModelHost, FakeScorer, generated, lora, row, store
 
 from clora_core.recipe.row import Row
-from pipelines.stages.commit import store_unit
+from pipelines.stages.commit import commit_unit
 from pipelines.stages.score import score_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.units.message import UnitFacts, UnitMessage
@@ -48,9 +48,9 @@ def commit_scored(storage: LocalStorage, unit_id: str, rows: list[Row]) -> None:
         for number, one in enumerate(names.values())
     }
     scored = score_rows(generated(rows), FakeScorer(), centroids)
-    facts = UnitFacts(device="fake", versions_json=FakeEngine.versions_json)
+    facts = UnitFacts(device="fake", versions_json=FakeModelHost.versions_json)
     message = UnitMessage(unit_id=unit_id, rows=scored, facts=facts)
-    store_unit(message, store(storage), now=NOW)
+    commit_unit(message, store(storage), now=NOW)
 
 
 def _unit_vector(seed: int) -> np.ndarray:

@@ -29,7 +29,7 @@ class TextTower:
 
 
 @dataclass
-class BaseModel:
+class DiffusionModel:
     """A frozen base model on one device.
 
     Attributes:
@@ -151,7 +151,7 @@ class BaseModel:
 
 def load_base_model(
     path: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu"
-) -> BaseModel:
+) -> DiffusionModel:
     """Return the base model in the diffusers folder ``path``, frozen, in evaluation mode.
 
     Raises:
@@ -173,7 +173,7 @@ def load_base_model(
     return base_model_of(pipeline, device)
 
 
-def base_model_of(pipeline: Any, device: str | torch.device = "cpu") -> BaseModel:
+def base_model_of(pipeline: Any, device: str | torch.device = "cpu") -> DiffusionModel:
     """Return the parts of a loaded diffusers pipeline as a base model; the weights are shared."""
     parts: dict[str, Any] = pipeline.components
     if "unet" not in parts or "vae" not in parts or parts.get("text_encoder") is None:
@@ -191,7 +191,7 @@ def base_model_of(pipeline: Any, device: str | torch.device = "cpu") -> BaseMode
     is_xl = parts["unet"].config.get("addition_embed_type") == "text_time"
     for module in (parts["unet"], parts["vae"], *(tower.encoder for tower in towers)):
         module.to(device).eval().requires_grad_(requires_grad=False)
-    return BaseModel(
+    return DiffusionModel(
         unet=parts["unet"],
         vae=parts["vae"],
         towers=tuple(towers),

@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clora_core.diffusion.conditions import Conditions
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.lora.bank import LoraBank
 
 
 @torch.no_grad()
 def encode(
-    model: BaseModel,
+    model: DiffusionModel,
     banks: Sequence[LoraBank],
     texts: Sequence[str],
     weights: Float[Tensor, "lane lora"],

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clora_core.diffusion.conditions import Conditions
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.methods import METHODS, Method, Mix, Variant
@@ -88,7 +88,7 @@ class LaneBatch:
 
 
 def lane_batch(
-    model: BaseModel, rows: Sequence[RowLanes], loras: Sequence[str], banks: Sequence[LoraBank]
+    model: DiffusionModel, rows: Sequence[RowLanes], loras: Sequence[str], banks: Sequence[LoraBank]
 ) -> LaneBatch:
     """Return the lanes of ``rows``, whose texts are encoded here once for all steps.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clora_core.diffusion.attention import MapCapture, MapsCompleteError
 from clora_core.diffusion.conditions import Conditions
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.lora.bank import LoraBank
 from clora_core.memory import graph_bytes
 from clora_core.sampling.lanes import Half, LaneBatch
@@ -68,7 +68,7 @@ class LanePasses:
         max_graph_lanes: Most lanes that keep a graph at once; None for no limit.
     """
 
-    model: BaseModel
+    model: DiffusionModel
     bank: LoraBank
     lanes: LaneBatch
     capture: MapCapture | None

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.findings import region_problem
@@ -86,7 +86,7 @@ class RowLanes:
         return [region is not None and region.mode == "replace" for region in regions]
 
 
-def row_lanes(model: BaseModel, row: Row) -> RowLanes:
+def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     """Return the variants of ``row`` with their prompts and token positions.
 
     Raises:
@@ -111,7 +111,7 @@ def _region(row: Row, variant: Variant) -> Region | None:
 
 
 def _regions(
-    model: BaseModel, row: Row, variants: Sequence[Variant]
+    model: DiffusionModel, row: Row, variants: Sequence[Variant]
 ) -> Float[Tensor, "variant map_height map_width"]:
     layers = model.map_layers(row.sampler.map_size)
     shape = layers.map_shape(*model.latent_shape(row.width, row.height))

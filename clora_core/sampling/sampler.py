@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from clora_core.diffusion.attention import capturing
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.schedulers import Solver, make_solver
 from clora_core.lora.bank import LoraBank
 from clora_core.sampling.guidance import update_round
@@ -60,7 +60,7 @@ class Trace:
 
 
 def initial_noise(
-    model: BaseModel, seeds: Sequence[int], height_px: int, width_px: int
+    model: DiffusionModel, seeds: Sequence[int], height_px: int, width_px: int
 ) -> Float[Tensor, "row channel height width"]:
     """Return each row's starting noise of unit variance, drawn on the CPU in float32."""
     shape = (1, model.latent_channels, *model.latent_shape(width_px, height_px))
@@ -69,7 +69,7 @@ def initial_noise(
 
 
 def sample(
-    model: BaseModel,
+    model: DiffusionModel,
     lanes: LaneBatch,
     bank: LoraBank,
     *,

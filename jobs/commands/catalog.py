@@ -26,7 +26,7 @@ from pipelines.outputs.edition import edition_table
 from pipelines.outputs.editions import Published, publish_edition
 from pipelines.request import RunRequest
 from pipelines.storage.storage import Storage
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 MAX_LISTED = 10
 
@@ -97,7 +97,7 @@ def _publish(spec: CatalogSpec, request: RunRequest, read_at: datetime) -> bool:
 
 
 def _image_digests(storage: Storage) -> dict[str, str]:
-    table = read_rows(storage, ["key", "image_sha256"])
+    table = read_output_rows(storage, ["key", "image_sha256"])
     keys, digests = table["key"].to_pylist(), table["image_sha256"].to_pylist()
     return dict(zip(keys, digests, strict=True))
 

@@ -12,7 +12,7 @@ from jobs.console.method_table import TABLE_COLUMNS, method_table
 from jobs.exit_code import ALL_MADE, command
 from pipelines.outputs.publish import SHEET_NAME
 from pipelines.storage.storage import open_storage
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 JOB_NAME = "job.yaml"
 MANIFEST_NAME = "manifest.parquet"
@@ -49,7 +49,7 @@ def _lay_out(out: Path) -> None:
 
 
 def _what_next(out: Path) -> str:
-    table = method_table(read_rows(open_storage(str(out)), TABLE_COLUMNS))
+    table = method_table(read_output_rows(open_storage(str(out)), TABLE_COLUMNS))
     return f"""
 {table}
 

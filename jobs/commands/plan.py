@@ -16,7 +16,7 @@ from manifests.text.problems import InputError
 from pipelines.ledger.ledger import read_ledger
 from pipelines.planning.plan import Plan
 from pipelines.run_plan import plan_references, plan_rows
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 
 @command()
@@ -33,8 +33,8 @@ def plan(path: str | Path) -> int:
         raise InputError(problems)
     rows = plan_rows(request, read_ledger(request.storage))
     references = plan_references(request, rows)
-    made = read_rows(request.storage, COST_COLUMNS)
-    made_references = read_rows(request.references_storage, COST_COLUMNS)
+    made = read_output_rows(request.storage, COST_COLUMNS)
+    made_references = read_output_rows(request.references_storage, COST_COLUMNS)
     cost = estimate(rows.members(), made)
     print(_described(rows, references, prepared.scoring, job.resources.rows_per_unit))
     if len(prepared.models_by_digest) > 1:

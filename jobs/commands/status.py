@@ -22,7 +22,7 @@ from pipelines.ledger.run_record import RunState, read_run_records
 from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import image_name
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def status(output: str) -> int:
     record = records[-1] if records else None
     asked = None if record is None else _asked(storage, record, ledger, damages)
     unsound = damaged_images(storage, ledger)
-    rows = read_rows(storage, TABLE_COLUMNS, skip=damages.skip)
+    rows = read_output_rows(storage, TABLE_COLUMNS, skip=damages.skip)
     print("\n".join([*_progress(asked, ledger), *_images(unsound), *_run(record)]))
     table = method_table(rows)
     if table:

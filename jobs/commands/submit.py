@@ -15,7 +15,7 @@ from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, command, exit_code_
 from jobs.notes import note
 from jobs.remote.job_server import JobServer, ServerError, ServerRefusesError, open_job_server
 from jobs.remote.preflight import check_before_sending
-from jobs.remote.submission import Submission, attempt_name, content_name, entrypoint, last_attempt
+from jobs.remote.submission import Submission, content_name, entrypoint, last_try, try_name
 
 READY_TIMEOUT_S = 120.0
 RETRY_EVERY_S = 2.0
@@ -73,9 +73,9 @@ def submit(
 
 def _start(server: JobServer, submission: Submission) -> str:
     """Return the id of the job that does the work: a new one, or the one there is."""
-    last = last_attempt(submission.name, server.jobs())
+    last = last_try(submission.name, server.jobs())
     number = 1 if last is None else last.number + 1 if last.is_over else last.number
-    submission_id = attempt_name(submission.name, number)
+    submission_id = try_name(submission.name, number)
     if last is not None and not last.is_over:
         state = "is done already" if last.is_done else "runs already"
         note(f"{submission_id} {state}; nothing was submitted")

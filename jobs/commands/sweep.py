@@ -17,13 +17,13 @@ import yaml
 
 from clora_core.recipe.methods import METHODS
 from jobs.exit_code import ALL_MADE, command
-from jobs.job.inputs import job_catalog
+from jobs.job.inputs import job_lora_catalog
 from jobs.job.job_file import JobFile, parse_job
 from jobs.job.job_roots import job_places, refuse_outside, service_roots
 from jobs.job.model_names import EMOJI_WORLD
 from manifests.grid.expand import Expansion, SweepRules, expand_sweep
 from manifests.grid.spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
-from manifests.loras.catalog import Catalog
+from manifests.loras.catalog import LoraCatalog
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.locations import read_bytes
 from manifests.places.place_names import absolute, joined, parent
@@ -119,14 +119,14 @@ def _job_values(spec: SweepSpec) -> dict[str, Any]:
     return {"manifest": MANIFEST_NAME, **given}
 
 
-def _catalog(spec: SweepSpec, place: str, allowed: AllowedRoots) -> Catalog:
+def _catalog(spec: SweepSpec, place: str, allowed: AllowedRoots) -> LoraCatalog:
     """Return the catalog of a sweep whose job may have mistakes elsewhere."""
     name = spec.loras
     if name is None:
         name = EMOJI_WORLD if spec.base_model in (None, EMOJI_WORLD) else None
     elif name != EMOJI_WORLD:
         name = absolute(name, beside=parent(place))
-    return job_catalog(name, allowed)
+    return job_lora_catalog(name, allowed)
 
 
 def _text(place: str, allowed: AllowedRoots) -> str:

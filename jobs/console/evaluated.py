@@ -31,7 +31,7 @@ from pipelines.storage.error import StorageError
 from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import IMAGE_COLUMNS
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 JUDGED_AT_ONCE = 256
 FOUND = 0.5
@@ -114,7 +114,7 @@ def _clip_scores(storage: Storage, model: str, damages: Damages) -> dict[str, fl
             f"{model} is no CLIP model ({reason}); name a folder of transformers' CLIPModel with "
             "its tokenizer and preprocessor_config.json"
         ) from error
-    rows = read_rows(storage, [*IMAGE_COLUMNS, "prompt"], skip=damages.skip).to_pylist()
+    rows = read_output_rows(storage, [*IMAGE_COLUMNS, "prompt"], skip=damages.skip).to_pylist()
     return {
         row["key"]: float(score)
         for batch, pixels in _images(storage, rows, damages)
@@ -143,7 +143,7 @@ def _presence(storage: Storage, damages: Damages) -> dict[str, dict[str, float]]
     """Return what the judge finds in the images of the embedded world, by row key."""
     embedded = folder_digest(base_model_dir())
     columns = [*IMAGE_COLUMNS, "loras", "base_model_digest", "width", "height"]
-    rows = read_rows(storage, columns, skip=damages.skip)
+    rows = read_output_rows(storage, columns, skip=damages.skip)
     mine = [row for row in rows.to_pylist() if row["base_model_digest"] == embedded]
     if not mine:
         return {}

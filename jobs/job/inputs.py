@@ -15,7 +15,7 @@ from jobs.job.job_file import JobFile
 from jobs.job.job_roots import job_places, refuse_outside, service_roots
 from jobs.job.model_names import EMOJI_WORLD, is_hub_name
 from jobs.job.reference_count import count_references
-from manifests.loras.catalog import Catalog, read_catalog
+from manifests.loras.catalog import LoraCatalog, read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
@@ -75,7 +75,7 @@ class PreparedJob:
     """
 
     rows: Sequence[Row]
-    catalog: Catalog
+    catalog: LoraCatalog
     models: Mapping[str, JobModel]
     scoring: Scoring
     problems: tuple[Problem, ...]
@@ -126,7 +126,7 @@ def prepare(
     if problem is not None:
         text = f"{problem}; name a DINO model, or set references to 0"
         problems.append(Problem(place=place, field="scoring.model", problem=text))
-    catalog = job_catalog(job.catalog, allowed)
+    catalog = job_lora_catalog(job.catalog, allowed)
     problems.extend(catalog.problems)
     fits, unknown_layers = _lora_fits(models)
     files = LoraFiles()
@@ -192,13 +192,13 @@ def _folder_problem(place: str | None) -> str | None:
     return None if is_folder else f"{place} is not a folder"
 
 
-def job_catalog(place: str | None, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
+def job_lora_catalog(place: str | None, allowed: AllowedRoots = EVERYWHERE) -> LoraCatalog:
     """Return the LoRA catalog at ``JobFile.catalog``; what is wrong with it is in its problems."""
     if place is None:
-        return Catalog(place="(no catalog)", entries={})
+        return LoraCatalog(place="(no catalog)", entries={})
     if place == EMOJI_WORLD:
-        return read_catalog(str(lora_catalog()))
-    return read_catalog(place, allowed=allowed)
+        return read_lora_catalog(str(lora_catalog()))
+    return read_lora_catalog(place, allowed=allowed)
 
 
 def _scoring(job: JobFile, snapshot: Callable[[str], str]) -> Scoring:

@@ -7,7 +7,7 @@ from manifests.places.place_names import joined
 from manifests.weights.digests import folder_digest
 from pipelines.planning.references import ReferenceSettings
 from pipelines.request import RunRequest
-from pipelines.stages.engine import EngineSource
+from pipelines.stages.model_host import ModelHostSource
 from pipelines.stages.score import ScorerSource
 from pipelines.storage.storage import open_storage
 
@@ -62,7 +62,7 @@ def run_request(
             )
             for digest, model in by_digest.items()
         },
-        load_engine=EngineSource(
+        load_model_host=ModelHostSource(
             base_model_dirs={digest: model.place for digest, model in by_digest.items()},
             resources=resources,
         ),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clora_core.recipe.row import Row
 from jobs.job.base_models import model_facts
-from jobs.job.inputs import job_catalog
+from jobs.job.inputs import job_lora_catalog
 from jobs.job.job_file import JobFile
 from jobs.pictures.picture import Picture, PictureError
 from jobs.pictures.recipe import Recipe, checked_recipe, size_findings
@@ -80,7 +80,7 @@ def _lora_uris(
 ) -> dict[str, str]:
     """Return where the LoRAs of the recipe are, by digest."""
     files, fit = LoraFiles(), LoraFit(model_width=base.cross_attention_width)
-    catalog = job_catalog(job.catalog, allowed)
+    catalog = job_lora_catalog(job.catalog, allowed)
     named = {lora.name for lora in recipe.loras}
     # Those of the same name first: a catalog may be long and its files far away.
     entries = sorted(catalog.values(), key=lambda entry: entry.name not in named)

@@ -38,7 +38,7 @@ class Submission:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class JobTry:
     """A job that the cluster knows under a submission's name.
 
     Attributes:
@@ -73,12 +73,12 @@ def content_name(job_path: Path, content: Mapping[str, object]) -> str:
     return f"clora-{stem[-_MAX_STEM_LENGTH:].strip('-')}-{digest[:_DIGEST_LENGTH]}"
 
 
-def attempt_name(name: str, number: int) -> str:
+def try_name(name: str, number: int) -> str:
     """Return the submission id of the ``number``-th attempt, from 1."""
     return name if number == 1 else f"{name}-try{number}"
 
 
-def attempt_number(name: str, submission_id: str) -> int | None:
+def try_number(name: str, submission_id: str) -> int | None:
     """Return which attempt of ``name`` a submission id is; None if it is other work."""
     if submission_id == name:
         return 1
@@ -86,7 +86,7 @@ def attempt_number(name: str, submission_id: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def last_attempt(name: str, jobs: Iterable[tuple[str | None, str]]) -> Attempt | None:
+def last_try(name: str, jobs: Iterable[tuple[str | None, str]]) -> JobTry | None:
     """Return the latest attempt among a cluster's jobs; None if there was none.
 
     Args:
@@ -94,9 +94,9 @@ def last_attempt(name: str, jobs: Iterable[tuple[str | None, str]]) -> Attempt |
         jobs: (submission id, status) of every job of the cluster.
     """
     attempts = [
-        Attempt(number=number, status=status)
+        JobTry(number=number, status=status)
         for submission_id, status in jobs
-        if submission_id is not None and (number := attempt_number(name, submission_id)) is not None
+        if submission_id is not None and (number := try_number(name, submission_id)) is not None
     ]
     return max(attempts, key=lambda attempt: attempt.number, default=None)
 

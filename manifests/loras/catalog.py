@@ -64,7 +64,7 @@ _FIELDS = tuple(LoraEntry.model_fields)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Catalog(Mapping[str, LoraEntry]):
+class LoraCatalog(Mapping[str, LoraEntry]):
     """The LoRAs by name, and what is wrong with the rest.
 
     Attributes:
@@ -95,7 +95,7 @@ def unknown_lora(name: str, catalog: Mapping[str, LoraEntry]) -> str:
     return f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}"
 
 
-def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
+def read_lora_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> LoraCatalog:
     """Return the catalog at ``uri`` (absolute path or URI); what is wrong is in its problems.
 
     Args:
@@ -121,7 +121,7 @@ def read_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Catalog:
         problems += found
         if entry is not None:
             entries[entry.name] = entry
-    return Catalog(place=uri, entries=entries, problems=tuple(problems))
+    return LoraCatalog(place=uri, entries=entries, problems=tuple(problems))
 
 
 def _rows(uri: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:

@@ -28,7 +28,7 @@ def catalog_name(report: LoraReport, *, taken: Collection[str] = ()) -> str:
 
 
 def catalog_entry(report: LoraReport, *, name: str) -> str:
-    """Return the YAML list item of the LoRA, which ``read_catalog`` takes as it is.
+    """Return the YAML list item of the LoRA, which ``read_lora_catalog`` takes as it is.
 
     Without a noun in the metadata the entry is a style, which needs none; a comment says so.
 

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from clora_core.recipe.row import Row
+from manifests.rows.packed_rows import PackedRows
 from manifests.rows.row_check import RowChecker
 from manifests.rows.rules import RowRules
-from manifests.rows.store import RowStore
 from manifests.tables.limits import too_many_problems
 from manifests.tables.readers import RawRow
 from manifests.text.problems import Problem
@@ -48,7 +48,7 @@ def check_rows(
                 problems.append(Problem(place=place, field="(file)", problem=enough))
                 return
 
-    rows = RowStore(good())
+    rows = PackedRows(good())
     if not rows and not problems:
         text = "holds no rows; write at least one with prompt, loras and seed"
         problems.append(Problem(place=place, field="(file)", problem=text))

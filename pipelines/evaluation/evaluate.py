@@ -17,7 +17,7 @@ from pipelines.ledger.ledger import survey
 from pipelines.planning.references import reference_id
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 _DIGITS = re.compile(r"\d+")
 
@@ -61,7 +61,7 @@ def evaluate(
     ledger = survey(storage)
     for damage in ledger.damaged:
         damages.skip(damage)
-    rows = read_rows(storage, RESULT_COLUMNS, skip=damages.skip)
+    rows = read_output_rows(storage, RESULT_COLUMNS, skip=damages.skip)
     results = read_results(rows, more, base_models)
     comparison = compare(results)
     alone = _alone(rows, references, damages)
@@ -100,7 +100,7 @@ def _alone(
         }
     features: dict[tuple[str, str], list[tuple[str, np.ndarray]]] = {}
     columns = ["key", "base_model_digest", "loras", "dino_features"]
-    for row in read_rows(references, columns, skip=damages.skip).to_pylist():
+    for row in read_output_rows(references, columns, skip=damages.skip).to_pylist():
         model = row["base_model_digest"]
         identity = reference_id(model, lora_of(row["loras"][0]))
         if identity in names and row["dino_features"] is not None:

@@ -12,7 +12,7 @@ from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import IMAGE_COLUMNS
 from pipelines.units.committed_unit import ROWS_FOLDER
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 SHEET_NAME = "contact_sheet.png"
 
@@ -45,7 +45,7 @@ def publish(
             loras=loras,
         ),
     )
-    rows = read_rows(storage, _SHEET_COLUMNS, skip=damages.skip).to_pylist()
+    rows = read_output_rows(storage, _SHEET_COLUMNS, skip=damages.skip).to_pylist()
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
     models = ", ".join([model, *record.get("base_models", {})])
     title = f"{len(ledger.made):,} images by {models}"

@@ -18,7 +18,7 @@ from typing import Any
 from pipelines.outputs.shard_list import ShardList, own_shards, shard_name, write_shard_list
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 from pipelines.units.schemas import ROWS
 
 SHARD_BYTES = 256 * 1024**2
@@ -98,7 +98,7 @@ def _open(sink: io.BytesIO) -> tarfile.TarFile:
 
 
 def _samples(storage: Storage, damages: Damages) -> Iterator[Sample]:
-    rows = read_rows(storage, _COLUMNS, skip=damages.skip).sort_by("key")
+    rows = read_output_rows(storage, _COLUMNS, skip=damages.skip).sort_by("key")
     for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
         for row in batch.to_pylist():
             image = damages.image(storage, row)

@@ -16,7 +16,7 @@ from pipelines.report.thumbnails import write_thumbnails
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import IMAGE_COLUMNS
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 REPORT_FOLDER = "report"
 
@@ -42,14 +42,14 @@ def write_report(
     arms = report_arms(
         [arm.name for arm in comparison.arms], evaluation.results, evaluation.failures
     )
-    images = read_rows(storage, IMAGE_COLUMNS, skip=damages.skip).to_pylist()
+    images = read_output_rows(storage, IMAGE_COLUMNS, skip=damages.skip).to_pylist()
     suspects = set(damaged_images(storage, survey(storage)))
     lost = write_thumbnails(storage, images, damages, suspects=suspects)
     lines = report_lines(evaluation.results, evaluation.failures, arms, lost=lost)
     keys = ordered_keys(lines, arms)
     failures = {error["key"]: error for error in evaluation.failures}
     with_maps = {PurePosixPath(name).stem for name in storage.list(MAPS_FOLDER, ".webp")}
-    details = read_rows(storage, DETAIL_COLUMNS, skip=damages.skip)
+    details = read_output_rows(storage, DETAIL_COLUMNS, skip=damages.skip)
     chunks = detail_chunks(keys, details, failures, with_maps=with_maps)
     _write_chunks(storage, chunks)
     files = {

@@ -22,7 +22,7 @@ import pyarrow as pa
 from pipelines.leases.claims import Claimant
 from pipelines.leases.lease import Fence
 from pipelines.leases.unit_claims import UnitClaims, set_aside_meanwhile
-from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.tries import TryMarks
 from pipelines.storage.error import StorageError
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import image_name, restore_images_of
@@ -40,7 +40,7 @@ from pipelines.units.schemas import ERRORS, RECEIPTS, ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreUnits:
+class CommitUnits:
     """Function of the store stage: where units are committed, and under which run.
 
     Attributes:
@@ -64,17 +64,17 @@ class StoreUnits:
         return UnitClaims(claimant=claimant) if self.is_shared else None
 
     @property
-    def attempts(self) -> AttemptLog:
+    def attempts(self) -> TryMarks:
         """Where tries of units are marked: beside what is committed."""
-        return AttemptLog(storage=self.storage, run_id=self.run_id)
+        return TryMarks(storage=self.storage, run_id=self.run_id)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Commit the units of ``batch``; return their receipts (``schemas.RECEIPTS``)."""
         now = datetime.now(UTC)
-        return pa.concat_tables(store_unit(unit, self, now=now) for unit in read_messages(batch))
+        return pa.concat_tables(commit_unit(unit, self, now=now) for unit in read_messages(batch))
 
 
-def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.Table:
+def commit_unit(message: UnitMessage, into: CommitUnits, *, now: datetime) -> pa.Table:
     """Commit a unit with its images, and return its receipt.
 
     A unit that another writer has committed stays as that one made it, and the receipt tells of
@@ -129,7 +129,7 @@ def store_unit(message: UnitMessage, into: StoreUnits, *, now: datetime) -> pa.T
     return _receipt(done, values, committed=committed, made=set(keys), errors=footer.errors)
 
 
-def _output_rows(message: UnitMessage, into: StoreUnits, now: datetime) -> list[dict[str, Any]]:
+def _output_rows(message: UnitMessage, into: CommitUnits, now: datetime) -> list[dict[str, Any]]:
     """Return the rows that have an image as values of ``schemas.ROWS``."""
     facts = message.facts
     rows: list[dict[str, Any]] = []

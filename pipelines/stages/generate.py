@@ -23,11 +23,11 @@ from manifests.places.locations import LocationError, StoreAwayError
 from manifests.rows.table import rows_of
 from pipelines.leases.lease import Fence
 from pipelines.leases.unit_claims import UnitClaims
-from pipelines.ledger.attempts import AttemptLog, UnitTries
+from pipelines.ledger.tries import TryMarks, UnitTries
 from pipelines.metrics.actor import ActorMetrics
-from pipelines.stages.engine import Engine
 from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
-from pipelines.units.message import EngineUse, UnitMessage
+from pipelines.stages.model_host import ModelHost
+from pipelines.units.message import HostUse, UnitMessage
 from pipelines.units.schemas import GENERATED, RESULT
 
 MAX_MESSAGE_LENGTH = 2_000
@@ -36,13 +36,13 @@ Compose = Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
 
 
 class GenerateImages:
-    """Actor of the generate stage; holds one engine for its life."""
+    """Actor of the generate stage; holds one model host for its life."""
 
     def __init__(
         self,
         take_unit: Callable[[int], UnitMessage],
-        load_engine: Callable[[], Engine],
-        attempts: AttemptLog,
+        load_model_host: Callable[[], ModelHost],
+        attempts: TryMarks,
         fence: Fence | None,
         claims: UnitClaims | None,
     ) -> None:
@@ -50,7 +50,7 @@ class GenerateImages:
         self._claims = claims
         self._attempts = attempts
         give_up_when_terminated(attempts)
-        self._engine = load_engine()
+        self._host = load_model_host()
         self._fence = fence
         self._metrics = ActorMetrics()
 
@@ -73,7 +73,7 @@ class GenerateImages:
             if message.facts.is_idle:
                 return message
         try:
-            made = generate_unit(message, self._engine, self._attempts)
+            made = generate_unit(message, self._host, self._attempts)
         except Exception as error:  # torch has no one class for a lost device; raised again below
             if device_is_lost(error):
                 end_without_device(self._attempts, error)
@@ -83,25 +83,25 @@ class GenerateImages:
 
 
 def generate_unit(
-    message: UnitMessage, engine: Engine, attempts: AttemptLog | None = None
+    message: UnitMessage, host: ModelHost, attempts: TryMarks | None = None
 ) -> UnitMessage:
     """Return the unit with its images or failures, and what making them took.
 
     Args:
         message: The unit; its rows have one base model.
-        engine: What makes it.
+        host: What makes it.
         attempts: Where its tries are marked; None for nowhere.
     """
-    before = engine.use()
+    before = host.use()
     rows = rows_of(message.rows)
-    engine.hold(rows[0].base_model_digest)
+    host.hold(rows[0].base_model_digest)
     start = time.perf_counter()
     tries = None if attempts is None else attempts.begin(message.unit_id)
     if attempts is None or tries is None or not tries.one_by_one:
-        results, num_alone = generate_rows(rows, engine.compose)
+        results, num_alone = generate_rows(rows, host.compose)
     else:
         results = [
-            _generate_alone(row, engine.compose, attempts, tries, message.unit_id) for row in rows
+            _generate_alone(row, host.compose, attempts, tries, message.unit_id) for row in rows
         ]
         num_alone = len(rows)
     seconds = time.perf_counter() - start
@@ -109,9 +109,9 @@ def generate_unit(
         generated_table(message.rows, results),
         generate_seconds=seconds,
         rows_tried_alone=num_alone,
-        device=engine.device,
-        versions_json=engine.versions_json,
-        **_changes(before, engine.use()),
+        device=host.device,
+        versions_json=host.versions_json,
+        **_changes(before, host.use()),
     )
 
 
@@ -141,7 +141,7 @@ def generate_rows(rows: Sequence[Row], compose: Compose) -> tuple[list[dict[str,
 
 
 def _generate_alone(
-    row: Row, compose: Compose, attempts: AttemptLog, tries: UnitTries, unit_id: str
+    row: Row, compose: Compose, attempts: TryMarks, tries: UnitTries, unit_id: str
 ) -> dict[str, Any]:
     """Return the row made under a mark of its own, or failed if it died under one before."""
     deaths = tries.deaths_alone.get(row.key, 0)
@@ -202,7 +202,7 @@ def _result_row(result: ComposedImage | RowFailure) -> dict[str, Any]:
     }
 
 
-def _changes(before: EngineUse, after: EngineUse) -> dict[str, float]:
+def _changes(before: HostUse, after: HostUse) -> dict[str, float]:
     """Return by name what was counted in between, and the two that are as of now."""
     now = {name: getattr(after, name) for name in ("lora_cache_bytes", "peak_memory_bytes")}
     counted = asdict(after).items()

@@ -28,10 +28,10 @@ from manifests.places.locations import StoreAwayError
 from pipelines.leases.lease import LeaseLostError
 from pipelines.planning.plan import UNITS_PER_BATCH, Plan
 from pipelines.session.shares import Shares
-from pipelines.stages.commit import StoreUnits
+from pipelines.stages.commit import CommitUnits
 from pipelines.stages.dealing import Dealer
-from pipelines.stages.engine import LoadEngine
 from pipelines.stages.generate import GenerateImages
+from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import Centroids, LoadScorer, ScoreImages
 from pipelines.storage.error import StorageError
 from pipelines.units.message import UnitFacts, UnitMessage
@@ -49,10 +49,10 @@ _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 class Stages:
     """What each stage does; all of it can be sent to another machine."""
 
-    load_engine: LoadEngine
+    load_model_host: LoadModelHost
     load_scorer: LoadScorer | None
     load_centroids: Callable[[], Centroids]
-    store: StoreUnits
+    store: CommitUnits
 
 
 def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]:
@@ -76,7 +76,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
             GenerateImages,
             fn_constructor_kwargs={
                 "take_unit": TakeUnit(_start_dealer(plan)),
-                "load_engine": partial(stages.load_engine, shares),
+                "load_model_host": partial(stages.load_model_host, shares),
                 "attempts": store.attempts,
                 "fence": store.fence,
                 "claims": store.claims,

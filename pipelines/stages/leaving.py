@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 
-from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.tries import TryMarks
 
 MAX_LOST_DEVICES = 5
 """In one run. A row that takes its device with it is found and set aside after three."""
@@ -29,7 +29,7 @@ def device_is_lost(error: Exception) -> bool:
     return any(sign in text for sign in _SIGNS)
 
 
-def end_without_device(attempts: AttemptLog, error: Exception) -> None:
+def end_without_device(attempts: TryMarks, error: Exception) -> None:
     """End this process, unless the run has lost too many devices: then return, to raise."""
     num_lost = attempts.note_lost_device()
     if num_lost > MAX_LOST_DEVICES:
@@ -42,7 +42,7 @@ def end_without_device(attempts: AttemptLog, error: Exception) -> None:
     os._exit(1)
 
 
-def give_up_when_terminated(attempts: AttemptLog) -> None:
+def give_up_when_terminated(attempts: TryMarks) -> None:
     """Let SIGTERM take this process's marks back and end it.
 
     Ray's own handler would have the unit finished first, and then lose it.

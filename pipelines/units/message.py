@@ -12,8 +12,8 @@ import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineUse:
-    """Counters of an engine, since it was made or for one unit. Seconds are wall time.
+class HostUse:
+    """Counters of a model host, since it was made or for one unit. Seconds are wall time.
 
     Attributes:
         model_load_seconds: Loading base models.
@@ -39,8 +39,8 @@ class EngineUse:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitFacts(EngineUse):
-    """What is known of a unit beyond its rows: what its engine did, and what it took.
+class UnitFacts(HostUse):
+    """What is known of a unit beyond its rows: what its model host did, and what it took.
 
     Attributes:
         generate_seconds: In the composer, LoRAs read there among them.

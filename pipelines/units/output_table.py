@@ -13,7 +13,7 @@ from pipelines.units.schemas import ROWS
 _JSON_COLUMNS = ("sampler_json", "carried_json", "versions_json")
 
 
-def read_rows(
+def read_output_rows(
     storage: Storage,
     columns: Sequence[str],
     *,

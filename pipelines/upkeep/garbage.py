@@ -19,9 +19,9 @@ from pipelines.leases.lease import HeldLease, acquire
 from pipelines.leases.lease_record import earlier_leases
 from pipelines.leases.makers import refuse_while_made
 from pipelines.leases.seal import find_rivals, plans_of_earlier_runs, seal_units
-from pipelines.ledger.attempts import ATTEMPTS_FOLDER
 from pipelines.ledger.ledger import Ledger, read_ledger
 from pipelines.ledger.run_record import new_run_id
+from pipelines.ledger.tries import ATTEMPTS_FOLDER
 from pipelines.storage.durable_files import UNFINISHED
 from pipelines.storage.storage import Storage
 from pipelines.units.output_files import DAMAGED_FOLDER

@@ -17,7 +17,7 @@ from clora_core.diffusion.attention import (
     choose_map_layers,
     measure_cross_attention,
 )
-from clora_core.diffusion.model import BaseModel
+from clora_core.diffusion.model import DiffusionModel
 
 SDXL_UNET = {
     "sample_size": 128,
@@ -50,7 +50,7 @@ def sdxl():
 def base_model(unet, *, is_xl):
     with torch.device("meta"):
         vae = AutoencoderKL()
-    return BaseModel(unet=unet, vae=vae, towers=(), scheduler_config={}, is_xl=is_xl)
+    return DiffusionModel(unet=unet, vae=vae, towers=(), scheduler_config={}, is_xl=is_xl)
 
 
 def blocks(layers):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import SAMPLER, SIDE_PX, FakeEngineSource, FakeScorer
+from engine_kit import SAMPLER, SIDE_PX, FakeModelHostSource, FakeScorer
 from inline_engine import run_inline
 
 from jobs.commands import compose as compose_module
@@ -30,7 +30,7 @@ def main(job: str, log: str, how: str = "inline") -> int:
         )
         return replace(
             asked,
-            load_engine=FakeEngineSource(Path(log)),
+            load_model_host=FakeModelHostSource(Path(log)),
             load_scorer=FakeScorer,
             references={asked.base_model_digest: references},
             dino_digest="d",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from crash_world import Notes, World, publish
-from engine_kit import FakeEngine, FakeEngineSource, Watcher, request
+from engine_kit import FakeModelHost, FakeModelHostSource, Watcher, request
 from faults.killing_storage import KillingStorage, Trap
 from faults.kit import Settings, manifest, references
 from faults.nodes import several_nodes, weighed_down
@@ -55,14 +55,14 @@ class FactWatcher(Watcher):
         self._notes.note(("unit", output, receipt.unit_id))
 
 
-class BrokenStart(FakeEngineSource):
+class BrokenStart(FakeModelHostSource):
     """An engine that cannot be loaded the first time."""
 
     def __init__(self, flag: Path, log: Path | None, seconds_a_row: float) -> None:
         super().__init__(log, seconds_a_row)
         self._flag = flag
 
-    def __call__(self, shares: Shares | None = None) -> FakeEngine:
+    def __call__(self, shares: Shares | None = None) -> FakeModelHost:
         if not self._flag.exists():
             self._flag.touch()
             raise RuntimeError("the model cannot be loaded")
@@ -87,7 +87,7 @@ def main(path: Path) -> None:
     changes: dict[str, Any] = {"references": references(settings), "references_storage": storage}
     if settings.broken_start:
         source = BrokenStart(Path(settings.sprung), Path(settings.log), settings.seconds_a_row)
-        changes["load_engine"] = source
+        changes["load_model_host"] = source
     if settings.num_references:
         place = settings.references_at or f"{settings.out}/references"
         changes["references_storage"] = open_storage(place)

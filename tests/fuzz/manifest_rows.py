@@ -22,7 +22,7 @@ from input_kit import row, write_catalog
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import sampler_json
 from fuzz.mutations import JUNK_TEXTS, damaged, mutated
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows.check import check_rows
@@ -58,7 +58,7 @@ COLUMNS = (
 def rules(folder: Path) -> RowRules:
     """Return what the rows are checked against: a small catalog, written to ``folder``."""
     return RowRules(
-        catalog=read_catalog(str(write_catalog(folder))),
+        catalog=read_lora_catalog(str(write_catalog(folder))),
         lora_files=LoraFiles(),
         base_models={
             "": RowModel(

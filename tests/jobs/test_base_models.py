@@ -30,7 +30,7 @@ def made_alone(path: Path) -> dict[str, dict[str, Any]]:
     """Return the rows of a job with one base model by key, made in this process as one unit."""
     job = load_job(path)
     request = run_request(job, prepare(job))
-    engine = request.load_engine(ON_ONE_CPU)
+    engine = request.load_model_host(ON_ONE_CPU)
     engine.hold(request.base_model_digest)
     results, _ = generate_rows(request.rows, engine.compose)
     rows = generated_table(planned_table(request.rows), results).to_pylist()

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from engine_kit import FakeEngineSource
+from engine_kit import FakeModelHostSource
 from input_kit import write_base_model, write_catalog, write_lora
 
 from jobs.commands.catalog import catalog
@@ -64,7 +64,7 @@ def write_spec(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Pat
 
 def fakes(log: Path) -> Callable[..., RunRequest]:
     def make(*arguments: Any) -> RunRequest:
-        return replace(run_request(*arguments), load_engine=FakeEngineSource(log))
+        return replace(run_request(*arguments), load_model_host=FakeModelHostSource(log))
 
     return make
 

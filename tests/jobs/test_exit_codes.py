@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_kit import BAD_ROW, FakeEngine, FakeEngineSource
+from engine_kit import BAD_ROW, FakeModelHost, FakeModelHostSource
 from inline_engine import run_inline
 from input_kit import row, write_job
 
@@ -114,7 +114,7 @@ def broken_request(start: str, error: type[StorageError] = StorageError) -> Any:
     def make(*arguments: Any, **options: Any) -> RunRequest:
         asked = run_request(*arguments, **options)
         storage = Breaking(Path(asked.storage.uri), start or "nothing", error)
-        return replace(asked, storage=storage, load_engine=FakeEngineSource())
+        return replace(asked, storage=storage, load_model_host=FakeModelHostSource())
 
     return make
 
@@ -124,11 +124,11 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A job of five rows, one of which fails where it is sampled."""
     run_inline(monkeypatch)
     bad = row(prompt=f"a cat and a dog, {BAD_ROW}", seed=99)
-    monkeypatch.setattr(FakeEngineSource, "__call__", lambda _self, _shares: Failing())
+    monkeypatch.setattr(FakeModelHostSource, "__call__", lambda _self, _shares: Failing())
     return write_job(tmp_path, [*(row(seed=seed) for seed in range(4)), bad])
 
 
-class Failing(FakeEngine):
+class Failing(FakeModelHost):
     """The fake engine, which here fails rows that end in the word."""
 
     def compose(self, rows: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine_kit import FakeEngine
+from engine_kit import FakeModelHost
 from hostile_pictures import (
     as_text,
     changed_recipes,
@@ -29,7 +29,7 @@ from manifests.weights.base_model import inspect_base_model
 SLOW_S = 10.0
 
 
-class Composer(FakeEngine):
+class Composer(FakeModelHost):
     def compose(self, rows: Any, **_options: bool) -> list[Any]:
         return super().compose(rows)
 

@@ -8,7 +8,7 @@ import pytest
 from input_kit import kohya_tensors, safetensors_bytes, write_lora
 
 from jobs.cli import main
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 
 
 def inspect(*arguments: object) -> int:
@@ -58,7 +58,7 @@ def test_a_catalog_of_the_good_ones_can_be_used_as_it_is(
     (tmp_path / "bad.safetensors").write_bytes(b"")
     assert inspect("--catalog", "one.safetensors", "bad.safetensors", "two.safetensors") == 2
     Path("loras.yaml").write_text(capfd.readouterr().out)
-    catalog = read_catalog(str(tmp_path / "loras.yaml"))
+    catalog = read_lora_catalog(str(tmp_path / "loras.yaml"))
     assert not catalog.problems
     assert {name: entry.uri for name, entry in catalog.entries.items()} == {
         "cat": str(tmp_path / "one.safetensors"),

@@ -20,9 +20,9 @@ from jobs.job.job_file import JobFile, load_job
 from jobs.pictures.picture import read_picture, with_texts
 from manifests.places.allowed_roots import VARIABLE
 from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
-from pipelines.stages.commit import StoreUnits, store_unit
-from pipelines.stages.engine import EngineSource
+from pipelines.stages.commit import CommitUnits, commit_unit
 from pipelines.stages.generate import generate_unit
+from pipelines.stages.model_host import ModelHostSource
 from pipelines.stages.score import score_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import image_name
@@ -44,21 +44,21 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> JobFile:
 
 
 def compose(job: JobFile, prepared: PreparedJob) -> None:
-    engine = EngineSource(
+    engine = ModelHostSource(
         base_model_dirs={
             digest: model.place for digest, model in prepared.models_by_digest.items()
         },
         resources=job.resources,
     )(ON_ONE_CPU)
     storage = LocalStorage(Path(job.output))
-    into = StoreUnits(storage=storage, run_id="run", dino_digest=None)
+    into = CommitUnits(storage=storage, run_id="run", dino_digest=None)
     for unit_id, rows in (("u1", prepared.rows[:2]), ("u2", prepared.rows[2:])):
         unit = UnitMessage(unit_id=unit_id, rows=planned_table(rows), facts=UnitFacts())
         made = generate_unit(unit, engine)
         scored = UnitMessage(
             unit_id=unit_id, rows=score_rows(made.rows, None, {}), facts=made.facts
         )
-        assert isinstance(store_unit(scored, into, now=NOW), pa.Table)
+        assert isinstance(commit_unit(scored, into, now=NOW), pa.Table)
     record = RunRecord(
         run_id=new_run_id(NOW),
         started_at=NOW.isoformat(),

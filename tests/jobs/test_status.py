@@ -25,7 +25,7 @@ from pipelines.ledger.run_record import (
 from pipelines.run import compose_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import image_name
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_lost_images_are_written_again_by_the_next_run_and_nothing_is_sampled(
 
 def test_the_table_has_a_line_a_method(output: LocalStorage):
     commit(output, "u1", [row(0), row(1), row(2, method="merge")])
-    table = method_table(read_rows(output, ["method", "seconds", "dino_min"]))
+    table = method_table(read_output_rows(output, ["method", "seconds", "dino_min"]))
     header, *lines = table.splitlines()
     assert header.split() == ["method", "images", "s/image", "DINO", "min"]
     assert [line.split() for line in lines] == [

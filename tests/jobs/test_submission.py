@@ -4,12 +4,12 @@ import pytest
 
 from jobs.exit_code import JobEnd, exit_code_of
 from jobs.remote.submission import (
-    Attempt,
-    attempt_name,
-    attempt_number,
+    JobTry,
     content_name,
     entrypoint,
-    last_attempt,
+    last_try,
+    try_name,
+    try_number,
 )
 
 
@@ -29,12 +29,12 @@ def test_a_name_holds_only_what_any_shell_and_url_can():
 
 @pytest.mark.parametrize("number", [1, 2, 17])
 def test_attempts_are_counted_back_from_their_names(number: int):
-    assert attempt_number("nightly", attempt_name("nightly", number)) == number
+    assert try_number("nightly", try_name("nightly", number)) == number
 
 
 @pytest.mark.parametrize("other", ["nightly-try0", "nightly-2", "anightly", "nightly-try2-try2"])
 def test_other_names_are_no_attempts(other: str):
-    assert attempt_number("nightly", other) is None
+    assert try_number("nightly", other) is None
 
 
 def test_the_last_attempt_is_the_one_with_the_largest_number():
@@ -45,8 +45,8 @@ def test_the_last_attempt_is_the_one_with_the_largest_number():
         ("n", "FAILED"),
         ("m-try11", "FAILED"),
     ]
-    assert last_attempt("n", jobs) == Attempt(number=10, status="RUNNING")
-    assert last_attempt("k", jobs) is None
+    assert last_try("n", jobs) == JobTry(number=10, status="RUNNING")
+    assert last_try("k", jobs) is None
 
 
 def test_a_job_in_the_folder_that_is_sent_is_named_relative_to_it():

@@ -19,7 +19,7 @@ from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import image_name
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 SEES = Damages(note=print)
 
@@ -77,7 +77,7 @@ def test_a_spreadsheet_computes_nothing_of_a_prompt_or_a_name(
         if line["key"] == bad.key
     ]
     assert (shown["prompt"], shown["row_id"]) == (f"'{prompt}", "'@SUM(A1)")
-    exact = read_rows(storage, ["key", "prompt"]).to_pylist()
+    exact = read_output_rows(storage, ["key", "prompt"]).to_pylist()
     assert prompt in {line["prompt"] for line in exact}
 
 
@@ -139,7 +139,7 @@ def test_a_clip_model_adds_how_well_images_show_their_prompts(
 
     monkeypatch.setattr("clora_core.clip.ClipScorer.load", lambda _folder: Length())
     told = evaluated(*open_output(output.uri, SEES), SEES, clip_model=str(tmp_path))
-    rows = {row["key"]: row for row in read_rows(output, ["key", "prompt"]).to_pylist()}
+    rows = {row["key"]: row for row in read_output_rows(output, ["key", "prompt"]).to_pylist()}
     for result in told.results:
         pixels = np.asarray(Image.open(Path(output.uri) / image_name(result.key)).convert("RGB"))
         wanted = len(rows[result.key]["prompt"]) + pixels.mean()

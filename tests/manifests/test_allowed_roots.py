@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_kit import row, write_catalog, write_jsonl, write_lora
 
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots, allowed_roots
 from manifests.places.locations import LocationError
 from manifests.rows.regions import RegionRequest, resolved_region
@@ -163,12 +163,15 @@ def test_a_hostile_catalog_entry_is_a_problem_and_the_rest_is_kept(tmp_path: Pat
     entries = yaml.safe_load(catalog.read_text())["loras"]
     entries.append({"name": "evil", "uri": uri, "subject": "cat"})
     catalog.write_text(yaml.safe_dump({"loras": entries}))
-    read = read_catalog(str(catalog), allowed=AllowedRoots((str(folder),)))
+    read = read_lora_catalog(str(catalog), allowed=AllowedRoots((str(folder),)))
     assert set(read.entries) == {"cat", "dog", "ink"}
     (problem,) = read.problems
     assert (problem.row_id, problem.field) == ("evil", "uri")
     assert "this service opens" in problem.problem or "private address" in problem.problem
-    assert len(read_catalog(str(catalog)).entries) == 4  # without a service's list all is as before
+    # Without a service's list all is as before.
+    assert (
+        len(read_lora_catalog(str(catalog)).entries) == 4
+    )  # without a service's list all is as before
 
 
 def test_a_mask_outside_is_refused_and_not_read(tmp_path: Path):
@@ -199,7 +202,7 @@ def test_a_link_in_a_folder_of_manifests_is_a_problem_and_its_neighbours_are_rea
 
 def test_a_catalog_outside_is_refused_and_not_read(tmp_path: Path):
     catalog = write_catalog(tmp_path / "out")
-    read = read_catalog(str(catalog), allowed=AllowedRoots((str(tmp_path / "in"),)))
+    read = read_lora_catalog(str(catalog), allowed=AllowedRoots((str(tmp_path / "in"),)))
     assert not read.entries
     (problem,) = read.problems
     assert "is outside the places that this service opens" in problem.problem
@@ -212,7 +215,7 @@ def test_credentials_in_a_name_are_refused_and_not_printed(tmp_path: Path, roots
         roots = AllowedRoots((*roots.roots, str(tmp_path)))
     path = tmp_path / "loras.yaml"
     path.write_text(yaml.safe_dump({"loras": [{"name": "x", "uri": uri, "subject": "cat"}]}))
-    (problem,) = read_catalog(str(path), allowed=roots).problems
+    (problem,) = read_lora_catalog(str(path), allowed=roots).problems
     assert "holds credentials; take them out of the name" in problem.problem
     assert "secret" not in str(problem)
     with pytest.raises(LocationError, match=r"\*\*\*@b.* holds credentials") as caught:

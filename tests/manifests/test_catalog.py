@@ -8,14 +8,14 @@ import pytest
 import yaml
 from input_kit import write_catalog
 
-from manifests.loras.catalog import Catalog, read_catalog
+from manifests.loras.catalog import LoraCatalog, read_lora_catalog
 from manifests.loras.files import LoraFiles
 
 
-def catalog_of(tmp_path: Path, *entries: object) -> Catalog:
+def catalog_of(tmp_path: Path, *entries: object) -> LoraCatalog:
     path = tmp_path / "loras.yaml"
     path.write_text(yaml.safe_dump({"loras": list(entries)}, sort_keys=False))
-    return read_catalog(str(path))
+    return read_lora_catalog(str(path))
 
 
 def entry(**changes: object) -> dict:
@@ -42,7 +42,7 @@ def test_yaml_and_parquet_say_the_same(tmp_path):
     ]
     path = tmp_path / "loras.parquet"
     pq.write_table(pa.Table.from_pylist(entries), path)
-    assert read_catalog(str(path)).entries == catalog_of(tmp_path, *entries).entries
+    assert read_lora_catalog(str(path)).entries == catalog_of(tmp_path, *entries).entries
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_a_name_used_twice_is_told(tmp_path):
 def test_a_file_that_is_no_catalog_is_told(tmp_path, text, sentence):
     path = tmp_path / "loras.yaml"
     path.write_text(text)
-    (problem,) = read_catalog(str(path)).problems
+    (problem,) = read_lora_catalog(str(path)).problems
     assert sentence in problem.problem
 
 
 def test_a_missing_catalog_is_told(tmp_path):
-    (problem,) = read_catalog(str(tmp_path / "none.yaml")).problems
+    (problem,) = read_lora_catalog(str(tmp_path / "none.yaml")).problems
     assert "does not exist" in problem.problem
 
 
@@ -106,7 +106,7 @@ def test_a_file_with_another_sha256_than_the_catalogs_is_told(tmp_path):
 
 
 def test_a_file_is_looked_at_once(tmp_path):
-    catalog = read_catalog(str(write_catalog(tmp_path)))
+    catalog = read_lora_catalog(str(write_catalog(tmp_path)))
     files = LoraFiles()
     before = files.state(catalog["cat"])
     (tmp_path / "cat.safetensors").unlink()

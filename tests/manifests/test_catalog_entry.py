@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_kit import kohya_tensors, safetensors_bytes
 
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.catalog_entry import catalog_entry, catalog_name
 from manifests.loras.files import LoraFiles
 from manifests.loras.report import LoraReport, lora_report
@@ -22,7 +22,7 @@ def report(folder: Path, **metadata: str) -> LoraReport:
 def read_back(folder: Path, *entries: str):
     path = folder / "loras.yaml"
     path.write_text("loras:\n" + "".join(entries), encoding="utf-8")
-    catalog = read_catalog(str(path))
+    catalog = read_lora_catalog(str(path))
     assert not catalog.problems, [str(problem) for problem in catalog.problems]
     return catalog
 

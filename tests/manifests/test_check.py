@@ -9,7 +9,7 @@ import pytest
 from input_kit import row, write_catalog, write_lora
 
 from clora_core.recipe.config import SamplerConfig
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows.check import CheckedManifest, check_rows
@@ -32,7 +32,7 @@ def model(digest: str, **changes: Any) -> RowModel:
 
 @pytest.fixture
 def check(tmp_path: Path):
-    catalog = read_catalog(str(write_catalog(tmp_path)))
+    catalog = read_lora_catalog(str(write_catalog(tmp_path)))
     assert not catalog.problems
 
     def run(*rows: Any, is_text: bool = False, **options: Any) -> CheckedManifest:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.places.locations import LocationError
 from manifests.tables import guarded_parquet
 from manifests.tables.guarded_parquet import open_batches
@@ -92,7 +92,7 @@ def test_a_file_that_aborts_arrow_is_a_problem_and_its_neighbours_are_read(tmp_p
     )
     assert isinstance(good, RawRow)
     assert good.values == {"seed": 7}
-    catalog = read_catalog(str(tmp_path / "a.parquet"))
+    catalog = read_lora_catalog(str(tmp_path / "a.parquet"))
     assert "a.parquet cannot be read: reading it ends" in str(catalog.problems[0])
 
 

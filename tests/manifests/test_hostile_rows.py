@@ -13,7 +13,7 @@ from fuzz.manifest_rows import rules
 from input_kit import row
 
 from manifests.loras import catalog
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.places.locations import LocationError
 from manifests.rows.check import CheckedManifest, check_rows
 from manifests.rows.row_check import RowChecker
@@ -168,11 +168,11 @@ def test_a_catalog_as_a_parquet_file_has_the_same_limits(tmp_path, monkeypatch):
     entries = {"name": ["a", "b"], "uri": ["/a", "/b"], "subject": ["cat", "dog" * 50_000]}
     pq.write_table(pa.table(entries), path)
     monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", 100_000)
-    (problem,) = read_catalog(str(path)).problems
+    (problem,) = read_lora_catalog(str(path)).problems
     assert problem.line == 2
     assert "stands for more than" in problem.problem
     monkeypatch.setattr(catalog, "MAX_ENTRIES", 1)
-    assert "holds more than 1 LoRAs" in str(read_catalog(str(path)).problems[0])
+    assert "holds more than 1 LoRAs" in str(read_lora_catalog(str(path)).problems[0])
 
 
 def test_a_million_unknown_fields_of_a_row_are_told_in_fifty(check, tmp_path):

@@ -14,7 +14,7 @@ from input_kit import row, write_catalog, write_lora
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import row_key
 from clora_core.recipe.row import Row
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows.check import CheckedManifest, check_rows
@@ -49,7 +49,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> RowRules:
     catalog = write_catalog(folder, ["cat", "dog", "fox"])
     write_lora(folder / "fox.safetensors", width=32)
     return RowRules(
-        catalog=read_catalog(str(catalog)),
+        catalog=read_lora_catalog(str(catalog)),
         lora_files=LoraFiles(),
         base_models=MODELS,
         method="clora",
@@ -178,7 +178,7 @@ def test_a_lora_fails_the_rows_whose_base_model_it_does_not_fit_and_no_others(ru
 
 
 def test_a_lora_file_is_read_once_for_all_base_models(tmp_path: Path):
-    catalog = read_catalog(str(write_catalog(tmp_path)))
+    catalog = read_lora_catalog(str(write_catalog(tmp_path)))
     files = LoraFiles()
     before = files.state(catalog["cat"], LoraFit(model_width=96))
     Path(catalog["cat"].uri).unlink()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from manifests.loras.catalog import read_catalog
+from manifests.loras.catalog import read_lora_catalog
 from manifests.text import yaml_text
 from manifests.text.yaml_text import YamlError, load_yaml
 
@@ -30,7 +30,7 @@ def test_aliases_that_stand_for_billions_are_refused(text):
 def test_a_catalog_of_such_aliases_is_a_problem(tmp_path):
     path = tmp_path / "loras.yaml"
     path.write_text(f"{laughs(9)}\nloras: [*a8]")
-    (problem,) = read_catalog(str(path)).problems
+    (problem,) = read_lora_catalog(str(path)).problems
     assert "write fewer aliases" in problem.problem
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from clora_core.diffusion.model import BaseModel, load_base_model
+from clora_core.diffusion.model import DiffusionModel, load_base_model
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
@@ -24,7 +24,7 @@ class Core:
     """A tiny model held by the product's own loader, and every LoRA file read once."""
 
     def __init__(self, folder: Path, dtype: str = "float64") -> None:
-        self.model: BaseModel = load_base_model(folder, dtype=dtype)
+        self.model: DiffusionModel = load_base_model(folder, dtype=dtype)
         self._targets = lora_targets(self.model.components)
         self._factors: dict[str, LoraFactors] = {}
 

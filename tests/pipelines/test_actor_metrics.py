@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from engine_kit import BAD_ROW, FakeEngine, planned_table, row
+from engine_kit import BAD_ROW, FakeModelHost, planned_table, row
 from engine_kit import rows as manifest_rows
 
 from pipelines.metrics.actor import COUNTERS, GAUGES, readings
@@ -11,7 +11,7 @@ from pipelines.units.message import UnitFacts, UnitMessage
 
 def generated(unit: list[Any]) -> UnitMessage:
     message = UnitMessage(unit_id="u", rows=planned_table(unit), facts=UnitFacts())
-    return generate_unit(message, FakeEngine())
+    return generate_unit(message, FakeModelHost())
 
 
 def test_readings_are_what_the_engine_did():

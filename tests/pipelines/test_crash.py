@@ -23,8 +23,8 @@ from inline_engine import run_inline
 from output_checks import Fact, broken, named_edition
 
 from clora_core.recipe.row import Row
-from pipelines.ledger.attempts import AttemptLog
 from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.tries import TryMarks
 from pipelines.outputs.editions import LATEST, newest_edition
 from pipelines.planning.references import reference_rows
 from pipelines.storage.durable_files import UNFINISHED
@@ -64,7 +64,7 @@ def litter(world: World) -> None:
         if one.key not in ledger.made:
             storage.put(image_name(one.key), b"not committed")
     storage.put("rows/.writing-00-unit-z.parquet", b"half")
-    AttemptLog(storage=storage, run_id="killed").begin(min(ledger.unit_ids))
+    TryMarks(storage=storage, run_id="killed").begin(min(ledger.unit_ids))
 
 
 def damage(world: World) -> None:

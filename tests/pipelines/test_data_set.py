@@ -13,7 +13,7 @@ from pipelines.outputs.data_card import CardFacts, data_card, write_data_card
 from pipelines.outputs.publish import SHEET_NAME, publish
 from pipelines.storage.local import LocalStorage
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 RECORD: dict[str, Any] = {"job": {"base_model": "a|b"}, "digests": {"base_model": "ab"}}
 
@@ -61,11 +61,11 @@ def test_datasets_loads_images_scores_errors_and_references_each_as_its_own(
 def test_pyarrow_reads_the_rows_folder_as_one_table(output: LocalStorage):
     table = pads.dataset(f"{output.uri}/rows", format="parquet").to_table()
     assert table.num_rows == 2
-    assert read_rows(output, ["key", "seed"]).sort_by("seed")["seed"].to_pylist() == [0, 1]
+    assert read_output_rows(output, ["key", "seed"]).sort_by("seed")["seed"].to_pylist() == [0, 1]
 
 
 def test_an_output_without_rows_is_an_empty_table(tmp_path: Path):
-    assert read_rows(LocalStorage(tmp_path / "none"), ["key"]).num_rows == 0
+    assert read_output_rows(LocalStorage(tmp_path / "none"), ["key"]).num_rows == 0
 
 
 def test_the_card_names_tables_that_are_there_and_escapes_what_names_hold(output: LocalStorage):

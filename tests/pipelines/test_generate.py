@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from engine_kit import BAD_ROW, POISON, SIDE_PX, FakeEngine, lora, row, rows
+from engine_kit import BAD_ROW, POISON, SIDE_PX, FakeModelHost, lora, row, rows
 
 from clora_core.recipe.errors import Stage
 from clora_core.recipe.row import Row
@@ -18,7 +18,7 @@ class Recorder:
 
     def __call__(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         self.calls.append([row.seed for row in rows])
-        return FakeEngine().compose(rows)
+        return FakeModelHost().compose(rows)
 
 
 def test_every_row_comes_back_in_order_with_its_own_pixels():

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from engine_kit import LOSES_DEVICE, Watcher, request, row, rows
 
-from pipelines.ledger.attempts import ATTEMPTS_FOLDER, AttemptLog
 from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.tries import ATTEMPTS_FOLDER, TryMarks
 from pipelines.run import compose_rows
 from pipelines.stages.leaving import MAX_LOST_DEVICES, device_is_lost, end_without_device
 from pipelines.storage.local import LocalStorage
@@ -39,10 +39,10 @@ def test_a_lost_device_is_told_from_what_the_next_row_survives(error: Exception,
 def test_a_process_without_its_device_ends_until_the_run_has_lost_too_many(tmp_path: Path):
     code = f"""
 from pathlib import Path
-from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.tries import TryMarks
 from pipelines.stages.leaving import end_without_device
 from pipelines.storage.local import LocalStorage
-log = AttemptLog(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
+log = TryMarks(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
 end_without_device(log, OSError("x"))
 print("it goes on")
 """
@@ -53,7 +53,7 @@ print("it goes on")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout) == (0, "it goes on\n")
     # Another run counts for itself.
-    other = AttemptLog(storage=LocalStorage(tmp_path), run_id="other")
+    other = TryMarks(storage=LocalStorage(tmp_path), run_id="other")
     assert other.note_lost_device() == 1
 
 
@@ -61,10 +61,10 @@ def test_a_process_that_is_terminated_takes_back_its_marks_and_no_others(tmp_pat
     code = f"""
 import os, signal, time
 from pathlib import Path
-from pipelines.ledger.attempts import AttemptLog
+from pipelines.ledger.tries import TryMarks
 from pipelines.stages.leaving import give_up_when_terminated
 from pipelines.storage.local import LocalStorage
-log = AttemptLog(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
+log = TryMarks(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
 give_up_when_terminated(log)
 log.begin("unit-1")
 log.begin_row("unit-1", "key")
@@ -72,14 +72,14 @@ os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(60)
 """
     storage = LocalStorage(tmp_path)
-    AttemptLog(storage=storage, run_id="run").begin("unit-1")
+    TryMarks(storage=storage, run_id="run").begin("unit-1")
     ended = subprocess.run([sys.executable, "-c", code])
     assert ended.returncode == 128 + signal.SIGTERM
-    assert AttemptLog(storage=storage, run_id="run").begin("unit-1").number == 2
+    assert TryMarks(storage=storage, run_id="run").begin("unit-1").number == 2
 
 
 def test_marks_of_an_earlier_unit_stay_when_a_process_is_at_the_next(tmp_path: Path):
-    log = AttemptLog(storage=LocalStorage(tmp_path), run_id="run")
+    log = TryMarks(storage=LocalStorage(tmp_path), run_id="run")
     log.begin("unit-1")
     log.begin("unit-2")
     log.withdraw()
@@ -123,7 +123,7 @@ def test_an_actor_whose_machine_is_taken_gives_its_unit_to_another(tmp_path: Pat
 
 
 def test_a_process_is_left_to_raise_when_too_many_devices_are_lost(tmp_path: Path):
-    log = AttemptLog(storage=LocalStorage(tmp_path), run_id="run")
+    log = TryMarks(storage=LocalStorage(tmp_path), run_id="run")
     for _ in range(MAX_LOST_DEVICES):
         log.note_lost_device()
     end_without_device(log, RuntimeError("CUDA error"))  # would end this very process

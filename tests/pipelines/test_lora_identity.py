@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from engine_kit import FakeEngine
+from engine_kit import FakeModelHost
 from input_kit import kohya_tensors, safetensors_bytes, write_lora
 
 from clora_core.recipe.config import SamplerConfig
@@ -45,7 +45,7 @@ def test_rows_of_a_replaced_file_fail_by_name_and_the_others_are_made_in_order(t
 
     def compose(given: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         calls.append([one.seed for one in given])
-        return FakeEngine().compose(given)
+        return FakeModelHost().compose(given)
 
     assert all(isinstance(one, ComposedImage) for one in compose_unchanged(rows, compose, identity))
     write_lora(tmp_path / "dog.safetensors", seed=7)

@@ -20,7 +20,7 @@ from pipelines.planning.plan import Plan
 from pipelines.request import RunRequest
 from pipelines.run_plan import Planned, plan_rows, sealed_plan
 from pipelines.session.resources import Resources
-from pipelines.stages.commit import store_unit
+from pipelines.stages.commit import commit_unit
 from pipelines.stages.score import score_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.storage import Storage
@@ -46,7 +46,7 @@ def work(storage: Storage, plan: Plan, manifest: list[Row], unit_ids: set[str]) 
             rows = generated([by_key[member["key"]] for member in unit["rows"]])
             scored = score_rows(rows, FakeScorer(), {})
             message = UnitMessage(unit_id=unit["unit_id"], rows=scored, facts=UnitFacts())
-            store_unit(message, store(storage), now=NOW)
+            commit_unit(message, store(storage), now=NOW)
 
 
 seeds = st.sets(st.integers(0, 11), min_size=1)

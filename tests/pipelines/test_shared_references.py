@@ -14,7 +14,7 @@ from engine_kit import (
     BASE_MODEL,
     SAMPLER,
     SIDE_PX,
-    FakeEngine,
+    FakeModelHost,
     FakeScorer,
     lora,
     planned_table,
@@ -37,7 +37,7 @@ from pipelines.planning.plan import Plan
 from pipelines.planning.references import SEEDS_PER_BLOCK, ReferenceSettings
 from pipelines.run_plan import plan_references, plan_rows
 from pipelines.session.resources import Resources
-from pipelines.stages.commit import StoreUnits
+from pipelines.stages.commit import CommitUnits
 from pipelines.stages.generate import generate_unit
 from pipelines.stages.score import ScoreImages
 from pipelines.storage.error import StorageError
@@ -158,7 +158,7 @@ class JumpyStorage(LocalStorage):
         super().delete(name)
 
 
-class CountingEngine(FakeEngine):
+class CountingEngine(FakeModelHost):
     """Counts what is computed, and notices if a live run computes the same at the same time."""
 
     def __init__(self, world: World, run_id: str) -> None:
@@ -184,7 +184,7 @@ def a_run(
     world: World, run_id: str, plan: Plan, lives_for: int | None, made: list[Receipt]
 ) -> None:
     storage = JumpyStorage(world, run_id, lives_for)
-    stages = StoreUnits(storage=storage, run_id=run_id, dino_digest="d", is_shared=True)
+    stages = CommitUnits(storage=storage, run_id=run_id, dino_digest="d", is_shared=True)
     engine, score = CountingEngine(world, run_id), ScoreImages(FakeScorer, dict)
     assert stages.claims is not None
     claims = stages.claims
@@ -279,7 +279,7 @@ def test_who_comes_second_does_not_touch_the_images_of_the_first(tmp_path: Path)
     storage = LocalStorage(tmp_path)
     plan = planned(("cat",), 5)
     (unit_id,) = plan.unit_ids
-    message = generate_unit(message_of(unit_id, list(plan.rows)), FakeEngine())
+    message = generate_unit(message_of(unit_id, list(plan.rows)), FakeModelHost())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
 
     class Late(LocalStorage):
@@ -288,8 +288,8 @@ def test_who_comes_second_does_not_touch_the_images_of_the_first(tmp_path: Path)
         def exists(self, name: str) -> bool:
             return name != rows_name(unit_id) and super().exists(name)
 
-    first = StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
-    late = StoreUnits(storage=Late(tmp_path), run_id="two", dino_digest="d", is_shared=True)
+    first = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
+    late = CommitUnits(storage=Late(tmp_path), run_id="two", dino_digest="d", is_shared=True)
     (receipt,) = read_receipts(first(scored))
     assert receipt.committed
     files = {name: (tmp_path / name).stat().st_mtime_ns for name in storage.walk("images")}
@@ -315,9 +315,9 @@ def committed(tmp_path: Path) -> tuple[LocalStorage, bytes]:
     """A store where run ``one`` committed a unit without its images, and the file that run left."""
     storage = Unwritten(tmp_path)
     plan = planned(("cat",), 5)
-    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeEngine())
+    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeModelHost())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
-    stages = StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
+    stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with present(storage, "one", LeaseTimes(beat_s=1000.0)):
         maker = storage.read("makers/one.json")
         with pytest.raises(Killed):
@@ -352,11 +352,11 @@ def test_a_try_that_was_killed_before_its_images_is_completed_by_the_next_of_its
 ):
     storage, _ = committed
     plan = planned(("cat",), 5)
-    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeEngine())
+    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeModelHost())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
-    StoreUnits(storage=storage, run_id="two", dino_digest="d", is_shared=True)(scored)
+    CommitUnits(storage=storage, run_id="two", dino_digest="d", is_shared=True)(scored)
     assert len(damaged_images(storage, read_ledger(storage))) == SEEDS_PER_BLOCK
-    StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)(scored)
+    CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)(scored)
     assert damaged_images(storage, read_ledger(storage)) == []
 
 
@@ -364,7 +364,7 @@ def test_a_unit_that_a_repair_set_aside_meanwhile_is_not_taken_for_done(tmp_path
     storage, plan = LocalStorage(tmp_path), planned(("cat", "dog"), 5)
     seal_units(storage, plan.unit_ids, run_id="repair")
     message = message_of(plan.unit_ids[0], list(plan.rows)[:5])
-    stages = StoreUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
+    stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with pytest.raises(StorageError, match="run the same command again"):
         stages(message.with_facts(message.rows, is_done=True).to_batch())
 

@@ -14,8 +14,8 @@ from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import LeaseHeldError, acquire
 from pipelines.leases.makers import present
 from pipelines.leases.seal import plan_name
-from pipelines.ledger.attempts import AttemptLog
 from pipelines.ledger.ledger import read_ledger
+from pipelines.ledger.tries import TryMarks
 from pipelines.run_plan import plan_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.storage import Storage, open_storage
@@ -114,7 +114,7 @@ def litter(storage: Storage) -> set[str]:
     names = {orphan, "images/ab/.writing-00-x.png", "rows/.writing-01-unit-z.parquet"}
     for name in names:
         storage.put(name, b"left")
-    marks = AttemptLog(storage=storage, run_id="run-1")
+    marks = TryMarks(storage=storage, run_id="run-1")
     marks.begin("u1")
     marks.begin("not committed yet")
     storage.put("images/notes.txt", b"the user's own")

@@ -13,7 +13,7 @@ from pipelines.evaluation.evaluate import evaluate
 from pipelines.report.attention import attention_sheet, maps_name
 from pipelines.report.write import write_report
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 api = pytest.importorskip("playwright.sync_api", reason="playwright is a development dependency")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -38,7 +38,7 @@ SEES = Damages(note=print)
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     storage = write_output(tmp_path_factory.mktemp("browser") / "out")
-    for row in read_rows(storage, ["key"]).to_pylist():
+    for row in read_output_rows(storage, ["key"]).to_pylist():
         maps, masks = np.ones((3, 2, 4, 4), np.float32), np.ones((3, 3, 4, 4), bool)
         sheet = attention_sheet(np.zeros((8, 8, 3), np.uint8), maps, masks, ["one", "other"])
         storage.put(maps_name(row["key"]), sheet)

@@ -15,7 +15,7 @@ from pipelines.report.write import write_report
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import IMAGE_COLUMNS
 from pipelines.units.damages import Damages
-from pipelines.units.output_table import read_rows
+from pipelines.units.output_table import read_output_rows
 
 SEES = Damages(note=print)
 
@@ -50,7 +50,7 @@ def fact(detail: dict[str, Any], name: str) -> str | None:
 def test_the_index_leads_from_every_cell_to_its_own_thumbnail_and_provenance(output: LocalStorage):
     index = data_of(output.read("report/data/index.js"))
     listed = details(output)
-    rows = read_rows(output, ["key", "seed"]).to_pylist()
+    rows = read_output_rows(output, ["key", "seed"]).to_pylist()
     seeds = {row["key"]: row["seed"] for row in rows}
     seen = 0
     for prompt, _, seed, cells in index["lines"]:
@@ -122,7 +122,7 @@ def test_failures_are_counted_by_reason(output: LocalStorage):
 
 
 def test_thumbnails_of_an_earlier_report_are_kept(output: LocalStorage):
-    rows = read_rows(output, IMAGE_COLUMNS).to_pylist()
+    rows = read_output_rows(output, IMAGE_COLUMNS).to_pylist()
     folder = Path(output.uri) / "report/thumbs"
     missing, empty, *kept = (folder / f"{row['key'][:16]}.webp" for row in rows)
     missing.unlink()

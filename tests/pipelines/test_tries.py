@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_kit import EXIT, FakeEngine, planned_table, row, rows
+from engine_kit import EXIT, FakeModelHost, planned_table, row, rows
 
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
-from pipelines.ledger.attempts import AttemptLog, tries_of
+from pipelines.ledger.tries import TryMarks, tries_of
 from pipelines.stages.generate import generate_unit
 from pipelines.storage.local import LocalStorage
 from pipelines.units.message import UnitFacts, UnitMessage
@@ -21,7 +21,7 @@ class Death(BaseException):
     """What the end of a process is to the code in it: nothing that it could catch."""
 
 
-class DyingEngine(FakeEngine):
+class DyingEngine(FakeModelHost):
     """Dies of a prompt as the fake engine does, but in a way that a test survives."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class DyingEngine(FakeEngine):
         return super().compose(rows)
 
 
-class KilledEngine(FakeEngine):
+class KilledEngine(FakeModelHost):
     """Dies of whatever it is asked for, as a process whose driver is killed."""
 
     def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:  # noqa: ARG002
@@ -43,8 +43,8 @@ class KilledEngine(FakeEngine):
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> AttemptLog:
-    return AttemptLog(storage=LocalStorage(tmp_path), run_id="run-1")
+def log(tmp_path: Path) -> TryMarks:
+    return TryMarks(storage=LocalStorage(tmp_path), run_id="run-1")
 
 
 def message(unit: Sequence[Row]) -> UnitMessage:
@@ -52,7 +52,7 @@ def message(unit: Sequence[Row]) -> UnitMessage:
 
 
 def until_it_lives(
-    unit: Sequence[Row], engine: DyingEngine, log: AttemptLog
+    unit: Sequence[Row], engine: DyingEngine, log: TryMarks
 ) -> tuple[list[dict[str, object]], int]:
     """Try as Ray does, again and again; return the rows and how many processes died."""
     for deaths in range(20):
@@ -63,7 +63,7 @@ def until_it_lives(
     raise AssertionError("it kills for ever")
 
 
-def test_a_row_that_kills_is_found_alone_and_its_neighbours_are_made(log: AttemptLog):
+def test_a_row_that_kills_is_found_alone_and_its_neighbours_are_made(log: TryMarks):
     engine = DyingEngine()
     unit = [row(0), row(1, prompt=EXIT), row(2)]
     made, deaths = until_it_lives(unit, engine, log)
@@ -76,14 +76,14 @@ def test_a_row_that_kills_is_found_alone_and_its_neighbours_are_made(log: Attemp
 
 
 @pytest.mark.parametrize("num_killers", [1, 2, 4])
-def test_every_killer_of_a_unit_costs_one_more_death(log: AttemptLog, num_killers: int):
+def test_every_killer_of_a_unit_costs_one_more_death(log: TryMarks, num_killers: int):
     unit = [row(index, prompt=EXIT) for index in range(num_killers)] + [row(9)]
     made, deaths = until_it_lives(unit, DyingEngine(), log)
     assert deaths == 2 + num_killers
     assert [one["failure"] is None for one in made] == [False] * num_killers + [True]
 
 
-def test_a_unit_that_lives_is_made_together_and_its_marks_go_with_its_commit(log: AttemptLog):
+def test_a_unit_that_lives_is_made_together_and_its_marks_go_with_its_commit(log: TryMarks):
     engine = DyingEngine()
     generate_unit(message(rows(3)), engine, log)
     assert engine.calls == [[0, 1, 2]]
@@ -92,7 +92,7 @@ def test_a_unit_that_lives_is_made_together_and_its_marks_go_with_its_commit(log
     assert list(log.storage.walk("attempts")) == []
 
 
-def test_two_deaths_of_machines_change_nothing_for_a_unit(log: AttemptLog):
+def test_two_deaths_of_machines_change_nothing_for_a_unit(log: TryMarks):
     engine = DyingEngine()
     for _ in range(2):
         log.begin(UNIT)
@@ -112,7 +112,7 @@ def test_a_death_counts_if_its_run_went_on_after_it():
     assert tries_of(marks, "run-2").number == 2
 
 
-def test_twenty_runs_that_were_killed_at_one_row_blame_nobody(log: AttemptLog):
+def test_twenty_runs_that_were_killed_at_one_row_blame_nobody(log: TryMarks):
     unit = [row(0), row(1)]
     for number in range(20):
         killed = replace(log, run_id=f"killed-{number}")
@@ -122,7 +122,7 @@ def test_twenty_runs_that_were_killed_at_one_row_blame_nobody(log: AttemptLog):
     assert [one["failure"] for one in rows_left] == [None, None]
 
 
-def test_a_row_that_kills_is_found_also_after_runs_that_were_killed(log: AttemptLog):
+def test_a_row_that_kills_is_found_also_after_runs_that_were_killed(log: TryMarks):
     unit = [row(0), row(1, prompt=EXIT)]
     for number in range(5):
         with pytest.raises(Death):

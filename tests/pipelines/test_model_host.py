@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_kit import ON_ONE_CPU, FakeEngine, planned_table, row
+from engine_kit import ON_ONE_CPU, FakeModelHost, planned_table, row
 from oracles.fixtures import tiny_loras, tiny_sd_dir  # noqa: F401
 from oracles.tiny_loras import TinyLoras
 from oracles.tiny_models import build_tiny_sd
@@ -18,8 +18,8 @@ from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage
 from manifests.loras.file import inspect_lora_file
 from pipelines.session.resources import Resources
-from pipelines.stages.engine import Engine, EngineSource
 from pipelines.stages.generate import generate_unit
+from pipelines.stages.model_host import ModelHost, ModelHostSource
 from pipelines.units.message import UnitFacts, UnitMessage
 
 
@@ -37,11 +37,11 @@ def rows(tiny_loras: TinyLoras) -> list[Row]:  # noqa: F811
     return [replace(first, loras=loras, seed=seed) for seed in (1, 2)]
 
 
-def engine(folders: dict[str, str]) -> Engine:
-    return EngineSource(base_model_dirs=folders, resources=Resources())(ON_ONE_CPU)
+def engine(folders: dict[str, str]) -> ModelHost:
+    return ModelHostSource(base_model_dirs=folders, resources=Resources())(ON_ONE_CPU)
 
 
-def made(by: Engine, model: str, rows: list[Row]) -> list[np.ndarray]:
+def made(by: ModelHost, model: str, rows: list[Row]) -> list[np.ndarray]:
     by.hold(model)
     results = by.compose(rows)
     assert all(isinstance(result, ComposedImage) for result in results), results
@@ -91,7 +91,7 @@ def test_a_model_that_cannot_be_loaded_is_raised_and_not_blamed_on_rows(tmp_path
 
 
 def test_a_unit_says_how_many_models_were_loaded_for_it():
-    engine = FakeEngine()
+    engine = FakeModelHost()
     loads = [
         generate_unit(
             UnitMessage(unit_id="u", rows=planned_table([one]), facts=UnitFacts()), engine
@@ -102,7 +102,7 @@ def test_a_unit_says_how_many_models_were_loaded_for_it():
 
 
 def test_a_source_travels_as_a_small_value(folders: dict[str, str]):
-    source = EngineSource(base_model_dirs=folders, resources=Resources(max_lanes=4))
+    source = ModelHostSource(base_model_dirs=folders, resources=Resources(max_lanes=4))
     sent = pickle.dumps(source)
     assert pickle.loads(sent) == source  # noqa: S301
     assert len(sent) < 1000

@@ -24,7 +24,7 @@ _SHARED = ("base_model_digest", "loras", "method", "width", "height", "sampler")
 _own_values, _shared_values = attrgetter(*_OWN), attrgetter(*_SHARED)
 
 
-class RowStore(Sequence[Row]):
+class PackedRows(Sequence[Row]):
     """An immutable sequence of rows.
 
     Args:
@@ -59,11 +59,11 @@ class RowStore(Sequence[Row]):
     @overload
     def __getitem__(self, index: int) -> Row: ...
     @overload
-    def __getitem__(self, index: slice) -> "RowStore": ...
-    def __getitem__(self, index: int | slice) -> "Row | RowStore":
+    def __getitem__(self, index: slice) -> "PackedRows": ...
+    def __getitem__(self, index: int | slice) -> "Row | PackedRows":
         if isinstance(index, slice):
             wanted = range(self._length)[index]
-            return self if wanted == range(self._length) else RowStore(self[i] for i in wanted)
+            return self if wanted == range(self._length) else PackedRows(self[i] for i in wanted)
         place = range(self._length)[index]
         chunk = self._chunks[place // _ROWS_PER_CHUNK]
         within = place % _ROWS_PER_CHUNK

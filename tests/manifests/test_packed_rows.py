@@ -8,7 +8,7 @@ from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
 from manifests.rows import store as row_store
 from manifests.rows import table as row_table_module
-from manifests.rows.store import RowStore
+from manifests.rows.packed_rows import PackedRows
 from manifests.rows.table import row_table, rows_of
 
 loras = st.builds(
@@ -59,7 +59,7 @@ def test_rows_come_back_from_a_table_as_they_were(given_rows: list[Row]):
 @settings(deadline=None)
 @given(st.lists(rows, max_size=12), st.slices(12))
 def test_a_store_is_the_sequence_of_its_rows(given_rows: list[Row], part: slice):
-    store = RowStore(iter(given_rows))
+    store = PackedRows(iter(given_rows))
     assert len(store) == len(given_rows)
     assert list(store) == given_rows
     assert [store[index] for index in range(len(store))] == given_rows
@@ -73,7 +73,7 @@ def test_rows_that_share_their_loras_share_one_value():
     one = Lora(
         name="cat", uri="/a", digest="ab", kind="concept", weight=1.0, subject="cat", trigger=None
     )
-    store = RowStore(
+    store = PackedRows(
         Row(
             key=str(index),
             base_model_digest="m",

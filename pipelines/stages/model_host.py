@@ -1,6 +1,6 @@
-"""The engine an actor holds: one base model at a time in memory, a LoRA cache, the composer.
+"""The model host of an actor: one base model at a time in memory, a LoRA cache, the composer.
 
-Actors are given an ``EngineSource``, a small value that can be sent anywhere, and build the engine
+Actors are given a ``ModelHostSource``, a small value that can be sent anywhere, and build the host
 from it where they run. Tests give a source of their own; that is the only seam. A base model is
 loaded when the first unit needs it, and goes before another comes: two rarely fit one GPU.
 """
@@ -22,7 +22,7 @@ from manifests.places.folder_cache import local_folder
 from pipelines.session.resources import Resources
 from pipelines.session.shares import Shares
 from pipelines.stages.lora_identity import LoraIdentity, compose_unchanged
-from pipelines.units.message import EngineUse
+from pipelines.units.message import HostUse
 
 if TYPE_CHECKING:
     from clora_core.composer import Composer
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _VERSIONED = ("clora-batch", "torch", "diffusers", "transformers", "numpy")
 
 
-class Engine(Protocol):
-    """What the generate stage needs of an engine."""
+class ModelHost(Protocol):
+    """What the generate stage needs of a model host."""
 
     device: str
     versions_json: str
@@ -45,30 +45,30 @@ class Engine(Protocol):
         """Return one result per row, in order, by the held model; a machine's fault is raised."""
         ...
 
-    def use(self) -> EngineUse:
+    def use(self) -> HostUse:
         """Return the counters."""
         ...
 
 
-LoadEngine = Callable[[Shares], Engine]
-"""Makes an engine where an actor runs, of what the stages may use there."""
+LoadModelHost = Callable[[Shares], ModelHost]
+"""Makes a model host where an actor runs, of what the stages may use there."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineSource:
-    """Where an engine comes from.
+class ModelHostSource:
+    """Where a model host comes from.
 
     Attributes:
         base_model_dirs: Folders in diffusers' format, by the digest of what is in them: paths that
             every machine has, or URIs.
-        resources: What an engine may use, and the numbers it computes with.
+        resources: What a host may use, and the numbers it computes with.
     """
 
     base_model_dirs: Mapping[str, str]
     resources: Resources
 
-    def __call__(self, shares: Shares) -> Engine:
-        """Return an engine that holds no base model yet."""
+    def __call__(self, shares: Shares) -> ModelHost:
+        """Return a host that holds no base model yet."""
         import torch
 
         from clora_core.lora.cache import LoraCache
@@ -78,15 +78,15 @@ class EngineSource:
         on_gpu = shares.generator_gpus > 0
         device_bytes = self.resources.lora_device_bytes if on_gpu else 0
         second = LoraCache(device_bytes) if device_bytes else None
-        return _OneModelEngine(
+        return _OneModelHost(
             self, LoraCache(self.resources.lora_cache_bytes), second, on_gpu=on_gpu
         )
 
 
-class _OneModelEngine:
+class _OneModelHost:
     def __init__(
         self,
-        source: EngineSource,
+        source: ModelHostSource,
         cache: "LoraCache",
         device_cache: "LoraCache | None",
         *,
@@ -148,10 +148,10 @@ class _OneModelEngine:
         _, composer = self._held
         return compose_unchanged(rows, composer.compose, self._identity)
 
-    def use(self) -> EngineUse:
+    def use(self) -> HostUse:
         stats = self._cache.stats
         on_device = None if self._device_cache is None else self._device_cache.stats
-        return EngineUse(
+        return HostUse(
             model_loads=self._model_loads,
             model_load_seconds=self._model_load_seconds,
             lora_hits=stats.hits + (on_device.hits if on_device else 0),

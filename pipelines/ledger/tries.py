@@ -49,7 +49,7 @@ class UnitTries:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttemptLog:
+class TryMarks:
     """The marks of one run in one output.
 
     Attributes:
