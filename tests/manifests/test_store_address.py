@@ -55,7 +55,7 @@ def test_the_uri_comes_before_the_environment_and_that_fills_in_the_rest(
         ("s3://key:secret@b/k", "a s3:// location holds credentials; take them out of the name"),
         ("s3://b/k?endpoint_override=key:secret@h", "holds credentials"),
         ("s3://b/k?secret_key=secret", "no option 'secret_key'; known: endpoint_override, region"),
-        ("s3://b/k?regoin=secret", "no option 'regoin'; did you mean 'region'?"),
+        ("s3://b/k?regions=secret", "no option 'regions'; did you mean 'region'?"),
         ("gs://b/k?region=secret", "no option 'region'; known: endpoint_override, scheme"),
         ("s3://b/k?endpoint_override=ftp://h", r"should be http\(s\)://host:port, got 'ftp://h'"),
         ("s3://b/k?endpoint_override=http://", r"should be http\(s\)://host:port"),
