@@ -60,7 +60,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty place in the store, and an environment that opens it."""
     from manifests.places import locations
-    from pipelines.storage.storage import client as store_client
+    from pipelines.storage import client as store_client
 
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)

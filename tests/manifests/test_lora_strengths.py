@@ -269,5 +269,5 @@ def test_thousands_of_patterns_on_thousands_of_layers_take_a_moment(
     layers = written_layers(name)
     start = time.process_time()  # the machine may be busy with others
     strengths = metadata_strengths(Path("/dev/null"), header, layers)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 60, "one by one they take hours"
     assert len(strengths) == count

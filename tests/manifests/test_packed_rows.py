@@ -6,7 +6,7 @@ from hypothesis import given, settings
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
-from manifests.rows import store as row_store
+from manifests.rows import packed_rows
 from manifests.rows import table as row_table_module
 from manifests.rows.packed_rows import PackedRows
 from manifests.rows.table import row_table, rows_of
@@ -46,7 +46,7 @@ rows = st.builds(
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch):
     """So that a few rows fill several."""
-    monkeypatch.setattr(row_store, "_ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr(packed_rows, "_ROWS_PER_CHUNK", 3)
     monkeypatch.setattr(row_table_module, "_ROWS_PER_CHUNK", 3)
 
 

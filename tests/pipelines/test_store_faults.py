@@ -23,10 +23,10 @@ from manifests.places.locations import (
     read_bytes,
     stat,
 )
+from pipelines.storage import bucket as object_storage
+from pipelines.storage import client as store_client
 from pipelines.storage.error import PlaceError, StorageError
 from pipelines.storage.storage import Storage, open_storage
-from pipelines.storage.storage import bucket as object_storage
-from pipelines.storage.storage import client as store_client
 
 CONTENT = b"the committed unit" * 20_000
 
