@@ -250,3 +250,7 @@ def inspect(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends the process with the command's exit code."""
     app(args=None if arguments is None else list(arguments), prog_name="clora")
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,7 @@ from functools import wraps
 from typing import ParamSpec
 
 from clora_core.recipe.errors import CloraError
-from jobs.notes import note
+from jobs.notes import log_event, note
 
 ALL_MADE = 0
 SOME_FAILED = 1
@@ -30,8 +30,8 @@ Given = ParamSpec("Given")
 def command(*, refused: int = BAD_INPUT) -> Callable[[Callable[Given, int]], Callable[Given, int]]:
     """Decorate a command: an error that is a sentence for the user is printed, and ends it.
 
-    This is the only place where errors become exit codes; all others than ``CloraError`` are faults
-    of the program and pass.
+    Errors become exit codes here, and in the few commands that still have something to do then; all
+    others than ``CloraError`` are faults of the program and pass.
 
     Args:
         refused: Exit code of what is refused again, for commands that end with 0 or 1.
@@ -43,12 +43,21 @@ def command(*, refused: int = BAD_INPUT) -> Callable[[Callable[Given, int]], Cal
             try:
                 return work(*arguments, **options)
             except CloraError as error:
-                note("\n".join([str(error), *getattr(error, "__notes__", [])]))
+                text = "\n".join([str(error), *getattr(error, "__notes__", [])])
+                if options.get("log_format") == "json":
+                    _log(error, text, refused)
+                else:
+                    note(text)
                 return min(error.exit_code, refused)
 
         return run
 
     return decorated
+
+
+def _log(error: CloraError, text: str, refused: int) -> None:
+    code = min(error.exit_code, refused)
+    log_event("error", error.run_id, error=error.kind, exit_code=code, text=text)
 
 
 _NEVER_STARTED = (

@@ -1,8 +1,8 @@
 """What ``clora compose`` and ``clora catalog`` share: a request is run and its progress shown."""
 
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypedDict
@@ -54,19 +54,13 @@ def run_job(
     """
     run_id = request.run_id or new_run_id(datetime.now(UTC))
     metrics_at = None if metrics_port is None else parse_address(metrics_port)
-    with _json_log(run_id) if log_format == "json" else open_progress() as progress:
+    is_json = log_format == "json"
+    with nullcontext(JsonProgress(sys.stderr, run_id)) if is_json else open_progress() as progress:
         for problem in problems:
             progress.note(f"{problem}; its rows will fail")
         request = replace(request, run_id=run_id, metrics_at=metrics_at)
-        return compose_rows(request, progress, address=address)
-
-
-@contextmanager
-def _json_log(run_id: str) -> Generator[JsonProgress]:
-    """Give progress as JSON lines; the last is what ended the run, if no fault of ours."""
-    progress = JsonProgress(sys.stderr, run_id)
-    try:
-        yield progress
-    except CloraError as error:
-        progress.failed(error)
-        raise
+        try:
+            return compose_rows(request, progress, address=address)
+        except CloraError as error:
+            error.run_id = run_id
+            raise

@@ -10,6 +10,7 @@ counts as made has its image.
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from manifests.places.locations import LocationError
 from pipelines.leases.lease import HeldLease, LeaseLostError, acquire
 from pipelines.leases.lease_record import latest_lease
 from pipelines.ledger.account import Account
@@ -76,7 +77,7 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
             shares = share_cluster(request.resources, cluster)
             try:
                 return _made(run, shares)
-            except PlaceError as error:
+            except (PlaceError, LocationError) as error:
                 # It could be used when the run began, so it may be possible again.
                 raise StorageError(str(error)) from error
 

@@ -108,7 +108,7 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
             if preset not in PRESETS:
                 raise ValueError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
             start = cls.model_validate(PRESETS[preset])
-        for name in values.keys() - cls.model_fields.keys():
+        for name in sorted(values.keys() - cls.model_fields.keys()):
             raise ValueError(_unknown_field(name, list(cls.model_fields)))
         return cls.model_validate({**start.model_dump(), **values})
 

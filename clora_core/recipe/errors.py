@@ -30,13 +30,16 @@ class CloraError(Exception):
         exit_code: Of a command that it ends: 2 if the same command will be refused again, 1 if it
             may do better later.
         kind: Stable name of the class, such as ``lease-held`` of ``LeaseHeldError``.
+        run_id: Of the run that it ended; None if none had begun.
     """
 
     exit_code: ClassVar[int] = 2
     kind: ClassVar[str] = "clora"
+    run_id: str | None = None
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **given: object) -> None:
         """Name the kind."""
+        super().__init_subclass__(**given)
         words = re.findall("[A-Z][a-z0-9]*", cls.__name__.removesuffix("Error"))
         cls.kind = "-".join(words).lower()
 
@@ -58,7 +61,7 @@ class PromptError(CompositionError):
 
 
 class LoraFileError(CompositionError):
-    """A LoRA file cannot be used with this base model; the message names the file."""
+    """A file of weights cannot be used, at all or with this base model; the message names it."""
 
     stage = Stage.LORA
 

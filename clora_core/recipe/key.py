@@ -102,4 +102,6 @@ def _region_content(region: Region | None) -> object:
         return None
     if region.mask_uri is None:
         return {"box": region.box, "mode": region.mode}
+    if not region.mask_sha256:
+        raise ValueError(f"the mask {region.mask_uri} has no digest, so its row has no key")
     return {"mask": region.mask_sha256, "mode": region.mode}

@@ -15,6 +15,7 @@ from clora_core.recipe.canonical import canonical_json
 from clora_core.recipe.config import SamplerConfig
 
 LoraKind = Literal["concept", "style"]
+RegionMode = Literal["restrict", "replace"]
 
 LocalPath = Callable[[str], str]
 """Brings a URI to this machine and returns the local file."""
@@ -36,7 +37,12 @@ class Region:
     box: tuple[float, float, float, float] | None = None
     mask_uri: str | None = None
     mask_sha256: str = ""
-    mode: Literal["restrict", "replace"] = "restrict"
+    mode: RegionMode = "restrict"
+
+    def __post_init__(self) -> None:
+        """Hold to one of the two."""
+        if (self.box is None) == (self.mask_uri is None):
+            raise ValueError("a region has either a box or a mask")
 
     def to_json(self) -> str:
         """Return the canonical JSON: ``box`` or ``mask`` (sha256 and uri), and ``mode``."""

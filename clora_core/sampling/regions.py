@@ -25,9 +25,9 @@ def region_mask(region: Region, height: int, width: int) -> Bool[Tensor, "height
         PromptError: The box is empty or leaves the image, the mask cannot be read, or no position's
             centre is inside.
     """
-    if region.mask_uri is not None:
-        mask = _drawn(region.mask_uri, height, width)
-    elif region.box is not None:
+    if region.box is None:
+        mask = _drawn(str(region.mask_uri), height, width)
+    else:
         left, top, right, bottom = region.box
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise PromptError(
@@ -37,8 +37,6 @@ def region_mask(region: Region, height: int, width: int) -> Bool[Tensor, "height
         x = (torch.arange(width) + 0.5) / width
         y = (torch.arange(height) + 0.5) / height
         mask = ((y >= top) & (y < bottom))[:, None] & ((x >= left) & (x < right))[None, :]
-    else:
-        raise PromptError("a region needs a box or a mask image")
     if not bool(mask.any()):
         raise PromptError(
             f"the region {region.box or region.mask_uri!r} covers none of the {height}x{width} "

@@ -40,12 +40,11 @@ def compose(
     try:
         account = run_job(request, prepared.problems, **options)
     except TooManyFailuresError as error:
-        note(str(error))
         reasons = commonest_reasons(survey(request.storage).last_errors.values())
-        note("\n".join(["why rows failed:", *reasons]))
+        error.add_note("\n".join(["why rows failed:", *reasons]))
         if error.account is not None:
             print(account_line(error.account, job.output, only_failed=only_failed))
-        return error.exit_code
+        raise
     except KeyboardInterrupt:
         num_made = len(survey(request.storage).made)
         note(

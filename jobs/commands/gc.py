@@ -22,7 +22,7 @@ def gc(output: str, *, delete: bool = False, times: LeaseTimes | None = None) ->
     Args:
         output: An output folder.
         delete: Remove it; refused while a run works on the output.
-        times: How long a run that may be dead is watched; the engine's own if None.
+        times: How long a run that may be dead is watched; ``LeaseTimes()`` if None.
 
     Returns:
         0, or 1 if the output cannot be read or is being written.

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clora_core.recipe.methods import METHODS
 from jobs.exit_code import ALL_MADE, command
 from jobs.job.inputs import job_lora_catalog
 from jobs.job.job_file import JobFile, parse_job
@@ -103,7 +102,6 @@ def _checked(spec: SweepSpec, place: str) -> tuple[JobFile, Expansion]:
     problems += catalog.problems
     rules = SweepRules(
         catalog=catalog,
-        methods=tuple(METHODS),
         read_text=lambda name: _text(absolute(name, beside=parent(place)), allowed),
     )
     expansion = expand_sweep(spec, rules)

@@ -8,6 +8,7 @@ nor Ray, so that it runs on any machine in a moment.
 from collections import Counter
 from pathlib import Path
 
+from clora_core.recipe.errors import CloraError
 from jobs.exit_code import ALL_MADE, BAD_INPUT, command
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import load_job
@@ -15,7 +16,6 @@ from jobs.job.output_places import output_problems
 from jobs.notes import note
 from manifests.text.problems import InputError, Problem, render
 from manifests.text.wording import listed
-from pipelines.storage.error import StorageError
 
 MAX_LISTED = 8
 
@@ -35,7 +35,7 @@ def validate(path: str | Path) -> int:
         problems += error.problems
     try:
         problems += output_problems(job, place=str(path))
-    except StorageError as error:
+    except CloraError as error:
         if not problems:
             raise
         note(f"{render(problems)}\n{error}")

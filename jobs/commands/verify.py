@@ -21,7 +21,7 @@ def verify(output: str, *, repair: bool = False, times: LeaseTimes | None = None
     Args:
         output: An output folder.
         repair: Restore what can be restored, set aside what cannot, and verify again.
-        times: How long a run that may be dead is watched before a repair; the engine's own if None.
+        times: How long a run that may be dead is watched before a repair; ``LeaseTimes()`` if None.
     """
     storage = open_storage(absolute(output, beside="."))
     if repair:

@@ -41,7 +41,7 @@ def estimate(rows: Iterable[Row], made: pa.Table) -> Estimate:
     evaluations: dict[str, int] = {}
     seconds = 0.0
     unmeasured: set[str] = set()
-    cost_of = lru_cache(unet_evaluations)
+    cost_of = lru_cache(maxsize=None)(unet_evaluations)
     for row in rows:
         cost = cost_of(row.method, len(row.concepts), row.sampler)
         evaluations[row.method] = evaluations.get(row.method, 0) + cost

@@ -4,13 +4,12 @@
 LoRA's name but for notes and errors, which are the sentences that people get.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TextIO
 
-from clora_core.recipe.errors import CloraError
+from jobs.notes import log_event
 from pipelines.units.receipts import Phase, Receipt
 
 
@@ -66,11 +65,5 @@ class JsonProgress:
         """Write a sentence."""
         self._write("note", text=text)
 
-    def failed(self, error: CloraError) -> None:
-        """Write what ended the run."""
-        self._write("error", error=error.kind, exit_code=error.exit_code, text=str(error))
-
     def _write(self, event: str, **values: object) -> None:
-        time = self._now().isoformat(timespec="milliseconds")
-        line = {"time": time, "event": event, "run": self._run_id, **values}
-        print(json.dumps(line), file=self._stream, flush=True)
+        log_event(event, self._run_id, stream=self._stream, now=self._now(), **values)

@@ -44,7 +44,12 @@ def job_names(job: JobFile) -> dict[str, str]:
 
 def job_places(job: JobFile) -> dict[str, str]:
     """Return the places that a job names, by setting; models named by hub id stay open."""
-    return {field: name for field, name in job_names(job).items() if not is_hub_name(name)}
+    models = {"scoring.model", *map(model_setting, job.models)}
+    return {
+        field: name
+        for field, name in job_names(job).items()
+        if not (field in models and is_hub_name(name))
+    }
 
 
 def refuse_outside(places: Mapping[str, str], allowed: AllowedRoots, *, place: str) -> None:

@@ -10,8 +10,10 @@ from itertools import combinations, product
 from math import comb
 from typing import Any
 
+from clora_core.recipe.canonical import canonical_json
 from clora_core.recipe.findings import composition_findings
-from manifests.grid.prompt_lines import PromptLine, read_prompt_lines
+from clora_core.recipe.methods import METHODS
+from manifests.grid.prompt_lines import PromptLine, PromptLineError, read_prompt_lines
 from manifests.grid.rows import MAX_ROWS, Motif, grid_rows, lora_structs
 from manifests.grid.spec import SweepComposition, SweepSpec
 from manifests.grid.template import TemplateError, expand_template
@@ -33,12 +35,10 @@ class SweepRules:
 
     Attributes:
         catalog: LoRAs by name.
-        methods: The known ones.
         read_text: Returns the text of a prompt file; raises ``LocationError``.
     """
 
     catalog: Mapping[str, LoraEntry]
-    methods: Sequence[str]
     read_text: Callable[[str], str]
 
 
@@ -83,9 +83,9 @@ class Expansion:
 def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
     """Return the rows of a sweep, or everything that is wrong with it."""
     findings: _Findings = [
-        ("methods", f"{method!r} is no method; {did_you_mean(method, rules.methods)}")
+        ("methods", f"{method!r} is no method; {did_you_mean(method, tuple(METHODS))}")
         for method in spec.methods
-        if method not in rules.methods
+        if method not in METHODS
     ]
     grid, more = _with_grids(spec, rules.catalog)
     findings += more
@@ -102,10 +102,13 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
             break
     if not grid and not findings:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
+    if grid and not motifs and not findings:
+        text = "give no prompt: a prompt_file holds none beside blank lines and comments; add one"
+        findings.append(("compositions", text))
     if room < 0:
         findings.append(("(all)", f"stands for more than {MAX_ROWS:,} rows; split it"))
-    told = tuple(dict.fromkeys(findings))
-    return Expansion(spec=spec, motifs=motifs, num_compositions=len(grid), findings=told)
+    once = tuple(dict.fromkeys(findings))
+    return Expansion(spec=spec, motifs=motifs, num_compositions=len(grid), findings=once)
 
 
 def _with_grids(
@@ -143,8 +146,8 @@ def _scenes(
     for where, line, background in _lines(composition, spec, rules):
         if len(scenes) > room or len(findings) > MAX_FINDINGS:
             return scenes, findings
-        if isinstance(line, Exception):
-            findings.append((where, str(line)))
+        if isinstance(line, str):
+            findings.append((where, line))
             continue
         tags = [{"lora": lora, "weight": weight} for lora, weight in line.loras]
         tagged, problems = requested_loras(tags)
@@ -179,7 +182,7 @@ def _scenes(
 
 def _lines(
     composition: SweepComposition, spec: SweepSpec, rules: SweepRules
-) -> Iterator[tuple[str, PromptLine | Exception, str | None]]:
+) -> Iterator[tuple[str, PromptLine | str, str | None]]:
     """Yield place, line and background of every template; or why there is none."""
     templates = composition.prompts or (() if composition.prompt_file else spec.prompts)
     for number, template in enumerate(templates):
@@ -188,15 +191,16 @@ def _lines(
             yield where, PromptLine(prompt=template), background
         if has_background and not spec.backgrounds:
             text = "{background} is used and backgrounds is empty; list some"
-            yield where, TemplateError(text), None
+            yield where, text, None
     if composition.prompt_file is not None:
         try:
             text = rules.read_text(composition.prompt_file)
         except LocationError as error:
-            yield "prompt_file", error, None
+            yield "prompt_file", str(error), None
             return
         for number, line in read_prompt_lines(text):
-            yield f"prompt_file line {number}", line, None
+            problem = isinstance(line, PromptLineError)
+            yield f"prompt_file line {number}", str(line) if problem else line, None
 
 
 def _unknown(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> _Findings:
@@ -214,7 +218,7 @@ def _misfits(scenes: Sequence[Motif], spec: SweepSpec, rules: SweepRules) -> _Fi
     findings: _Findings = []
     for scene, method in product(scenes, spec.methods):
         loras = [named_lora(request, rules.catalog[request.lora]) for request in scene.loras]
-        if method in rules.methods:
+        if method in METHODS:
             findings += [
                 ("", f"prompt {shown(scene.prompt)}, {column}: {text}")
                 for column, text in composition_findings(method, scene.prompt, loras)
@@ -228,6 +232,6 @@ def _loras_text(requests: Sequence[LoraRequest]) -> str:
     if any(struct.keys() - {"lora", "weight"} for struct in structs):
         return json.dumps(structs)
     return ";".join(
-        struct["lora"] + (f":{struct['weight']:g}" if "weight" in struct else "")
+        struct["lora"] + (f":{canonical_json(struct['weight'])}" if "weight" in struct else "")
         for struct in structs
     )

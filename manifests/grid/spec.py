@@ -1,7 +1,8 @@
 """The sweep file: a grid of compositions, prompts, seeds, settings and methods in a few lines.
 
 It says what a job says (output, base model, catalog, settings) and, instead of a manifest, the
-lists whose product the manifest is. Read here into one frozen value; written out by ``sweep``.
+lists whose product the manifest is. Read here into one frozen value; ``grid.expand`` writes
+it out.
 """
 
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ class SweepSpec(BaseModel):
         compositions: LoRA sets, one by one.
         pairs_of: LoRAs of which every two with different subjects are a composition too.
         triples_of: The same with every three.
-        prompts: Templates (see ``grid_template``) for compositions that have none of their own.
+        prompts: Templates (see ``grid.template``) for compositions that have none of their own.
         backgrounds: What ``{background}`` is, in turn; templates without it are made once.
         words: Lists for ``__name__`` in templates.
         seeds: A list, or ``{first, count}``. The same for every method.

@@ -128,7 +128,7 @@ def _rows(uri: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
     """Yield the entries as they are written; the last thing may be why there are no more."""
     try:
         allowed.check(uri)
-        if not split_options(uri)[0].endswith((".parquet", ".pq")):
+        if not split_options(uri)[0].lower().endswith((".parquet", ".pq")):
             item = "a mapping with name, uri and subject"
             yield from yaml_rows(uri, field="loras", item=item, max_bytes=MAX_CATALOG_BYTES)
             return

@@ -1,6 +1,6 @@
 """Everything that can be told about a LoRA file without a model.
 
-A run needs identity and faults alone (``lora_file``); a person who has got a file from somewhere
+A run needs identity and faults alone (``loras.file``); a person who has got a file from somewhere
 wants to know what it is for, how strong, under what words, and whether they have it already.
 """
 

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from pyarrow import fs
 
 from manifests.places.locations import LocationError, open_file, stat
-from manifests.places.place_names import is_uri
+from manifests.places.place_names import is_uri, split_options
 
 CHUNK_BYTES = 8 * 1024**2
 MAX_FILE_BYTES = 2 * 1024**3
@@ -53,7 +53,7 @@ def local_copy(
     if not is_uri(uri):
         return Path(uri)
     folder = (cache or cache_folder()) / "files"
-    suffix = PurePosixPath(uri.partition("?")[0]).suffix[:16]
+    suffix = PurePosixPath(split_options(uri)[0]).suffix[:16]
     if sha256 is not None and (folder / f"{sha256}{suffix}").is_file():
         return folder / f"{sha256}{suffix}"
     info = stat(uri)

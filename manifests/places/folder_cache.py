@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from manifests.places.file_cache import cache_folder, local_copy
 from manifests.places.locations import LocationError, expand
-from manifests.places.place_names import is_uri
+from manifests.places.place_names import is_uri, split_options
 
 MAX_MODEL_FILE_BYTES = 64 * 1024**3
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".bin", ".pt", ".spm")
@@ -33,10 +33,10 @@ def local_folder(place: str, *, cache: Path | None = None) -> Path:
     if not is_uri(place):
         return Path(place)
     cache = cache or cache_folder()
-    root = place.partition("?")[0].rstrip("/")
+    root = split_options(place)[0].rstrip("/")
     copies: dict[str, Path] = {}
     for file in expand(place, suffixes=MODEL_SUFFIXES):
-        name = _inner_name(file.partition("?")[0], root)
+        name = _inner_name(split_options(file)[0], root)
         copies[name] = local_copy(file, max_bytes=MAX_MODEL_FILE_BYTES, cache=cache)
     digest = hashlib.sha256()
     for name, copy in sorted(copies.items()):

@@ -17,10 +17,16 @@ from pyarrow import ArrowException, NativeFile, fs
 from clora_core.recipe.errors import CloraError
 from manifests.places.globs import glob_pattern
 from manifests.places.patience import RETRY_S, GaveUpError
-from manifests.places.place_names import is_uri, split_options
+from manifests.places.place_names import (
+    BadAddressError,
+    escaped,
+    is_uri,
+    split_options,
+    split_uri,
+)
 from manifests.places.regular_file import irregularity
 from manifests.places.s3_reader import PatientStore, failure_reason, s3_store
-from manifests.places.store_address import BadAddressError, store_address
+from manifests.places.store_address import store_address
 
 _GLOB = re.compile(r"[*?\[]")
 _READABLE = "a local path, s3:// or gs://"
@@ -148,7 +154,10 @@ def _filesystem_and_path(text: str) -> tuple[fs.FileSystem | PatientStore, str]:
         raise LocationError(f"{text!r} holds a NUL character; no file is called that")
     if not is_uri(text):
         return fs.LocalFileSystem(), str(Path(text).absolute())
-    parts = urlsplit(text)
+    try:
+        parts = split_uri(text)
+    except BadAddressError as error:
+        raise LocationError(str(error)) from error
     _, options = split_options(text)
     filesystem = _remote(f"{parts.scheme}://{parts.netloc}{options}")
     if parts.scheme == "file":
@@ -192,7 +201,7 @@ def _as_text(text: str, path: str) -> str:
     if not is_uri(text):
         return path
     scheme, (_, options) = text.partition("://")[0], split_options(text)
-    return f"{scheme}://{path}{options}"
+    return f"{scheme}://{escaped(path)}{options}"
 
 
 def _files_below(filesystem: fs.FileSystem | PatientStore, folder: str) -> list[str]:

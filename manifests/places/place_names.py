@@ -7,14 +7,40 @@ what is put to a name goes before them.
 import re
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 _URI = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+://")
+_ESCAPED = {"%": "%25", "?": "%3F", "#": "%23"}
+"""What would end the name of an object in a URI, or be read as another character."""
+
+
+class BadAddressError(ValueError):
+    """A URI or the environment names no store; the message is a sentence without secrets."""
 
 
 def is_uri(text: str) -> bool:
     """Return whether ``text`` names a store by scheme (``s3://bucket/key``)."""
     return _URI.match(text) is not None
+
+
+def split_uri(uri: str) -> SplitResult:
+    """Return the parts of a store's URI.
+
+    Raises:
+        BadAddressError: It is no URI, or holds a ``#``, which would end its name unseen.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise BadAddressError(f"{uri!r} is no URI ({error}); correct it") from None
+    if "#" in uri:
+        raise BadAddressError(f"{uri!r} holds a '#', which ends a URI's name; write it as %23")
+    return parts
+
+
+def escaped(name: str) -> str:
+    """Return the name of an object as it is written in a URI."""
+    return "".join(_ESCAPED.get(character, character) for character in name)
 
 
 def split_options(text: str) -> tuple[str, str]:
@@ -50,7 +76,7 @@ def absolute(text: str, *, beside: str) -> str:
 def joined(folder: str, name: str) -> str:
     """Return the place of ``name`` in ``folder``, a path or a URI."""
     head, options = split_options(folder)
-    return f"{head}/{name}{options}"
+    return f"{head.rstrip('/')}/{name}{options}"
 
 
 def parent(text: str) -> str:

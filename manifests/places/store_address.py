@@ -10,16 +10,13 @@ import os
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlsplit
 
+from manifests.places.place_names import BadAddressError, split_uri
 from manifests.text.wording import did_you_mean
 
 ANY_REGION = "us-east-1"
 """What other stores than Amazon's are asked with; signing needs a name."""
 
 _OPTIONS = {"s3": ("endpoint_override", "region", "scheme"), "gs": ("endpoint_override", "scheme")}
-
-
-class BadAddressError(ValueError):
-    """A URI or the environment names no store; the message is a sentence without secrets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +55,10 @@ def store_address(uri: str) -> StoreAddress:
     """Return where the bucket of ``uri`` is, as far as the URI says it.
 
     Raises:
-        BadAddressError: It holds credentials, an option that is not known, or an endpoint that is
-            no URL.
+        BadAddressError: It is no URI, holds credentials, an option that is not known, or an
+            endpoint that is no URL.
     """
-    parts = urlsplit(uri)
+    parts = split_uri(uri)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     named = options.get("endpoint_override", "")
     if "@" in parts.netloc or "@" in named:

@@ -4,7 +4,6 @@
 open comes from the catalog, and only LoRAs that a row names are looked at on disk.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError
 from manifests.rows.regions import RegionRequest, resolved_region
 from manifests.text.json_text import load_json
-from manifests.text.text_rules import RowId, ShortText
+from manifests.text.text_rules import RowId, ShortText, is_missing
 from manifests.text.wording import sentences, shown, within
 
 MAX_LORAS = 16
@@ -175,9 +174,5 @@ def _struct(item: object) -> object:
             return {"lora": name.strip(), "weight": weight.strip()}
     if isinstance(item, Mapping):
         fields = cast("Mapping[str, object]", item)
-        return {key: value for key, value in fields.items() if not _is_null(value)}
+        return {key: value for key, value in fields.items() if not is_missing(value)}
     return item
-
-
-def _is_null(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

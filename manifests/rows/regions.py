@@ -8,11 +8,11 @@ one is not. Whether the mask is a picture is for whoever paints with it to see.
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from clora_core.recipe.row import Region
+from clora_core.recipe.row import Region, RegionMode
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.file_cache import local_copy
 from manifests.places.locations import read_bytes
@@ -21,7 +21,6 @@ from manifests.text.text_rules import ShortText
 
 MAX_MASK_BYTES = 64 * 1024**2
 
-Mode = Literal["restrict", "replace"]
 Box = tuple[float, float, float, float]
 
 
@@ -54,7 +53,7 @@ class RegionRequest(BaseModel):
         Annotated[tuple[_Share, _Share, _Share, _Share], AfterValidator(_inside_the_image)] | None
     ) = None
     mask: ShortText | None = None
-    mode: Mode = "restrict"
+    mode: RegionMode = "restrict"
 
     @model_validator(mode="before")
     @classmethod

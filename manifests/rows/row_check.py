@@ -27,6 +27,7 @@ from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values, fr
 from manifests.tables.readers import RawRow
 from manifests.text.json_text import load_json
 from manifests.text.problems import Problem
+from manifests.text.text_rules import is_missing
 from manifests.text.wording import WHOLE, SettingsError, did_you_mean, sentences, shown, within
 
 MAX_REMEMBERED = 65_536
@@ -187,12 +188,12 @@ def _overrides(value: object) -> dict[str, object]:
             raise SettingsError([(WHOLE, text)]) from None
     if isinstance(value, list):  # how Arrow gives a map column
         pairs = cast("list[object]", value)
-        if all(isinstance(pair, tuple) and len(cast("Any", pair)) == 2 for pair in pairs):
+        if all(isinstance(pair, tuple) and isinstance(cast("Any", pair)[0], str) for pair in pairs):
             value = dict(cast("list[tuple[object, object]]", pairs))
     if value is not None and not isinstance(value, Mapping):
         raise SettingsError([(WHOLE, f"should be a mapping of settings, got {shown(value)}")])
     given = cast("Mapping[str, object]", value or {})
-    return {name: item for name, item in given.items() if item is not None}
+    return {name: item for name, item in given.items() if not is_missing(item)}
 
 
 def _remember(memory: dict[K, T], name: K, text: str, value: T) -> None:

@@ -61,7 +61,7 @@ class ManifestRow(BaseModel):
         negative_prompt: What to steer away from.
         width: In pixels; the base model's own size if not given.
         height: As width.
-        loras: Checked apart, see ``row_loras``.
+        loras: Checked apart, see ``rows.loras``.
         sampler: Checked apart, see ``sampler_settings``.
     """
 

@@ -7,7 +7,6 @@ the rows and the next line is read; null, NaN and an empty CSV cell all mean "no
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,11 +15,13 @@ from pyarrow import NativeFile
 
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError, expand, open_stream
+from manifests.places.place_names import split_options
 from manifests.tables.guarded_parquet import open_batches
 from manifests.tables.limits import counted_lines
 from manifests.tables.parquet_rows import parquet_rows
 from manifests.text.json_text import first_repeated, load_json
 from manifests.text.problems import Problem
+from manifests.text.text_rules import is_missing
 
 MAX_LINE_BYTES = 16 * 1024**2
 
@@ -69,7 +70,7 @@ def read_rows(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Iterator[RawRo
 
 def read_file(file: str) -> Iterator[RawRow | Problem]:
     """Return the rows of one file as ``read_rows``; LocationError if it cannot be read."""
-    name = file.partition("?")[0].lower()
+    name = split_options(file)[0].lower()
     for pack in _PACKED[1:]:
         name = name.removesuffix(pack)
     if name.endswith((".parquet", ".pq")):
@@ -243,8 +244,4 @@ def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in values.items()
-        if value is not None and not (isinstance(value, float) and math.isnan(value))
-    }
+    return {name: value for name, value in values.items() if not is_missing(value)}

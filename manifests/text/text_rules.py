@@ -4,6 +4,7 @@ Control characters in a prompt are a broken export, and in a name they break log
 of a surrogate pair cannot be written anywhere. So they are refused by position.
 """
 
+import math
 import re
 from typing import Annotated
 
@@ -82,3 +83,8 @@ RowId = Annotated[
 ]
 
 LoraName = Annotated[RowId, AfterValidator(_without_separators)]
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a cell says nothing: null, or the NaN that tables have in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))

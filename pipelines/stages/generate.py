@@ -5,7 +5,7 @@ it was: an out-of-memory may be one huge row. So a unit that fails as a whole is
 and what fails alone is that row's failure. A base model that cannot be loaded is no row's fault, so
 that is raised and ends the run loudly. Nor is a device that is lost, which fails everything after
 it: that is raised and ends the process, see ``leaving``. A row that ends the process is found by
-the marks that tries leave, see ``attempts``.
+the marks that tries leave, see ``ledger.tries``.
 """
 
 import time

@@ -24,8 +24,7 @@ from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from manifests.places.locations import StoreAwayError
-from pipelines.leases.lease import LeaseLostError
+from clora_core.recipe.errors import CloraError
 from pipelines.planning.plan import UNITS_PER_BATCH, Plan
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
@@ -33,9 +32,7 @@ from pipelines.stages.dealing import Dealer
 from pipelines.stages.generate import GenerateImages
 from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import Centroids, LoadScorer, ScoreImages
-from pipelines.storage.error import StorageError
 from pipelines.units.message import UnitFacts, UnitMessage
-from pipelines.units.output_files import DamagedFileError
 from pipelines.units.receipts import Receipt, read_receipts
 from pipelines.units.schemas import PLANNED_ROW
 
@@ -109,7 +106,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
         for batch in receipts.iter_batches(prefetch_batches=0, **_WHOLE_BLOCKS):
             yield from read_receipts(batch)
     except RayTaskError as error:
-        raise _own_error(error) from error
+        raise own_error(error) from error
 
 
 def _silence_console() -> None:
@@ -122,13 +119,14 @@ def _silence_console() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def _own_error(error: RayTaskError) -> Exception:
+def own_error(error: RayTaskError) -> Exception:
     """Return what a stage raised, if that is a sentence for the user; else Ray's error."""
     cause = error.cause
-    if isinstance(cause, StorageError | LeaseLostError | StoreAwayError):
-        # Ray puts advice on its own settings after the message.
-        return type(cause)(str(cause).partition("\nFailed to apply UDF")[0])
-    return cause if isinstance(cause, DamagedFileError) else error
+    if not isinstance(cause, CloraError):
+        return error
+    # Ray puts advice on its own settings after the message.
+    cause.args = tuple(str(part).partition("\nFailed to apply UDF")[0] for part in cause.args)
+    return cause
 
 
 class TakeUnit:

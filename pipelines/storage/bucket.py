@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, BinaryIO, Literal, TypeVar, cast
+from urllib.parse import unquote
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -51,7 +52,8 @@ class ObjectStorage:
         self.uri = head.rstrip("/") + options
         self._retry_s = retry_s
         self._root = f"{scheme}://{bucket}{options}"
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        # As readers of the same URI take it.
+        self._prefix = f"{unquote(prefix.strip('/'))}/" if prefix.strip("/") else ""
 
     def __reduce__(self) -> tuple[type["ObjectStorage"], tuple[str, float]]:
         """Travel to workers without credentials; they use their own."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from manifests.places.patience import RETRY_S
+from manifests.places.place_names import BadAddressError
 from manifests.places.store_address import store_address
 from pipelines.storage.error import PlaceError
 from pipelines.storage.local import LocalStorage
@@ -121,8 +122,8 @@ def open_storage(uri: str, *, retry_s: float = RETRY_S, within: str | None = Non
 
     try:
         address = store_address(uri)
-    except ValueError as error:
-        raise PlaceError(str(error)) from error
+    except BadAddressError as error:
+        raise PlaceError(f"output {error}") from error
     if address.scheme not in SCHEMES:
         raise PlaceError(
             f"output {uri!r} is in a store that is not known; name a folder on a disk that all "

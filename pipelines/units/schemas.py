@@ -48,7 +48,7 @@ RESULT = pa.schema([("pixels", pa.binary()), ("failure", FAILURE), *_DIAGNOSTICS
 """What becomes of a row: raw RGB bytes (height x width x 3), or why there are none."""
 
 GENERATED = pa.schema([*PLANNED_ROW, *RESULT])
-"""A row behind the generate stage."""
+"""A row after the generate stage."""
 
 _SCORES = [
     ("dino_min", pa.float32()),
@@ -59,7 +59,7 @@ _SCORES = [
 ]
 
 SCORED = pa.schema([*GENERATED, *[pa.field(name, type_) for name, type_ in _SCORES]])
-"""A row behind the score stage."""
+"""A row after the score stage."""
 
 _LORA_FIELDS = "name", "weight", "kind", "subject", "trigger", "region_json", "digest", "uri"
 

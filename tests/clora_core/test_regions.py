@@ -78,9 +78,10 @@ def test_a_box_between_two_centres_is_refused():
         region_mask(Region(box=(0.0, 0.0, 0.1, 0.1)), 4, 4)
 
 
-def test_a_region_without_box_or_mask_is_refused():
-    with pytest.raises(PromptError, match="needs a box or a mask image"):
-        region_mask(Region(), 4, 4)
+@pytest.mark.parametrize("parts", [{}, {"box": (0.0, 0.0, 1.0, 1.0), "mask_uri": "/m.png"}])
+def test_a_region_has_either_a_box_or_a_mask(parts):
+    with pytest.raises(ValueError, match="either a box or a mask"):
+        Region(**parts)
 
 
 def test_light_places_of_a_drawn_mask_are_inside(tmp_path):

@@ -170,3 +170,16 @@ def test_a_place_that_is_not_there_is_2_and_a_sentence(
         main([name, str(missing)])
     assert ended.value.code == 2
     assert str(missing) in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["jobs", "jobs.cli"])
+def test_the_command_runs_by_the_name_of_its_module(module: str):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True)
+    assert (done.returncode, done.stdout[:11]) == (0, b"clora-batch")
+
+
+def test_the_module_of_a_command_run_by_its_own_name_is_no_success():
+    command = [sys.executable, "-m", "jobs.commands.compose", "job.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "python -m jobs NAME" in done.stderr

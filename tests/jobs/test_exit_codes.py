@@ -54,17 +54,17 @@ EXIT_CODES = {"exit_code", "ALL_MADE", "SOME_FAILED", "BAD_INPUT", "INTERRUPTED"
 ENDING = {
     ("jobs/exit_code.py", "CloraError"),
     # These say more than the sentence.
-    ("jobs/commands/compose.py", "TooManyFailuresError"),
     ("jobs/commands/compose.py", "KeyboardInterrupt"),
     ("jobs/commands/catalog.py", "KeyboardInterrupt"),
     ("jobs/commands/submit.py", "KeyboardInterrupt"),
-    ("jobs/commands/validate.py", "StorageError"),
+    ("jobs/commands/validate.py", "CloraError"),
 }
 """Handlers that end a command with an exit code, and what they catch."""
 
 BROAD = {
     ("jobs/exit_code.py", "CloraError"),
-    # They add a sentence, or write it into the log, and raise it again.
+    ("jobs/commands/validate.py", "CloraError"),
+    # They add a sentence or the run, and raise it again.
     ("jobs/commands/catalog.py", "CloraError"),
     ("jobs/run_job.py", "CloraError"),
     # Libraries whose errors have no class in common.
@@ -158,9 +158,22 @@ def test_with_a_json_log_the_last_line_of_a_broken_run_has_the_error_s_name(
 ):
     monkeypatch.setattr(compose_module, "run_request", broken_request("images/"))
     assert compose(job, log_format="json") == 1
-    lines = [text for text in capsys.readouterr().err.splitlines() if text.startswith("{")]
-    last = json.loads(lines[-1])
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines].count("error") == 1
+    last = lines[-1]
     assert (last["event"], last["error"], last["exit_code"]) == ("error", "storage", 1)
+    assert last["run"] == lines[0]["run"]
+
+
+@pytest.mark.parametrize("options", [{}, {"metrics_port": "x"}], ids=["no job", "no port"])
+def test_with_a_json_log_what_ends_a_command_before_its_run_is_a_line_too(
+    job: Path, capsys: pytest.CaptureFixture[str], options: dict[str, str]
+):
+    path = job if options else job.parent / "none.yaml"
+    assert compose(path, log_format="json", **options) == 2
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (lines[-1]["event"], lines[-1]["run"]) == ("error", None)
+    assert lines[-1]["error"] == ("metrics-address" if options else "input")
 
 
 def test_a_place_that_never_can_be_written_is_2_before_a_run_and_1_within_one(

@@ -5,7 +5,6 @@ from pathlib import Path
 from engine_kit import BAD_ROW, NOW, commit, row
 
 from jobs.console.json_progress import JsonProgress
-from pipelines.leases.lease import LeaseHeldError
 from pipelines.storage.local import LocalStorage
 from pipelines.units.receipts import Phase
 
@@ -25,14 +24,6 @@ def test_every_line_is_an_object_with_the_run_and_units_have_their_id(tmp_path: 
     assert (unit["rows_done"], unit["rows"]) == (2, 3)
     assert unit["failed_by_stage"] == {"prompt": 1}
     assert note["text"] == "two lines\nof a sentence"
-
-
-def test_what_ends_a_run_has_its_name_and_exit_code():
-    stream = io.StringIO()
-    JsonProgress(stream, "r").failed(LeaseHeldError("out is being written"))
-    line = json.loads(stream.getvalue())
-    assert (line["event"], line["error"], line["exit_code"]) == ("error", "lease-held", 1)
-    assert line["text"] == "out is being written"
 
 
 def test_a_unit_s_line_has_no_prompt_row_or_lora(tmp_path: Path):

@@ -13,6 +13,7 @@ from manifests.grid.expand import Expansion, SweepRules, expand_sweep
 from manifests.grid.spec import SweepSpec, load_sweep
 from manifests.loras.catalog import LoraEntry
 from manifests.places.locations import LocationError
+from manifests.rows.loras import requested_loras
 from manifests.text.problems import InputError
 
 CATALOG = {
@@ -32,7 +33,6 @@ def read_text(name: str) -> str:
 def expand(**spec: Any) -> Expansion:
     rules = SweepRules(
         catalog=CATALOG,
-        methods=("clora", "merge", "single"),
         read_text=read_text,
     )
     return expand_sweep(SweepSpec.model_validate({"output": "out", **spec}), rules)
@@ -223,3 +223,24 @@ def test_every_problem_of_the_file_is_told_with_the_nearest_name(tmp_path: Path)
 def test_a_file_that_is_no_sweep_is_a_sentence(tmp_path: Path, text: str):
     with pytest.raises(InputError, match="1 problem"):
         load_sweep(write(tmp_path, text))
+
+
+def test_a_sweep_whose_prompt_file_holds_no_prompt_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(FILES, "empty.txt", "# nothing yet\n\n")
+    found = expand(compositions=[{"loras": ["tom"], "prompt_file": "empty.txt"}])
+    assert [place for place, _ in found.findings] == ["compositions"]
+    assert "give no prompt" in found.findings[0][1]
+
+
+@pytest.mark.parametrize("weight", [0.8, 1.0, 0.123456789, 1.0000001, -2.5e-7])
+def test_a_weight_is_written_as_the_number_it_is(weight: float):
+    found = expand(
+        compositions=[{"loras": [{"lora": "tom", "weight": weight}]}],
+        prompts=["{subjects}"],
+        seeds=[1],
+        methods=["single"],
+    )
+    ((text,),) = columns(found, "loras")
+    (request,), findings = requested_loras(text)
+    assert not findings
+    assert request.weight == weight

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, pids, request, row, rows
 
+from manifests.places.locations import LocationError
+from manifests.text.problems import InputError, Problem
 from pipelines.ledger.failure_budget import FailureBudget, TooManyFailuresError
 from pipelines.ledger.ledger import read_ledger
 from pipelines.ledger.run_record import read_run_records
 from pipelines.run import compose_rows
 from pipelines.session.resources import Resources
+from pipelines.storage.error import StorageError
 from pipelines.storage.local import LocalStorage
+from pipelines.units.output_files import DamagedFileError
 
 
 def composed(log: Path) -> list[list[int]]:
@@ -150,3 +154,34 @@ assert "ray" not in sys.modules
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocationError("the model is gone"),
+        StorageError("the store is away"),
+        DamagedFileError("out", "rows/u.parquet", "is cut"),
+        InputError([Problem(place="p", field="f", problem="is wrong")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_stage_raises_for_the_user_is_raised_without_ray_s_advice(error: Exception):
+    from ray.exceptions import RayTaskError
+
+    from pipelines.stages.graph import own_error
+
+    said = str(error)
+    error.args = tuple(f"{part}\nFailed to apply UDF: try this" for part in error.args)
+    raised = own_error(RayTaskError("map", "trace", error))
+    assert type(raised) is type(error)
+    assert str(raised) == said
+
+
+def test_a_fault_of_the_program_stays_ray_s_error():
+    from ray.exceptions import RayTaskError
+
+    from pipelines.stages.graph import own_error
+
+    error = RayTaskError("map", "trace", ZeroDivisionError("x"))
+    assert own_error(error) is error

@@ -8,4 +8,4 @@ def _variants(mix: Mix) -> tuple[Variant, ...]:
     return (Variant(triggers=frozenset(), shares=nothing, text_shares=nothing),)
 
 
-METHOD = Method(name="base", all_variants=_variants, needs_loras=False)
+METHOD = Method(name="base", make_variants=_variants, needs_loras=False)

@@ -23,7 +23,7 @@ def _variants(mix: Mix) -> tuple[Variant, ...]:
     )
 
 
-METHOD = Method(name="clora", all_variants=_variants, min_concepts=1, guided=True, masked=True)
+METHOD = Method(name="clora", make_variants=_variants, min_concepts=1, guided=True, masked=True)
 WITHOUT_UPDATE = replace(METHOD, name="clora-no-update", guided=False)
 WITHOUT_MASK = replace(METHOD, name="clora-no-mask", masked=False)
 WITHOUT_EITHER = replace(METHOD, name="clora-neither", guided=False, masked=False)

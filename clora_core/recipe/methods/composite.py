@@ -17,4 +17,4 @@ def _variants(mix: Mix) -> tuple[Variant, ...]:
     )
 
 
-METHOD = Method(name="composite", all_variants=_variants, min_concepts=1)
+METHOD = Method(name="composite", make_variants=_variants, min_concepts=1)

@@ -9,4 +9,4 @@ def _variants(mix: Mix) -> tuple[Variant, ...]:
     return (Variant(triggers=triggers, shares=shares, text_shares=shares),)
 
 
-METHOD = Method(name="merge", all_variants=_variants)
+METHOD = Method(name="merge", make_variants=_variants)

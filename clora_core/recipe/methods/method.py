@@ -65,7 +65,7 @@ class Method:
 
     Attributes:
         name: As rows give it.
-        all_variants: The variants of a row with such LoRAs; as many for every row with as many
+        make_variants: The variants of a row with such LoRAs; as many for every row with as many
             concepts.
         needs_loras: A row without LoRAs is a mistake.
         min_concepts: Fewest concept LoRAs of a row.
@@ -77,7 +77,7 @@ class Method:
     """
 
     name: str
-    all_variants: Callable[[Mix], tuple[Variant, ...]]
+    make_variants: Callable[[Mix], tuple[Variant, ...]]
     needs_loras: bool = True
     min_concepts: int = 0
     max_concepts: int | None = None
@@ -98,11 +98,13 @@ class Method:
         """
         found, fewest = mix.num_concepts, self.min_concepts
         if found < fewest or (self.max_concepts is not None and found > self.max_concepts):
-            wanted = str(fewest) if fewest == self.max_concepts else f"{fewest} or more"
+            most = self.max_concepts
+            wanted = f"{fewest} or more" if most is None else f"{fewest} to {most}"
+            wanted = str(fewest) if fewest == most else wanted
             raise CompositionError(
                 f"method {self.name!r} needs {wanted} concept LoRA(s), the row has {found}"
             )
-        return self.all_variants(mix)
+        return self.make_variants(mix)
 
     def shares_at(self, step: int, variants: Sequence[Variant], mix: Mix) -> tuple[Shares, ...]:
         """Return every variant's shares in the UNet at ``step``."""

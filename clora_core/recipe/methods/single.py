@@ -8,4 +8,4 @@ def _variants(mix: Mix) -> tuple[Variant, ...]:
     return (Variant(triggers=frozenset({0}), shares=shares, text_shares=shares),)
 
 
-METHOD = Method(name="single", all_variants=_variants, min_concepts=1, max_concepts=1)
+METHOD = Method(name="single", make_variants=_variants, min_concepts=1, max_concepts=1)

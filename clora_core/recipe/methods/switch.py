@@ -28,5 +28,5 @@ def active_concept(step: int, num_concepts: int, config: SamplerConfig) -> int:
 
 
 METHOD = Method(
-    name="switch", all_variants=_variants, min_concepts=1, active_concept=active_concept
+    name="switch", make_variants=_variants, min_concepts=1, active_concept=active_concept
 )
