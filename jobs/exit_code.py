@@ -97,7 +97,7 @@ def exit_code_of(end: JobEnd, *, told_account: bool) -> tuple[int, str | None]:
     if end.status == "SUCCEEDED":
         return ALL_MADE, None
     if end.status == "STOPPED":
-        return INTERRUPTED, "the job was stopped; the same command goes on from there"
+        return INTERRUPTED, "the job was stopped; the same command continues from there"
     explained = (BAD_INPUT, INTERRUPTED, *((SOME_FAILED,) if told_account else ()))
     if end.driver_exit_code in explained:
         return end.driver_exit_code, None
@@ -110,5 +110,5 @@ def exit_code_of(end: JobEnd, *, told_account: bool) -> tuple[int, str | None]:
     )
     return SOME_FAILED, (
         f"the run did not come to its end ({reason}); what is committed stays, and the same "
-        "command goes on from there"
+        "command continues from there"
     )

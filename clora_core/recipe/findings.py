@@ -46,7 +46,7 @@ def _prompt_problems(prompt: str, loras: Sequence[Lora]) -> list[str]:
     together = _prompt_problem(prompt, concepts)
     if together is None:
         return []
-    # The sampler stops at the first that is missing; whoever corrects the row wants all of them.
+    # The sampler stops at the first that is missing; a row's author wants all of them.
     alone = [_prompt_problem(prompt, [concept]) for concept in concepts]
     return [text for text in alone if text is not None] or [together]
 

@@ -2,7 +2,7 @@
 
 Two rows with one key are one image, in this run and in any later one; resuming, deduplicating
 and sharing references all rest on that. So the row's own id, the columns carried along, and what
-a LoRA is called or where it lies have no place in it.
+a LoRA is called or where its file is have no place in it.
 
 The rule for what comes later: a setting that did not exist before is left out of a row's key while
 at its default; where a setting, precision or back end changes an old row's pixels beyond rounding,
@@ -70,7 +70,7 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
 def sampler_json(config: SamplerConfig) -> str:
     """Return the settings as they stand in keys and columns: canonical JSON.
 
-    Later settings are left out while at their default, and whoever reads the text gets it back.
+    Later settings are left out while at their default, and reading the text gives them back.
     """
     defaults = type(config)()
     later = type(config).model_fields.keys() - _FIRST_SETTINGS

@@ -62,7 +62,7 @@ def catalog(
         error.add_note("nothing was published")
         raise
     except KeyboardInterrupt:
-        note("stopped; nothing was published, and the same command goes on from what is committed")
+        note("stopped; nothing was published; the same command continues from what is committed")
         return INTERRUPTED
     return ALL_MADE if account.is_complete and is_published else SOME_FAILED
 

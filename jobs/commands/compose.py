@@ -49,7 +49,7 @@ def compose(
         num_made = len(survey(request.storage).made)
         note(
             f"stopped; {num_made:,} images are committed in {job.output}, and the same command "
-            "goes on from there"
+            "continues from there"
         )
         return INTERRUPTED
     print(account_line(account, job.output, only_failed=only_failed))

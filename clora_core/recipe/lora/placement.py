@@ -1,4 +1,4 @@
-"""Where each layer of a LoRA file belongs in a base model, told by names and shapes alone.
+"""Where each layer of a LoRA file belongs in a base model, by names and shapes alone.
 
 The model itself is the dictionary: a layer is looked up among those that the model really has, so
 an unknown or misspelt one is noticed, never skipped. A run asks before it uses a weight, and a
