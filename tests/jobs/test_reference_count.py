@@ -2,7 +2,7 @@
 
 import pytest
 from engine_kit import BASE_MODEL, SAMPLER, SIDE_PX, lora, row, rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.job.reference_count import count_references
@@ -21,13 +21,14 @@ def test_more_rows_get_more_references(num_rows: int, expected: int):
     assert count_references(rows(num_rows), None) == (expected, 2)
 
 
+@settings(max_examples=40)
 @given(num_rows=st.integers(1, 300), names=st.lists(st.sampled_from("abcdefgh"), min_size=1))
 def test_there_are_no_more_references_than_rows_unless_5_are_more(num_rows: int, names: list[str]):
     sets = [(lora(name),) for name in names]
     manifest = [row(index, loras=sets[index % len(sets)]) for index in range(num_rows)]
     number, num_loras = count_references(manifest, None)
-    settings = ReferenceSettings(num_references=number, sampler=SAMPLER, side_px=SIDE_PX)
-    made = list(reference_rows(manifest, {BASE_MODEL: settings}))
+    asked = ReferenceSettings(num_references=number, sampler=SAMPLER, side_px=SIDE_PX)
+    made = list(reference_rows(manifest, {BASE_MODEL: asked}))
     assert len(made) == number * num_loras
     assert 5 <= number <= 50
     assert len(made) <= num_rows or number == 5

@@ -34,7 +34,9 @@ def folders(tiny_sd_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def rows(tiny_loras: TinyLoras) -> list[Row]:  # noqa: F811
     first = two_concept_row(tiny_loras)
     loras = tuple(replace(lora, digest=inspect_lora_file(lora.uri).digest) for lora in first.loras)
-    return [replace(first, loras=loras, seed=seed) for seed in (1, 2)]
+    few = {"num_steps": 3, "guide_until_step": 2, "refine_steps": (0,), "num_refine_updates": 1}
+    sampler = first.sampler.model_copy(update=few)
+    return [replace(first, loras=loras, sampler=sampler, seed=seed) for seed in (1, 2)]
 
 
 def engine(folders: dict[str, str]) -> ModelHost:
