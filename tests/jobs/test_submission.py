@@ -65,7 +65,7 @@ def test_a_job_in_the_folder_that_is_sent_is_named_relative_to_it():
         (JobEnd(status="FAILED", driver_exit_code=2), False, 2, None),
         (JobEnd(status="FAILED", driver_exit_code=130), False, 130, None),
         (JobEnd(status="FAILED", driver_exit_code=-9), False, 1, "ended with -9"),
-        (JobEnd(status="STOPPED"), False, 130, "the same command goes on"),
+        (JobEnd(status="STOPPED"), False, 130, "the same command continues"),
         (
             JobEnd(status="FAILED", error_type="RUNTIME_ENV_SETUP_FAILURE", message="no disk"),
             False,
