@@ -96,8 +96,8 @@ def _start(server: JobServer, submission: Submission) -> str:
                 raise
             time.sleep(RETRY_EVERY_S)
             continue
-        told = "submitted" if is_new else "was submitted by another at this moment"
-        note(f"{submission_id} {told}, at {server.address}")
+        outcome = "submitted" if is_new else "was submitted by another at this moment"
+        note(f"{submission_id} {outcome}, at {server.address}")
         return submission_id
 
 

@@ -30,7 +30,7 @@ def open_progress(stream: TextIO = sys.stderr) -> Generator[Observer]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[told]}"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[status]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(file=stream)) as bars:
@@ -122,7 +122,7 @@ class BarProgress:
     def begin(self, phase: Phase, num_rows: int) -> None:
         """Start a bar of its own for the phase."""
         self._counts = _Counts(phase, num_rows, time.monotonic)
-        self._task = self._bars.add_task(phase, total=num_rows, told="loading the model")
+        self._task = self._bars.add_task(phase, total=num_rows, status="loading the model")
 
     def stored(self, receipt: Receipt) -> None:
         """Move the bar."""
@@ -131,7 +131,7 @@ class BarProgress:
         failed = f"{counts.num_failed:,} failed " if counts.num_failed else ""
         if self._task is not None:
             self._bars.update(
-                self._task, completed=counts.num_done, told=f"{failed}{counts.rate()}"
+                self._task, completed=counts.num_done, status=f"{failed}{counts.rate()}"
             )
 
     def note(self, text: str) -> None:

@@ -104,5 +104,5 @@ def last_try(name: str, jobs: Iterable[tuple[str | None, str]]) -> JobTry | None
 def entrypoint(command: str, job_path: Path, working_dir: Path, options: Sequence[str] = ()) -> str:
     """Return the command line: the job file relative to the folder that is sent, if it is in it."""
     path, folder = job_path.absolute(), working_dir.absolute()
-    told = path.relative_to(folder) if path.is_relative_to(folder) else path
-    return shlex.join(["python", "-m", "jobs", command, told.as_posix(), *options])
+    job = path.relative_to(folder) if path.is_relative_to(folder) else path
+    return shlex.join(["python", "-m", "jobs", command, job.as_posix(), *options])

@@ -60,7 +60,7 @@ class Expansion:
 
     @property
     def num_rows(self) -> int:
-        """Rows that the sweep comes to."""
+        """Rows of the sweep."""
         num_seeds = sum(len(motif.seeds) for motif in self.motifs)
         return num_seeds * len(self.spec.samplers) * len(self.spec.methods)
 

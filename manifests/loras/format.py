@@ -1,4 +1,4 @@
-"""Which format a LoRA file is written in, told by the names of its tensors.
+"""Which format a LoRA file is written in, by the names of its tensors.
 
 Other kinds of adapter are refused by their own name, with what would work instead.
 """

@@ -2,7 +2,7 @@
 
 As written: ``[left, top, right, bottom]``, ``{box, mode}`` or ``{mask, mode}``. As resolved: a
 ``Region`` with the digest of the mask's bytes, so that a redrawn mask is another row and a moved
-one is not. Whether the mask is a picture is for whoever paints with it to see.
+one is not. Whether the mask is a picture is seen when it is painted.
 """
 
 from collections.abc import Mapping, Sequence

@@ -175,7 +175,7 @@ def _compose_each(
         return [], 0
     try:
         return compose(rows), 0
-    except Exception as error:
+    except Exception as error:  # what else a row can fail of has no class in common
         if device_is_lost(error):
             raise
         if len(rows) == 1:
@@ -191,14 +191,14 @@ def _result_row(result: ComposedImage | RowFailure) -> dict[str, Any]:
     if isinstance(result, RowFailure):
         message = result.message[:MAX_MESSAGE_LENGTH] or result.error
         return {"failure": {"stage": result.stage, "error": result.error, "message": message}}
-    told = asdict(result.diagnostics)
-    losses = told.pop("losses")
+    diagnostics = asdict(result.diagnostics)
+    losses = diagnostics.pop("losses")
     return {
         "pixels": result.image.tobytes(),
         "loss_first": losses[0] if losses else None,
         "loss_last": losses[-1] if losses else None,
         "num_updates": len(losses),
-        **told,
+        **diagnostics,
     }
 
 
