@@ -83,7 +83,7 @@ class MapCapture:
     num_layers: int
     dtype: torch.dtype
     _stop_after_maps: bool = field(default=False, init=False)
-    _total: Float[Tensor, "lane position token"] | None = field(default=None, init=False)
+    _total: Float[Tensor, "lane *part position token"] | None = field(default=None, init=False)
     _num_seen: int = field(default=0, init=False)
 
     def start(self, *, stop_after_maps: bool) -> None:
@@ -91,7 +91,7 @@ class MapCapture:
         self._stop_after_maps = stop_after_maps
         self._total, self._num_seen = None, 0
 
-    def add(self, probabilities: Float[Tensor, "lane position token"]) -> None:
+    def add(self, probabilities: Float[Tensor, "lane *part position token"]) -> None:
         """Take one layer's probabilities, already averaged over its heads."""
         self._total = probabilities if self._total is None else self._total + probabilities
         self._num_seen += 1
@@ -100,7 +100,7 @@ class MapCapture:
                 raise MapsCompleteError
             torch.set_grad_enabled(False)
 
-    def take(self) -> Float[Tensor, "lane position token"]:
+    def take(self) -> Float[Tensor, "lane *part position token"]:
         """Return the mean over layers, and keep no reference to its graph."""
         if self._total is None or self._num_seen != self.num_layers:
             raise RuntimeError(f"read {self._num_seen} of {self.num_layers} map layers")
@@ -164,6 +164,15 @@ def capturing(unet: nn.Module, layers: MapLayers, dtype: torch.dtype) -> Generat
             module.processor = original
 
 
+def cross_attentions(unet: nn.Module) -> list[tuple[str, Any]]:
+    """Return name and module of every cross-attention of ``unet``."""
+    return [
+        (name, module)
+        for name, module in unet.named_modules()
+        if getattr(module, "is_cross_attention", False) or name.endswith("attn2")
+    ]
+
+
 def measure_cross_attention(unet: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     """Return the positions every cross-attention sees in one call of ``run``, in running order."""
     seen: dict[str, int] = {}
@@ -178,8 +187,7 @@ def measure_cross_attention(unet: nn.Module, run: Callable[[], object]) -> dict[
 
     handles = [
         module.register_forward_pre_hook(watch(name), with_kwargs=True)
-        for name, module in unet.named_modules()
-        if getattr(module, "is_cross_attention", False) or name.endswith("attn2")
+        for name, module in cross_attentions(unet)
     ]
     try:
         with torch.no_grad():

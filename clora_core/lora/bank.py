@@ -7,6 +7,9 @@ All LoRAs of a batch are packed per layer as rank-concatenated factors, and a la
 where W holds one weight per lane and LoRA. Merge is a dense row of W, a single LoRA a one-hot row,
 the base model a row of zeros, Switch a row that changes with the step: no adapter is ever switched
 on or off, so nothing global can be left behind.
+
+A ``Gate`` in place of W makes the weight depend on the position too, so that one lane holds several
+LoRAs, each in its own place. Its parts work by LoRA; a layer spreads them over the ranks.
 """
 
 from collections.abc import Generator, Sequence
@@ -19,12 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.gate import Gate
 
 
 class _PackedLayer:
     """The factors of all LoRAs on one layer."""
 
-    def __init__(self, module: nn.Module, factors: Sequence[tuple[int, Factor]]) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, factors: Sequence[tuple[int, Factor]]
+    ) -> None:
+        self.is_in_transformer = ".transformer_blocks." in name
         weight: Float[Tensor, "out in *kernel"] = module.weight  # type: ignore[assignment]
         self.module = module
         self.is_conv = isinstance(module, nn.Conv2d)
@@ -36,17 +43,39 @@ class _PackedLayer:
         self.columns = torch.tensor(columns, device=weight.device)
 
     def delta(
-        self, x: Float[Tensor, "lane ..."], weights: Float[Tensor, "lane lora"]
+        self, x: Float[Tensor, "lane ..."], weights: Float[Tensor, "lane lora"] | Gate
     ) -> Float[Tensor, "lane ..."]:
         """Return what the LoRAs add to the layer's output for input ``x``."""
-        by_rank = weights[:, self.columns]  # [lane, rank]
         if self.is_conv:
             conv: Any = self.module
             hidden = functional.conv2d(x, self.down, None, conv.stride, conv.padding, conv.dilation)
-            return functional.conv2d(hidden * by_rank[:, :, None, None], self.up)
-        shape = (len(by_rank), *(1,) * (x.ndim - 2), -1)
-        by_rank = by_rank.view(shape)  # [lane, 1, ..., rank]
-        return functional.linear(functional.linear(x, self.down) * by_rank, self.up)
+            by_rank = self._by_rank(weights, hidden)  # [lane, rank, height | 1, width | 1]
+            return functional.conv2d(hidden * by_rank, self.up)
+        hidden = functional.linear(x, self.down)
+        return functional.linear(hidden * self._by_rank(weights, hidden), self.up)
+
+    def _by_rank(
+        self, weights: Float[Tensor, "lane lora"] | Gate, hidden: Float[Tensor, "lane ..."]
+    ) -> Float[Tensor, "lane ..."]:
+        """Return the weights as they multiply ``hidden``: one for each lane, rank and position."""
+        if isinstance(weights, Gate):
+            if weights.elsewhere is not None and not self.is_in_transformer:
+                weights = weights.elsewhere
+            elif hidden.ndim == 2:
+                weights = weights.mean_weights
+            else:
+                return self._gated(weights, hidden)
+        by_rank = weights.to(hidden.dtype)[:, self.columns]  # [lane, rank]
+        if self.is_conv:
+            return by_rank[:, :, None, None]
+        return by_rank.view(len(by_rank), *(1,) * (hidden.ndim - 2), -1)  # [lane, 1, ..., rank]
+
+    def _gated(self, gate: Gate, hidden: Float[Tensor, "lane ..."]) -> Float[Tensor, "lane ..."]:
+        if self.is_conv:  # gated where its output is
+            height, width = hidden.shape[2:]
+            return gate.weights_at(height, width).to(hidden.dtype)[:, self.columns]
+        by_lora = gate.weights_at(*gate.size_of(hidden.shape[1])).to(hidden.dtype)
+        return by_lora.flatten(start_dim=2).mT[:, :, self.columns]  # [lane, position, rank]
 
 
 class LoraBank:
@@ -64,20 +93,24 @@ class LoraBank:
                 by_layer.setdefault(layer, []).append((index, factor))
         self._num_loras = len(loras)
         self._layers = [
-            _PackedLayer(component.get_submodule(layer), factors)
+            _PackedLayer(layer, component.get_submodule(layer), factors)
             for layer, factors in by_layer.items()
         ]
-        self._weights: Float[Tensor, "lane lora"] | None = None
+        self._weights: Float[Tensor, "lane lora"] | Gate | None = None
 
     @property
     def num_layers(self) -> int:
         """Layers that at least one LoRA changes."""
         return len(self._layers)
 
-    def use(self, weights: Float[Tensor, "lane lora"]) -> None:
-        """Set the weights of the next passes; their batch must hold these lanes, in this order."""
-        if weights.shape[1] != self._num_loras:
-            raise ValueError(f"{weights.shape[1]} weights a lane for {self._num_loras} LoRAs")
+    def use(self, weights: Float[Tensor, "lane lora"] | Gate) -> None:
+        """Set the weights of the next passes; their batch must hold these lanes, in this order.
+
+        A gate is for passes over images: layers that read a text have no positions of an image.
+        """
+        given = weights.weights if isinstance(weights, Gate) else weights
+        if given.shape[-1] != self._num_loras:
+            raise ValueError(f"{given.shape[-1]} weights a lane for {self._num_loras} LoRAs")
         self._weights = weights
 
     @contextmanager
@@ -100,7 +133,7 @@ class LoraBank:
             x: Float[Tensor, "lane ..."] = args[0]
             if len(x) != len(self._weights):
                 raise RuntimeError(f"a pass of {len(x)} lanes with weights of {len(self._weights)}")
-            return output + layer.delta(x, self._weights.to(x.dtype))
+            return output + layer.delta(x, self._weights)
 
         return add_delta
 

@@ -4,19 +4,48 @@ from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.methods import METHODS, Mix
 
 
-def unet_evaluations(method: str, num_concepts: int, config: SamplerConfig) -> int:
+def unet_evaluations(
+    method: str, num_concepts: int, config: SamplerConfig, *, is_placed: bool = False
+) -> int:
     """Return the UNet passes of one row, counting one sample through the UNet as one.
 
     A pass that stops behind the last map layer counts as one too. The two-pass gradient, taken
-    when memory is short, comes on top: one more conditional pass per variant and update.
+    when memory is short, is on top: one more conditional pass per lane and update. A first phase
+    that rows share counts for each of them.
+
+    Args:
+        method: The row's.
+        num_concepts: Its concept LoRAs.
+        config: Its settings.
+        is_placed: Every concept has a region in mode ``replace``, so no masks are looked for.
     """
-    num_variants = len(METHODS[method].variants(Mix(("concept",) * num_concepts, config)))
+    kind = METHODS[method]
+    num_variants = len(kind.variants(Mix(("concept",) * num_concepts, config)))
+    gate = kind.gate(num_variants, config)
+    num_lanes = num_variants if gate is None else 1
     halves = 1 if config.guidance_scale == 1 else 2
-    evaluations = num_variants * halves * config.num_steps
-    if METHODS[method].guided and num_concepts > 1:
-        updates = [config.num_updates(step) for step in range(config.num_steps)]
-        # The last round of a step is part of its prediction, unless that is made anew afterwards.
-        shared = 0 if config.reforward_after_update else sum(count > 0 for count in updates)
-        map_halves = halves if config.attention_half == "both" else 1
-        evaluations += num_variants * map_halves * (sum(updates) - shared)
-    return evaluations
+    map_halves = halves if config.attention_half == "both" else 1
+    evaluations = num_lanes * halves * config.num_steps
+    updates = [kind.num_updates(step, num_concepts, config) for step in range(config.num_steps)]
+    # The last round of a step is part of its prediction, unless that is made anew afterwards.
+    shared = 0 if config.reforward_after_update else sum(count > 0 for count in updates)
+    evaluations += num_lanes * map_halves * (sum(updates) - shared)
+    if gate is None or is_placed:
+        return evaluations
+    if gate.follows_maps and gate.first == "maps":
+        evaluations += map_halves
+    return evaluations + first_phase_evaluations(method, num_concepts, config)
+
+
+def first_phase_evaluations(method: str, num_concepts: int, config: SamplerConfig) -> int:
+    """Return how many of a row's passes are steps of the base model that make its masks.
+
+    Rows that differ in their LoRAs alone share them.
+    """
+    kind = METHODS[method]
+    gate = kind.gate(len(kind.variants(Mix(("concept",) * num_concepts, config))), config)
+    if gate is None or not gate.base_steps:
+        return 0
+    halves = 1 if config.guidance_scale == 1 else 2
+    last = halves if config.attention_half == "both" else 1
+    return halves * (gate.base_steps - 1) + last

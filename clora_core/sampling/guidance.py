@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from clora_core.sampling.lanes import LaneBatch
+from clora_core.sampling.calls import PassInputs
+from clora_core.sampling.lanes import Half, LaneBatch
 from clora_core.sampling.loss import contrastive_loss, has_constant_map
-from clora_core.sampling.passes import LanePasses, Pass, PassInputs
+from clora_core.sampling.masks import blend
+from clora_core.sampling.passes import LanePasses, Pass
 
 HALF_PRECISION_LOSS_SCALE = 2.0**12
 """Float16 cannot hold the gradients inside the UNet (1e-6 and less) unless the loss is enlarged."""
@@ -75,6 +77,20 @@ def batch_losses(
     compared = maps[rows, lanes.map_variants, :, lanes.map_tokens]  # [row, map, position]
     losses = contrastive_loss(compared, lanes.map_concepts, temperature=temperature)
     return losses, has_constant_map(compared.detach(), lanes.map_concepts)
+
+
+def guided_prediction(
+    result: Pass,
+    masks: Float[Tensor, "row variant map_height map_width"] | None,
+    guidance_scale: float,
+) -> Float[Tensor, "row channel height width"]:
+    """Return the blended prediction after classifier-free guidance."""
+    blended = {half: blend(each, masks) for half, each in result.predictions.items()}
+    conditional = blended[Half.CONDITIONAL]
+    if Half.UNCONDITIONAL not in blended:
+        return conditional
+    unconditional = blended[Half.UNCONDITIONAL]
+    return unconditional + guidance_scale * (conditional - unconditional)
 
 
 def _maps_of(result: Pass) -> Float[Tensor, "row variant position token"]:

@@ -18,7 +18,7 @@ from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
-from clora_core.recipe.methods import METHODS, Method, Mix, Variant
+from clora_core.recipe.methods import METHODS, GateRecipe, Method, Mix, Variant
 from clora_core.recipe.row import Row
 from clora_core.sampling.loss import PADDING
 from clora_core.sampling.row_lanes import BatchKind, RowLanes
@@ -43,8 +43,10 @@ class LaneBatch:
         map_tokens: Token of each compared map.
         map_concepts: Concept of each compared map, or ``PADDING``.
         mask_tokens: Tokens each variant's mask is made from, -1 where there are fewer.
-        regions: What each variant's mask must respect, 1 inside; all ones without a region.
+        regions: What each variant's mask must respect, 1 inside; all ones without a region. As
+            large as the maps, or as the latents for gated rows.
         replaced: Variants whose region is their mask.
+        word_bias: What gated rows add to their attention to each word; None for nothing.
         loras: Column of every LoRA digest in the weights.
     """
 
@@ -55,8 +57,9 @@ class LaneBatch:
     map_tokens: Int[Tensor, "row map"]
     map_concepts: Int[Tensor, "row map"]
     mask_tokens: Int[Tensor, "row variant slot"]
-    regions: Float[Tensor, "row variant map_height map_width"]
+    regions: Float[Tensor, "row variant region_height region_width"]
     replaced: Bool[Tensor, "row variant"]
+    word_bias: Float[Tensor, "row variant token"] | None
     loras: tuple[str, ...]
 
     @property
@@ -65,9 +68,19 @@ class LaneBatch:
         return METHODS[self.kind.method]
 
     @property
+    def gate(self) -> GateRecipe | None:
+        """The rules of gated rows; None where every variant has a lane of its own."""
+        return self.method.gate(self.kind.num_variants, self.kind.sampler)
+
+    @property
+    def lanes_per_row(self) -> int:
+        """Lanes of each row in one guidance half."""
+        return self.kind.num_variants if self.gate is None else 1
+
+    @property
     def num_lanes(self) -> int:
-        """Rows times variants."""
-        return len(self.rows) * self.kind.num_variants
+        """Lanes of all rows in one guidance half."""
+        return len(self.rows) * self.lanes_per_row
 
     @property
     def map_halves(self) -> tuple[Half, ...]:
@@ -76,15 +89,33 @@ class LaneBatch:
             return tuple(self.conditions)
         return (Half.CONDITIONAL,)
 
-    def weights_at(self, step: int) -> Float[Tensor, "lane lora"]:
-        """Return every lane's LoRA weights in the UNet at ``step``."""
-        config = self.kind.sampler
-        per_lane = [
+    @property
+    def is_guided(self) -> bool:
+        """Whether any step moves the latents."""
+        return any(self.num_updates(step) for step in range(self.kind.sampler.num_steps))
+
+    def num_updates(self, step: int) -> int:
+        """Return how many latent updates ``step`` makes."""
+        num_concepts = len(self.rows[0].row.concepts)
+        return self.method.num_updates(step, num_concepts, self.kind.sampler)
+
+    def weights_at(self, step: int) -> Float[Tensor, "row_variant lora"]:
+        """Return every variant's LoRA weights in the UNet at ``step``."""
+        per_variant = [
             (lanes.row, shares)
             for lanes in self.rows
-            for shares in self.method.shares_at(step, lanes.variants, Mix(lanes.row.kinds, config))
+            for shares in self.method.shares_at(step, lanes.variants, Mix.of(lanes.row))
         ]
-        return lora_weights(per_lane, self.loras).to(self.map_tokens.device)
+        return lora_weights(per_variant, self.loras).to(self.map_tokens.device)
+
+    def context_weights(self) -> Float[Tensor, "row_variant lora"]:
+        """Return every variant's LoRA weights in the layers that read the text of gated rows."""
+        per_variant = [
+            (lanes.row, variant.context_shares or variant.shares)
+            for lanes in self.rows
+            for variant in lanes.variants
+        ]
+        return lora_weights(per_variant, self.loras).to(self.map_tokens.device)
 
 
 def lane_batch(
@@ -124,14 +155,15 @@ def lane_batch(
         kind=kind,
         rows=tuple(rows),
         conditions=conditions,
-        map_variants=_padded([[e[0] for e in row] for row in entries], 0, model.device),
-        map_tokens=_padded([[e[1] for e in row] for row in entries], 0, model.device),
-        map_concepts=_padded([[e[2] for e in row] for row in entries], PADDING, model.device),
-        mask_tokens=_padded(
+        map_variants=padded([[e[0] for e in row] for row in entries], 0, model.device),
+        map_tokens=padded([[e[1] for e in row] for row in entries], 0, model.device),
+        map_concepts=padded([[e[2] for e in row] for row in entries], PADDING, model.device),
+        mask_tokens=padded(
             [list(tokens) for lanes in rows for tokens in lanes.mask_tokens()], -1, model.device
         ).unflatten(0, (len(rows), -1)),  # [row, variant, slot]
         regions=torch.stack([lanes.regions for lanes in rows]).to(model.device),
         replaced=torch.tensor([lanes.replaced() for lanes in rows], device=model.device),
+        word_bias=_word_bias(rows, conditions[Half.CONDITIONAL].text.shape[1], model),
         loras=tuple(loras),
     )
 
@@ -147,8 +179,23 @@ def lora_weights(
     matrix = torch.zeros(len(lanes), len(loras), dtype=torch.float64)
     for lane, (row, shares) in enumerate(lanes):
         for lora, share in zip(row.loras, shares, strict=True):
-            matrix[lane, column[lora.digest]] += lora.weight * share
+            if share:
+                matrix[lane, column[lora.digest]] += lora.weight * share
     return matrix
+
+
+def _word_bias(
+    rows: Sequence[RowLanes], num_tokens: int, model: DiffusionModel
+) -> Float[Tensor, "row variant token"] | None:
+    entries = [lanes.word_bias() for lanes in rows]
+    if not any(biases for row in entries for biases in row):
+        return None
+    bias = torch.zeros(len(rows), len(entries[0]), num_tokens, dtype=model.precise_dtype)
+    for row, variants in enumerate(entries):
+        for variant, biases in enumerate(variants):
+            for token, value in biases:
+                bias[row, variant, token] = value
+    return bias.to(model.device)
 
 
 def _text_shares(row: Row, variant: Variant) -> tuple[float, ...]:
@@ -159,9 +206,10 @@ def _text_shares(row: Row, variant: Variant) -> tuple[float, ...]:
     )
 
 
-def _padded(
+def padded(
     lists: Sequence[Sequence[int]], filler: int, device: torch.device
 ) -> Int[Tensor, "list slot"]:
+    """Return ``lists`` as one table, filled up where they are shorter."""
     width = max(1, *(len(values) for values in lists))
     table = [[*values, *[filler] * (width - len(values))] for values in lists]
     return torch.tensor(table, device=device)

@@ -10,35 +10,27 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float, Num
+from jaxtyping import Float
 from torch import Tensor
 
 from clora_core.diffusion.attention import MapCapture, MapsCompleteError
-from clora_core.diffusion.conditions import Conditions
+from clora_core.diffusion.contexts import TextContexts
+from clora_core.diffusion.features import FeatureCapture
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.lora.bank import LoraBank
+from clora_core.lora.gate import Gate
 from clora_core.memory import graph_bytes
+from clora_core.sampling.calls import Call, PassInputs, call_of_all
 from clora_core.sampling.lanes import Half, LaneBatch
-
-CallResult = tuple[
-    Float[Tensor, "lane channel height width"] | None, Float[Tensor, "lane position token"] | None
-]
-"""Predictions of one call, unless it stopped at the maps, and its maps, if any are captured."""
 
 
 @dataclass(frozen=True)
-class PassInputs:
-    """What a pass starts from.
+class _Result:
+    """What one call gave: of lanes that stopped at the maps no prediction."""
 
-    Attributes:
-        latents: Every row's latents as the model sees them (scaled by the solver).
-        t: Timestep.
-        weights: LoRA weights of every lane.
-    """
-
-    latents: Float[Tensor, "row channel height width"]
-    t: Num[Tensor, ""]
-    weights: Float[Tensor, "lane lora"]
+    prediction: Float[Tensor, "lane channel height width"] | None
+    maps: Float[Tensor, "lane *part position token"] | None
+    features: Float[Tensor, "lane position feature"] | None
 
 
 @dataclass(frozen=True)
@@ -46,13 +38,16 @@ class Pass:
     """What one pass gave.
 
     Attributes:
-        predictions: Predictions of each guidance half; empty if not asked for.
+        predictions: Predictions of each guidance half; empty if not asked for. A gated row has
+            one, in the place of its variants'.
         maps: Attention maps, mean over layers, heads and the halves that count; None where none
             are captured.
+        features: Self-attention features of the conditional half, likewise.
     """
 
-    predictions: Mapping[Half, Float[Tensor, "row variant channel height width"]]
+    predictions: Mapping[Half, Float[Tensor, "row lane_of_row channel height width"]]
     maps: Float[Tensor, "row variant position token"] | None
+    features: Float[Tensor, "row position feature"] | None = None
 
 
 @dataclass
@@ -66,6 +61,8 @@ class LanePasses:
         capture: Reads the maps; None for methods that need none.
         max_lanes: Most lanes in one call; None for no limit.
         max_graph_lanes: Most lanes that keep a graph at once; None for no limit.
+        contexts: Texts of gated lanes, attached; None for plain ones.
+        features: Reads self-attention features; None where nothing needs them.
     """
 
     model: DiffusionModel
@@ -74,6 +71,8 @@ class LanePasses:
     capture: MapCapture | None
     max_lanes: int | None = None
     max_graph_lanes: int | None = None
+    contexts: TextContexts | None = None
+    features: FeatureCapture | None = None
     _num_samples: int = field(default=0, init=False)
 
     @property
@@ -112,7 +111,7 @@ class LanePasses:
             return joint
         with torch.no_grad():
             rest = self._run(inputs, others, limit=None)
-        return Pass({**rest.predictions, **joint.predictions}, joint.maps)
+        return replace(joint, predictions={**rest.predictions, **joint.predictions})
 
     def map_gradient(
         self, inputs: PassInputs, map_gradients: Float[Tensor, "row variant position token"]
@@ -123,16 +122,18 @@ class LanePasses:
         memory does not grow with the number of concepts.
         """
         halves = self.lanes.map_halves
-        share = map_gradients.flatten(0, 1) / len(halves)  # [row*variant, position, token]
-        share = share.repeat(len(halves), 1, 1)  # [half*row*variant, position, token]
+        share = map_gradients / len(halves)
+        if self.lanes.gate is None:
+            share = share.flatten(0, 1)  # [lane, position, token]
+        share = torch.cat([share] * len(halves))
         leaf = inputs.latents.detach().requires_grad_()
         total = torch.zeros_like(leaf, requires_grad=False)
         calls = self._calls(replace(inputs, latents=leaf), halves, self._graph_limit, stop=True)
         with torch.enable_grad():
-            for chunk, (_, maps) in calls:
-                if maps is None:
+            for chunk, result in calls:
+                if result.maps is None:
                     raise RuntimeError("a gradient of maps without captured maps")
-                [gradient] = torch.autograd.grad(maps, leaf, share[chunk])
+                [gradient] = torch.autograd.grad(result.maps, leaf, share[chunk])
                 total += gradient
         return total
 
@@ -141,11 +142,10 @@ class LanePasses:
 
         A probe of the machine is no part of any row: it does not count as an evaluation.
         """
-        leaf = inputs.latents[:1].detach().requires_grad_()
-        conditions = self.lanes.conditions[Half.CONDITIONAL][:1]
+        leaf = inputs.latents.detach().requires_grad_()
+        first = call_of_all(self.lanes, replace(inputs, latents=leaf), [Half.CONDITIONAL])[:1]
         return graph_bytes(
-            lambda: self._call(leaf, inputs.t, conditions, inputs.weights[:1], stop=True),
-            self.model.unet.parameters(),
+            lambda: self._call(first, inputs, stop=True), self.model.unet.parameters()
         )
 
     def _run(
@@ -153,51 +153,52 @@ class LanePasses:
     ) -> Pass:
         """Run all lanes of ``halves`` in as few calls as ``limit`` allows."""
         results = [result for _, result in self._calls(inputs, halves, limit, stop=stop)]
-        predictions = self._by_half(halves, [prediction for prediction, _ in results])
-        maps = self._by_half(halves, [maps for _, maps in results])
+        predictions = self._by_half(halves, [result.prediction for result in results])
+        maps = self._by_half(halves, [result.maps for result in results])
         counted = [maps[half] for half in self.lanes.map_halves if half in maps]
-        return Pass(predictions, torch.stack(counted).mean(dim=0) if counted else None)
+        features = self._by_half(halves, [result.features for result in results])
+        mean = torch.stack(counted).mean(dim=0) if counted else None
+        if mean is not None and self.lanes.gate is not None:
+            mean = mean.squeeze(1)  # the one lane's maps are those of all its parts
+        conditional = features.get(Half.CONDITIONAL)
+        return Pass(predictions, mean, None if conditional is None else conditional[:, 0])
 
     def _by_half(
         self, halves: Sequence[Half], chunks: Sequence[Float[Tensor, "_ ..."] | None]
-    ) -> dict[Half, Float[Tensor, "row variant ..."]]:
+    ) -> dict[Half, Float[Tensor, "row lane_of_row ..."]]:
         present = [chunk for chunk in chunks if chunk is not None]
         if not present:
             return {}
-        lanes = torch.cat(present)  # [half*row*variant, ...]
-        sizes = (len(halves), len(self.lanes.rows), self.lanes.kind.num_variants)
-        by_half = lanes.unflatten(0, sizes)  # [half, row, variant, ...]
+        lanes = torch.cat(present)  # [half*row*lane_of_row, ...]
+        sizes = (len(halves), len(self.lanes.rows), self.lanes.lanes_per_row)
+        by_half = lanes.unflatten(0, sizes)  # [half, row, lane_of_row, ...]
         return dict(zip(halves, by_half, strict=True))
 
     def _calls(
         self, inputs: PassInputs, halves: Sequence[Half], limit: int | None, *, stop: bool
-    ) -> Iterator[tuple[slice, CallResult]]:
+    ) -> Iterator[tuple[slice, _Result]]:
         """Yield the lanes of each call and its result."""
-        conditions = Conditions.join([self.lanes.conditions[half] for half in halves])
-        weights = inputs.weights.repeat(len(halves), 1)  # [half*row*variant, lora]
+        everything = call_of_all(self.lanes, inputs, halves)
         for chunk in _chunks(self.lanes.num_lanes, len(halves), limit):
-            by_row = inputs.latents.repeat_interleave(self.lanes.kind.num_variants, dim=0)
-            latents = by_row.repeat(len(halves), 1, 1, 1)[chunk]  # [lane, channel, height, width]
-            self._num_samples += len(latents)
-            yield chunk, self._call(latents, inputs.t, conditions[chunk], weights[chunk], stop=stop)
+            call = everything[chunk]
+            self._num_samples += len(call.latents)
+            yield chunk, self._call(call, inputs, stop=stop)
 
-    def _call(
-        self,
-        latents: Float[Tensor, "lane channel height width"],
-        t: Num[Tensor, ""],
-        conditions: Conditions,
-        weights: Float[Tensor, "lane lora"],
-        *,
-        stop: bool,
-    ) -> CallResult:
-        self.bank.use(weights)
+    def _call(self, call: Call, inputs: PassInputs, *, stop: bool) -> _Result:
+        self.bank.use(call.weights)
+        if self.contexts is not None and isinstance(call.weights, Gate):
+            if call.contexts is None:
+                raise RuntimeError("gated lanes without texts")
+            self.contexts.use(call.weights, call.contexts)
         if self.capture is not None:
             self.capture.start(stop_after_maps=stop)
         prediction = None
         # The capture switches gradients off half-way; the block puts the mode back.
         with suppress(MapsCompleteError), torch.set_grad_enabled(torch.is_grad_enabled()):
-            prediction = self.model.run_unet(latents, t, conditions)
-        return prediction, None if self.capture is None else self.capture.take()
+            prediction = self.model.run_unet(call.latents, inputs.t, call.conditions)
+        maps = None if self.capture is None else self.capture.take()
+        features = None if self.features is None else self.features.take()
+        return _Result(prediction, maps, features)
 
 
 def _chunks(num_lanes: int, num_halves: int, limit: int | None) -> Iterator[slice]:

@@ -14,7 +14,7 @@ from clora_core.diffusion.model import DiffusionModel
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.findings import region_problem
-from clora_core.recipe.methods import METHODS, Mix, Variant
+from clora_core.recipe.methods import METHODS, GateRecipe, Mix, Variant
 from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
 from clora_core.recipe.row import Region, Row
 from clora_core.sampling.regions import region_mask
@@ -23,13 +23,18 @@ from clora_core.sampling.tokens import ConceptPositions, concept_positions
 
 @dataclass(frozen=True)
 class BatchKind:
-    """What rows must have in common to be sampled together; rows are grouped by it."""
+    """What rows must have in common to be sampled together; rows are grouped by it.
+
+    Attributes:
+        is_placed: Gated rows whose regions alone say where every concept is.
+    """
 
     method: str
     sampler: SamplerConfig
     width_px: int
     height_px: int
     num_variants: int
+    is_placed: bool = False
 
     @classmethod
     def shared_by(cls, rows: Sequence["RowLanes"]) -> "BatchKind":
@@ -53,13 +58,26 @@ class RowLanes:
     variants: tuple[Variant, ...]
     prompts: tuple[MarkedPrompt, ...]
     positions: tuple[tuple[ConceptPositions, ...], ...]  # [variant][concept]
-    regions: Float[Tensor, "variant map_height map_width"]
+    regions: Float[Tensor, "variant region_height region_width"]
 
     @property
     def kind(self) -> BatchKind:
         """What other rows must share to be in one batch with this one."""
         row = self.row
-        return BatchKind(row.method, row.sampler, row.width, row.height, len(self.variants))
+        gate = self.gate
+        return BatchKind(
+            row.method,
+            row.sampler,
+            row.width,
+            row.height,
+            len(self.variants),
+            is_placed=gate is not None and (not gate.needs_maps or all(self.replaced()[1:])),
+        )
+
+    @property
+    def gate(self) -> GateRecipe | None:
+        """The rules of a gated row, whose variants share one lane."""
+        return METHODS[self.row.method].gate(len(self.variants), self.row.sampler)
 
     def map_entries(self) -> list[tuple[int, int, int]]:
         """Return (variant, token, concept) of every map the loss compares.
@@ -74,9 +92,32 @@ class RowLanes:
         ]
 
     def mask_tokens(self) -> list[tuple[int, ...]]:
-        """Return per variant the tokens its mask is made from: its own trigger and subject."""
+        """Return per variant the tokens its mask is made from: its own trigger and subject.
+
+        Where the masks come from the base variant's text, the subject there.
+        """
+        from_base = self.gate is not None and self.gate.source in ("base", "self")
         return [
-            () if variant.concept is None else self.positions[v][variant.concept].own
+            ()
+            if variant.concept is None
+            else self.positions[0][variant.concept].subject
+            if from_base
+            else self.positions[v][variant.concept].own
+            for v, variant in enumerate(self.variants)
+        ]
+
+    def word_bias(self) -> list[tuple[tuple[int, float], ...]]:
+        """Return per variant (token, bias) of what its attention is drawn to or kept from."""
+        gate = self.gate
+        if gate is None or not (gate.negative_bias or gate.positive_bias):
+            return [() for _ in self.variants]
+        return [
+            tuple(
+                (token, gate.positive_bias if concept == variant.concept else -gate.negative_bias)
+                for concept, found in enumerate(self.positions[v])
+                for token in found.own
+                if variant.concept is not None
+            )
             for v, variant in enumerate(self.variants)
         ]
 
@@ -95,7 +136,7 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     """
     if row.method not in METHODS:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
-    variants = METHODS[row.method].variants(Mix(row.kinds, row.sampler))
+    variants = METHODS[row.method].variants(Mix.of(row))
     concepts = row.concepts
     problem = region_problem(row.method, row.loras)
     if problem is not None:
@@ -112,9 +153,11 @@ def _region(row: Row, variant: Variant) -> Region | None:
 
 def _regions(
     model: DiffusionModel, row: Row, variants: Sequence[Variant]
-) -> Float[Tensor, "variant map_height map_width"]:
-    layers = model.map_layers(row.sampler.map_size)
-    shape = layers.map_shape(*model.latent_shape(row.width, row.height))
+) -> Float[Tensor, "variant region_height region_width"]:
+    """Return each variant's region at the size of the maps, or of the latents for a gated row."""
+    shape = model.latent_shape(row.width, row.height)
+    if METHODS[row.method].gate(len(variants), row.sampler) is None:
+        shape = model.map_layers(row.sampler.map_size).map_shape(*shape)
     masks = torch.ones(len(variants), *shape, dtype=model.precise_dtype)
     for index, variant in enumerate(variants):
         region = _region(row, variant)

@@ -2,70 +2,34 @@
 
 Order of one step (arXiv 2403.19776, section 3, as published): predictions and maps at the current
 latents; latent updates along the loss gradient; masks and the blend from the maps and predictions
-of the last round, which precede its update; guidance; one solver step on the updated latents.
+of the last round, which precede its update; guidance; one solver step on the updated latents. A
+gated batch needs its masks before the pass instead, so they come from the maps of the step before.
 
 A row's noise comes from its own generator on the CPU, and nothing is reduced over rows, so that a
 row's image does not depend on the batch it travels in beyond rounding.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from clora_core.diffusion.attention import capturing
+from clora_core.diffusion.attention import MapCapture, capturing
+from clora_core.diffusion.contexts import TextContexts, gated_attention
+from clora_core.diffusion.features import capturing_features, similarity_layer
 from clora_core.diffusion.model import DiffusionModel
+from clora_core.diffusion.noise import initial_noise
 from clora_core.diffusion.schedulers import Solver, make_solver
 from clora_core.lora.bank import LoraBank
-from clora_core.sampling.guidance import update_round
-from clora_core.sampling.lanes import Half, LaneBatch
-from clora_core.sampling.masks import (
-    blend,
-    clean,
-    concept_masks,
-    coverage_and_overlap,
-    leakage,
-    own_maps,
-    within_regions,
-)
-from clora_core.sampling.passes import LanePasses, Pass, PassInputs
-
-
-@dataclass
-class Trace:
-    """What happened, per row; tensors stay on the device until the end.
-
-    Attributes:
-        losses: One entry per latent update.
-        coverage: Mask coverage, one entry per step.
-        overlap: Mask overlap, one entry per step.
-        leakage: Share of each concept's attention outside its mask, one entry per masked step.
-        evaluations: UNet passes of one row.
-        keep_maps: Keep maps and masks too.
-        maps: Each concept's own maps, one entry per masked step.
-        masks: Masks, likewise.
-    """
-
-    losses: list[Float[Tensor, " row"]] = field(default_factory=list)
-    coverage: list[Float[Tensor, "row concept"]] = field(default_factory=list)
-    overlap: list[Float[Tensor, " row"]] = field(default_factory=list)
-    leakage: list[Float[Tensor, "row concept"]] = field(default_factory=list)
-    evaluations: int = 0
-    keep_maps: bool = False
-    maps: list[Float[Tensor, "row concept height width"]] = field(default_factory=list)
-    masks: list[Bool[Tensor, "row variant height width"]] = field(default_factory=list)
-
-
-def initial_noise(
-    model: DiffusionModel, seeds: Sequence[int], height_px: int, width_px: int
-) -> Float[Tensor, "row channel height width"]:
-    """Return each row's starting noise of unit variance, drawn on the CPU in float32."""
-    shape = (1, model.latent_channels, *model.latent_shape(width_px, height_px))
-    noise = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(s)) for s in seeds]
-    return torch.cat(noise).to(model.device, model.precise_dtype)
+from clora_core.sampling.calls import PassInputs
+from clora_core.sampling.first_phase import first_phase
+from clora_core.sampling.gating import Gating
+from clora_core.sampling.guidance import guided_prediction, update_round
+from clora_core.sampling.lanes import LaneBatch
+from clora_core.sampling.masks import clean, concept_masks, own_maps, within_regions
+from clora_core.sampling.passes import LanePasses, Pass
+from clora_core.sampling.trace import Trace
 
 
 def sample(
@@ -88,27 +52,75 @@ def sample(
             result, only whether the gradient is joint or in two passes.
         keep_maps: Keep every step's maps and masks in the trace.
     """
-    kind, method = lanes.kind, lanes.method
-    config = kind.sampler
-    solver = make_solver(model.scheduler_config, config, model.device)
+    kind = lanes.kind
+    solver = make_solver(model.scheduler_config, kind.sampler, model.device)
     seeds = [prepared.row.seed for prepared in lanes.rows]
     noise = initial_noise(model, seeds, kind.height_px, kind.width_px)
-    guided = method.guided and kind.num_variants > 2 and config.guide_until_step > 0
     trace = Trace(keep_maps=keep_maps)
+    gating = None if lanes.gate is None else Gating.start(lanes, lanes.gate)
+    phase_evaluations = 0
+    if gating is not None and gating.recipe.base_steps and not kind.is_placed:
+        phase = first_phase(model, lanes.rows, gating.recipe, max_lanes=max_lanes)
+        gating.claim(phase.claimed)
+        phase_evaluations = phase.evaluations
     with ExitStack() as stack:
         stack.enter_context(bank.attached())
-        capture = None
-        if guided or method.masked:
-            layers = model.map_layers(config.map_size)
-            capture = stack.enter_context(capturing(model.unet, layers, model.precise_dtype))
-        passes = LanePasses(model, bank, lanes, capture, max_lanes)
-        if guided and graph_budget_bytes is not None:
-            first = PassInputs(noise, solver.timesteps[0], lanes.weights_at(0))
+        passes = _passes(model, lanes, bank, stack, max_lanes, gating)
+        if lanes.is_guided and graph_budget_bytes is not None:
+            masks = None if gating is None else gating.masks
+            first = PassInputs(noise, solver.timesteps[0], lanes.weights_at(0), masks)
             per_lane = passes.graph_bytes_per_lane(first)
             passes.max_graph_lanes = max(1, graph_budget_bytes // per_lane)
-        latents = _denoise(passes, solver, noise * solver.init_noise_sigma, trace, guided=guided)
-    trace.evaluations = passes.evaluations
+        latents = _denoise(passes, solver, noise * solver.init_noise_sigma, trace, gating)
+    trace.evaluations = passes.evaluations + phase_evaluations
     return latents, trace
+
+
+def _passes(
+    model: DiffusionModel,
+    lanes: LaneBatch,
+    bank: LoraBank,
+    stack: ExitStack,
+    max_lanes: int | None,
+    gating: Gating | None,
+) -> LanePasses:
+    """Return the batch's passes, with what they read attached to the UNet until ``stack`` ends."""
+    follows = gating is not None and gating.follows_maps
+    layers = model.map_layers(lanes.kind.sampler.map_size) if _reads_maps(lanes, follows) else None
+    passes = LanePasses(model, bank, lanes, None, max_lanes)
+    if gating is None:
+        if layers is not None:
+            passes.capture = stack.enter_context(
+                capturing(model.unet, layers, model.precise_dtype)
+            )
+        return passes
+    passes.contexts = _contexts(model, lanes, bank)
+    if layers is not None:
+        passes.capture = MapCapture(len(layers.names), model.precise_dtype)
+        if gating.follows_maps and gating.recipe.source == "self":
+            reading = capturing_features(model.unet, similarity_layer(layers))
+            passes.features = stack.enter_context(reading)
+    names = () if layers is None else layers.names
+    stack.enter_context(gated_attention(model.unet, passes.contexts, passes.capture, names))
+    return passes
+
+
+def _reads_maps(lanes: LaneBatch, follows: bool) -> bool:
+    return lanes.is_guided or lanes.method.masked or follows
+
+
+def _contexts(model: DiffusionModel, lanes: LaneBatch, bank: LoraBank) -> TextContexts:
+    """Return the keys and values of every gated row's texts, in the order of the halves."""
+    halves = list(lanes.conditions)
+    text = torch.cat([lanes.conditions[half].text for half in halves])
+    bank.use(lanes.context_weights().repeat(len(halves), 1))
+    bias = None
+    if lanes.word_bias is not None:
+        # The words are those of the prompt; the negative prompt has others in their places.
+        nothing = torch.zeros_like(lanes.word_bias)
+        by_half = [lanes.word_bias if half == "conditional" else nothing for half in halves]
+        bias = torch.cat(by_half)
+    return TextContexts.project(model.unet, text, lanes.kind.num_variants, bias)
 
 
 def _denoise(
@@ -116,8 +128,7 @@ def _denoise(
     solver: Solver,
     latents: Float[Tensor, "row channel height width"],
     trace: Trace,
-    *,
-    guided: bool,
+    gating: Gating | None,
 ) -> Float[Tensor, "row channel height width"]:
     lanes, config = passes.lanes, passes.lanes.kind.sampler
     for step, t in enumerate(solver.timesteps):
@@ -125,13 +136,16 @@ def _denoise(
         # How much smaller the model sees the latents than the solver holds them: 1 unless the
         # solver works in sigma space, where both directions of an update need the factor.
         shrink = float(solver.scale_model_input(torch.ones((), dtype=torch.float64), t))
-        num_updates = config.num_updates(step) if guided else 0
+        if gating is not None and step == 0 and gating.reads_first_maps:
+            gating.observe(passes.maps_only(PassInputs(latents * shrink, t, weights, gating.masks)))
+        masks = None if gating is None else gating.masks
+        num_updates = lanes.num_updates(step)
         result: Pass | None = None
         for update in range(num_updates):
             is_last = update == num_updates - 1
             round_ = update_round(
                 passes,
-                PassInputs(latents * shrink, t, weights),
+                PassInputs(latents * shrink, t, weights, masks),
                 temperature=config.temperature,
                 predict=is_last and not config.reforward_after_update,
             )
@@ -140,9 +154,15 @@ def _denoise(
             latents = torch.where(round_.usable[:, None, None, None], moved, latents)
             result = round_.result
         if result is None or not result.predictions:
-            result = passes.predict(PassInputs(latents * shrink, t, weights))
-        masks = _masks(lanes, result, step, trace) if lanes.method.masked else None
-        prediction = _guided_prediction(result, masks, config.guidance_scale)
+            result = passes.predict(PassInputs(latents * shrink, t, weights, masks))
+        blended_by = None
+        if lanes.method.masked:
+            blended_by = _masks(lanes, result, step, trace)
+        if gating is not None:
+            gating.record(result, trace)
+            if gating.follows(step):
+                gating.observe(result)
+        prediction = guided_prediction(result, blended_by, config.guidance_scale)
         latents = solver.step(prediction, t, latents).prev_sample
     return latents
 
@@ -160,27 +180,7 @@ def _masks(
     if config.mask_morphology:
         masks = clean(masks)
     masks = within_regions(masks, lanes.regions, lanes.replaced)
-    coverage, overlap = coverage_and_overlap(masks)
-    trace.coverage.append(coverage)
-    trace.overlap.append(overlap)
     own = own_maps(result.maps, lanes.mask_tokens)[:, 1:]  # [row, concept, position]
     own = own.unflatten(2, map_shape)  # [row, concept, map_height, map_width]
-    trace.leakage.append(leakage(own, masks[:, 1:]))
-    if trace.keep_maps:
-        trace.maps.append(own.float().cpu())
-        trace.masks.append(masks.bool().cpu())
+    trace.record(own, masks)
     return masks
-
-
-def _guided_prediction(
-    result: Pass,
-    masks: Float[Tensor, "row variant map_height map_width"] | None,
-    guidance_scale: float,
-) -> Float[Tensor, "row channel height width"]:
-    """Return the blended prediction after classifier-free guidance."""
-    blended = {half: blend(each, masks) for half, each in result.predictions.items()}
-    conditional = blended[Half.CONDITIONAL]
-    if Half.UNCONDITIONAL not in blended:
-        return conditional
-    unconditional = blended[Half.UNCONDITIONAL]
-    return unconditional + guidance_scale * (conditional - unconditional)

@@ -7,7 +7,17 @@ To add one, write a module beside these with a ``Method`` and put it in the list
 
 from collections.abc import Mapping
 
-from clora_core.recipe.methods import base, clora, composite, merge, single, switch
+from clora_core.recipe.methods import (
+    base,
+    clora,
+    clora_gated,
+    composite,
+    freefuse,
+    merge,
+    single,
+    switch,
+)
+from clora_core.recipe.methods.gate import GateRecipe
 from clora_core.recipe.methods.method import Method, Mix, Variant
 
 METHODS: Mapping[str, Method] = {
@@ -22,7 +32,10 @@ METHODS: Mapping[str, Method] = {
         clora.WITHOUT_UPDATE,
         clora.WITHOUT_MASK,
         clora.WITHOUT_EITHER,
+        clora_gated.METHOD,
+        clora_gated.WITHOUT_UPDATE,
+        freefuse.METHOD,
     )
 }
 
-__all__ = ["METHODS", "Method", "Mix", "Variant"]
+__all__ = ["METHODS", "GateRecipe", "Method", "Mix", "Variant"]

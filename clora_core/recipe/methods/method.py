@@ -10,17 +10,31 @@ from dataclasses import dataclass
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import CompositionError
-from clora_core.recipe.row import LoraKind
+from clora_core.recipe.methods.gate import GateRecipe
+from clora_core.recipe.row import LoraKind, Row
 
 Shares = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Mix:
-    """What a method combines: LoRAs of these kinds, in the row's order, under these settings."""
+    """What a method combines.
+
+    Attributes:
+        kinds: Kind of each LoRA, in the row's order.
+        config: The row's settings.
+        placed: Concepts (by index among the row's concepts) that have a region.
+    """
 
     kinds: Sequence[LoraKind]
     config: SamplerConfig
+    placed: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, row: Row) -> "Mix":
+        """Return what a method combines in ``row``."""
+        placed = (index for index, lora in enumerate(row.concepts) if lora.region is not None)
+        return cls(row.kinds, row.sampler, frozenset(placed))
 
     @property
     def num_concepts(self) -> int:
@@ -29,15 +43,20 @@ class Mix:
 
     def everything(self) -> Shares:
         """Return every LoRA whole, concepts divided by their number if the settings say so."""
-        num_parts = self.num_concepts if self.config.merge_weights == "mean" else 1
-        return tuple(1 / num_parts if kind == "concept" else 1.0 for kind in self.kinds)
+        return self.merged(frozenset(range(self.num_concepts)))
 
     def only(self, concept: int | None) -> Shares:
         """Return one concept's LoRA (or none) and every style whole."""
+        return self.merged(frozenset() if concept is None else frozenset({concept}))
+
+    def merged(self, concepts: frozenset[int]) -> Shares:
+        """Return some concepts' LoRAs and every style, merged as the settings say."""
+        by_mean = self.config.merge_weights == "mean" and len(concepts) > 1
+        share = 1 / len(concepts) if by_mean else 1.0
         places = [place for place, kind in enumerate(self.kinds) if kind == "concept"]
-        chosen = None if concept is None else places[concept]
+        chosen = {places[concept] for concept in concepts}
         return tuple(
-            1.0 if kind == "style" or place == chosen else 0.0
+            1.0 if kind == "style" else share if place in chosen else 0.0
             for place, kind in enumerate(self.kinds)
         )
 
@@ -51,12 +70,15 @@ class Variant:
         shares: Of the LoRA weights in the UNet.
         text_shares: Of the LoRA weights in the text encoder.
         concept: The concept this variant is for and whose mask it gets; None for the base variant.
+        context_shares: Of a gated method, the shares of the layers that read the text or that the
+            gate leaves alone, where they are not ``shares``.
     """
 
     triggers: frozenset[int]
     shares: Shares
     text_shares: Shares
     concept: int | None = None
+    context_shares: Shares | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +96,8 @@ class Method:
             active in the UNet then, beside the styles. None for every variant's own.
         guided: The contrastive loss moves the latents.
         masked: Predictions are blended by attention masks; otherwise by their mean.
+        make_gate: A gated method's rules: its variants share one lane, whose LoRAs and texts act
+            where their masks are. None where every variant has a lane of its own.
     """
 
     name: str
@@ -84,11 +108,24 @@ class Method:
     active_concept: Callable[[int, int, SamplerConfig], int] | None = None
     guided: bool = False
     masked: bool = False
+    make_gate: Callable[[SamplerConfig], GateRecipe] | None = None
 
     @property
     def takes_regions(self) -> bool:
         """Whether masks can keep a LoRA in its region, or there is no LoRA to keep."""
-        return self.masked or not self.needs_loras
+        return self.masked or self.make_gate is not None or not self.needs_loras
+
+    def gate(self, num_variants: int, config: SamplerConfig) -> GateRecipe | None:
+        """Return the rules of a gated row; None where every variant has a lane of its own."""
+        return self.make_gate(config) if self.make_gate is not None and num_variants > 1 else None
+
+    def num_updates(self, step: int, num_concepts: int, config: SamplerConfig) -> int:
+        """Return how many latent updates ``step`` makes; one concept alone has no contrast."""
+        if not self.guided or num_concepts < 2:
+            return 0
+        if self.make_gate is None:
+            return config.num_updates(step)
+        return int(step < config.guide_until_step and step % config.gate_update_every == 0)
 
     def variants(self, mix: Mix) -> tuple[Variant, ...]:
         """Return the variants of a row with such LoRAs.
