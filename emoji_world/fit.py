@@ -30,9 +30,48 @@ CHANGES: tuple[Mapping[str, Any], ...] = (
     {"num_refine_updates": 8},
     {"guide_until_step": 25},
 )
-"""What is changed of the preset ``emoji``, a setting at a time."""
+"""What is changed of the preset ``emoji`` for ``clora``, a setting at a time."""
 
-_OTHER_METHODS = ("clora-no-update", "merge", "composite", "switch")
+GATED_CHANGES: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"gate_update_every": 1},
+    {"guide_until_step": 8},
+    {"guide_until_step": 24},
+    {"step_size": 10.0},
+    {"step_size": 40.0},
+    {"mask_threshold": 0.25},
+    {"mask_threshold": 0.55},
+    {"gate_mask_kind": "argmax"},
+    {"gate_mask_kind": "argmax", "mask_threshold": 0.25},
+    {"gate_mask_kind": "soft"},
+    {"gate_mask_smoothing": 0.7},
+    {"gate_mask_fill_holes": True},
+    {"gate_masks_until_step": 10},
+    {"gate_first_mask": "base"},
+    {"gate_first_mask": "shared"},
+    {"gate_mask_source": "base"},
+    {"gate_mask_source": "self"},
+    {"gate_mask_source": "self", "gate_mask_kind": "balanced"},
+    {"gate_base_steps": 5, "gate_mask_source": "base"},
+)
+"""What is changed of the preset ``emoji`` for ``clora-gated``."""
+
+FREEFUSE_CHANGES: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"freefuse_steps": 5},
+    {"freefuse_steps": 15},
+    {"freefuse_negative_bias": 5.0, "freefuse_positive_bias": 7.0},
+)
+"""What is changed for ``freefuse``; its published biases are 1 and 1, ComfyUI's 5 and 7."""
+
+_CHANGES = {"clora": CHANGES, "clora-gated": GATED_CHANGES, "freefuse": FREEFUSE_CHANGES}
+_OTHER_METHODS = (
+    "clora-no-update",
+    "clora-gated-no-update",
+    "merge",
+    "composite",
+    "switch",
+)
 
 
 def main() -> None:
@@ -40,19 +79,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m emoji_world.fit", description=__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="pictures a pair")
     parser.add_argument("--pairs", type=int, default=len(VALIDATION_PAIRS))
+    parser.add_argument("--method", choices=[*_CHANGES, "others"], help="one; all if left out")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     net = load_presence(presence_file())
     pairs = VALIDATION_PAIRS[: options.pairs]
     seeds = range(_FIRST_SEED, _FIRST_SEED + options.seeds)
-    trials = [(change, "clora") for change in CHANGES]
+    trials = [(change, method) for method, changes in _CHANGES.items() for change in changes]
     trials += [({}, method) for method in _OTHER_METHODS]
+    if options.method == "others":
+        trials = trials[-len(_OTHER_METHODS) :]
+    elif options.method:
+        trials = [trial for trial in trials if trial[1] == options.method]
     print("\n".join(markdown([]).splitlines()), flush=True)
     for change, method in trials:
         [composed] = render_methods(Renderer(options.device, **change), [method], pairs, seeds)
-        name = ", ".join([method, *(f"{key} {value:g}" for key, value in change.items())])
+        name = ", ".join([method, *(f"{key} {_written(value)}" for key, value in change.items())])
         figure = of_share(name, both_present(net, composed, pairs, seeds))
         print(markdown([figure]).splitlines()[-1], flush=True)
+
+
+def _written(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 if __name__ == "__main__":
