@@ -22,7 +22,7 @@ DEMO_COMPOSITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
 and two that it mostly draws. No share is to be read from them: that is the benchmark's.
 """
 
-_DEMO_METHODS = ("clora", "merge")
+_DEMO_METHODS = ("clora", "clora-gated", "merge")
 _DEMO_SEEDS = (0, 1, 2)
 
 

@@ -201,6 +201,7 @@ class Run:
             ledger=ledger,
             loras=_loras(request.rows),
             references_folder=request.references_folder,
+            references=request.references_storage if request.references else None,
             damages=damages,
         )
         return account

@@ -52,7 +52,9 @@ def capturing_features(unet: nn.Module, cross_attention: str) -> Generator[Featu
     capture = FeatureCapture()
     beside = unet.get_submodule(cross_attention.removesuffix("attn2") + "attn1")
 
-    def read(_module: nn.Module, _args: Any, output: Float[Tensor, "lane position feature"]) -> None:
+    def read(
+        _module: nn.Module, _args: Any, output: Float[Tensor, "lane position feature"]
+    ) -> None:
         capture.add(output)
 
     handle = beside.register_forward_hook(read)

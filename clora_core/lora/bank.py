@@ -28,9 +28,7 @@ from clora_core.lora.gate import Gate
 class _PackedLayer:
     """The factors of all LoRAs on one layer."""
 
-    def __init__(
-        self, name: str, module: nn.Module, factors: Sequence[tuple[int, Factor]]
-    ) -> None:
+    def __init__(self, name: str, module: nn.Module, factors: Sequence[tuple[int, Factor]]) -> None:
         self.is_in_transformer = ".transformer_blocks." in name
         weight: Float[Tensor, "out in *kernel"] = module.weight  # type: ignore[assignment]
         self.module = module

@@ -16,6 +16,7 @@ from torch import Tensor
 from clora_core.diffusion.attention import MapLayers, capturing
 from clora_core.diffusion.features import capturing_features, similarity_layer
 from clora_core.diffusion.model import DiffusionModel
+from clora_core.diffusion.noise import initial_noise
 from clora_core.diffusion.schedulers import make_solver
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.gate import level_size
@@ -24,7 +25,6 @@ from clora_core.sampling.calls import PassInputs
 from clora_core.sampling.claims import claims
 from clora_core.sampling.guidance import guided_prediction
 from clora_core.sampling.lanes import lane_batch, padded
-from clora_core.diffusion.noise import initial_noise
 from clora_core.sampling.passes import LanePasses, Pass
 from clora_core.sampling.row_lanes import RowLanes, row_lanes
 
@@ -91,9 +91,7 @@ def _base_steps(
     text_banks = [LoraBank(tower.encoder, [], tower.name) for tower in model.towers]
     lanes = lane_batch(model, rows, (), text_banks)
     solver = make_solver(model.scheduler_config, config, model.device)
-    noise = initial_noise(
-        model, [each.row.seed for each in rows], kind.height_px, kind.width_px
-    )
+    noise = initial_noise(model, [each.row.seed for each in rows], kind.height_px, kind.width_px)
     latents = noise * solver.init_noise_sigma
     bank = LoraBank(model.unet, [], "unet")
     layers = model.map_layers(config.map_size)

@@ -64,7 +64,7 @@ class Gating:
             result.features,
             self.recipe,
             threshold=self.lanes.kind.sampler.mask_threshold,
-            map_shape=level_size(*self.masks.shape[2:], maps.shape[2]),
+            map_shape=self._map_size(maps),
         )
         self.claim(claimed)
 
@@ -79,11 +79,15 @@ class Gating:
         if result.maps is None or self.recipe.base_steps:
             return
         maps = self._read_in(result)
-        height, width = level_size(*self.masks.shape[2:], maps.shape[2])
-        masks = functional.adaptive_avg_pool2d(self.masks, (height, width))
+        size = self._map_size(maps)
+        masks = functional.adaptive_avg_pool2d(self.masks, size)
         held = masks.round() if self.recipe.kind == "soft" else masks.ceil()
-        own = own_maps(maps, self.lanes.mask_tokens[:, 1:]).unflatten(2, (height, width))
+        own = own_maps(maps, self.lanes.mask_tokens[:, 1:]).unflatten(2, size)
         trace.record(own, held)
+
+    def _map_size(self, maps: Float[Tensor, "row concept position token"]) -> tuple[int, int]:
+        height, width = self.masks.shape[2:]
+        return level_size(height, width, maps.shape[2])
 
     def _read_in(self, result: Pass) -> Float[Tensor, "row concept position token"]:
         """Return the maps of the text that each concept's words are read in."""

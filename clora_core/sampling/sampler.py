@@ -90,9 +90,7 @@ def _passes(
     passes = LanePasses(model, bank, lanes, None, max_lanes)
     if gating is None:
         if layers is not None:
-            passes.capture = stack.enter_context(
-                capturing(model.unet, layers, model.precise_dtype)
-            )
+            passes.capture = stack.enter_context(capturing(model.unet, layers, model.precise_dtype))
         return passes
     passes.contexts = _contexts(model, lanes, bank)
     if layers is not None:

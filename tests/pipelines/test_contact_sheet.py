@@ -4,6 +4,7 @@ from typing import Any
 from PIL import Image
 
 from pipelines.outputs.contact_sheet import (
+    ALONE_PX,
     LABEL_PX,
     MAX_SHEET_ROWS,
     TILE_PX,
@@ -22,6 +23,7 @@ def sheet_row(**changes: Any) -> dict[str, Any]:
         "width": 64,
         "height": 64,
         "dino_min": 0.5,
+        "unet_evaluations": 60,
     } | changes
 
 
@@ -39,6 +41,22 @@ def test_methods_of_one_composition_and_seed_stand_side_by_side():
     middle = sheet.height - TILE_PX // 2 - 40
     assert sheet.getpixel((LABEL_PX + TILE_PX // 2, middle)) == (255, 0, 0)
     assert sheet.getpixel((LABEL_PX + TILE_PX * 3 // 2, middle)) == (0, 0, 255)
+
+
+def test_what_each_lora_makes_alone_stands_between_label_and_methods():
+    rows = [sheet_row(key="red")]
+    content = contact_sheet(
+        rows,
+        lambda row: png(row["key"]),
+        title="one",
+        alone_of=lambda _: [png("lime"), png("blue")],
+    )
+    assert content is not None
+    sheet = Image.open(io.BytesIO(content))
+    top = sheet.height - TILE_PX - 34
+    assert sheet.getpixel((LABEL_PX + 20, top + 20)) == (0, 255, 0)
+    assert sheet.getpixel((LABEL_PX + 20, top + TILE_PX // 2 + 20)) == (0, 0, 255)
+    assert sheet.getpixel((LABEL_PX + ALONE_PX + 20, top + 20)) == (255, 0, 0)
 
 
 def test_a_long_output_shows_compositions_spread_over_all_of_it():

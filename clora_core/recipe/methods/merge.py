@@ -12,9 +12,7 @@ from clora_core.recipe.methods.method import Method, Mix, Variant
 
 def _variants(mix: Mix) -> tuple[Variant, ...]:
     everywhere = frozenset(range(mix.num_concepts)) - mix.placed
-    return tuple(
-        _variant(mix, everywhere, concept) for concept in (None, *sorted(mix.placed))
-    )
+    return tuple(_variant(mix, everywhere, concept) for concept in (None, *sorted(mix.placed)))
 
 
 def _variant(mix: Mix, everywhere: frozenset[int], concept: int | None) -> Variant:
