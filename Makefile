@@ -7,7 +7,7 @@ FAULT_TESTS := tests/faults tests/pipelines/test_damage.py tests/pipelines/test_
 	tests/pipelines/test_crash.py tests/pipelines/test_outages.py tests/jobs/test_damage.py \
 	tests/e2e/test_broken_store.py tests/manifests/test_guarded_parquet.py
 
-.PHONY: demo benchmark test check lint types imports unit ray faults fuzz clean help
+.PHONY: demo benchmark ablations test check lint types imports unit ray faults fuzz clean help
 .DEFAULT_GOAL := help
 
 help: ## What there is to run
@@ -28,10 +28,20 @@ demo: $(VENV)/.product ## Compose a small manifest on the embedded world, offlin
 	$(BIN)/clora demo --out $(OUT)
 
 benchmark: $(VENV)/.product ## Every method on the embedded world; pictures in out/, figures in docs/benchmark.md
-	$(BIN)/clora sweep examples/emoji_benchmark.yaml
-	$(BIN)/clora compose out/emoji_benchmark/job.yaml
-	$(BIN)/clora report out/emoji_benchmark
-	$(BIN)/python -m benchmarks.page out/emoji_benchmark docs
+	for name in emoji_benchmark emoji_triples emoji_triples_wide; do \
+		$(BIN)/clora sweep examples/$$name.yaml && \
+		$(BIN)/clora compose out/$$name/job.yaml && \
+		$(BIN)/clora report out/$$name && \
+		$(BIN)/python -m benchmarks.ceiling out/$$name || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.page out/emoji_benchmark docs --reference clora-gated \
+		--other "Triples at 64x64" out/emoji_triples \
+		--other "Triples at 96x64" out/emoji_triples_wide
+
+ablations: $(VENV)/.product ## Every part of CLoRA on the embedded world; figures in docs/ablations.md
+	$(BIN)/clora sweep examples/emoji_ablations.yaml
+	$(BIN)/clora compose out/emoji_ablations/job.yaml
+	$(BIN)/python -m benchmarks.page out/emoji_ablations docs --title "The ablations of CLoRA"
 
 test: check unit ray ## Every check and test, as CI runs them
 

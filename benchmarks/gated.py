@@ -128,11 +128,12 @@ def bank(repeats: int) -> list[str]:
         with torch.no_grad():
             bare(), constant(), gated()
             times = [(seconds(bare), seconds(constant), seconds(gated)) for _ in range(5 * repeats)]
-        line = (
-            f"| {count} | {1000 * median(each[0] for each in times):.0f} "
-            f"| {_two([each[1] / each[0] for each in times])} | {_two([each[2] / each[0] for each in times])} "
-            f"| {_two([each[2] / each[1] for each in times])} |"
-        )
+        ratios = [
+            _two([each[mine] / each[other] for each in times])
+            for mine, other in ((1, 0), (2, 0), (2, 1))
+        ]
+        milliseconds = 1000 * median(each[0] for each in times)
+        line = f"| {count} | {milliseconds:.0f} | {' | '.join(ratios)} |"
         print(line, flush=True)
         lines.append(line)
     return lines

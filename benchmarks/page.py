@@ -1,56 +1,85 @@
-"""``python -m benchmarks.page OUT DOCS``: the benchmark's page, from its output and nothing else.
+"""``python -m benchmarks.page OUTPUT DOCS [--other TITLE OUTPUT ...]``: a benchmark's page.
 
-Writes ``DOCS/benchmark.md`` and ``DOCS/images/benchmark.png``. What it says (who wins, by how much,
-at what cost) is derived from the committed rows, so the page cannot fall behind the weights without
-its digests showing it. ``make benchmark`` runs the whole chain.
+Writes ``DOCS/NAME.md`` and ``DOCS/images/NAME.png`` for the sweep ``examples/emoji_NAME.yaml``
+from its output and nothing else. What it says (who wins, by how much, at what cost) is derived from
+the committed rows, so the page cannot fall behind the weights without its digests showing it.
+``make benchmark`` and ``make ablations`` run the whole chain.
 """
 
+import argparse
 import io
 import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
+from benchmarks.ceiling import FILE_NAME
 from jobs.console.evaluated import evaluated, open_output
+from pipelines.evaluation.bootstrap import Interval
+from pipelines.evaluation.comparison import Comparison
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.findings import findings
-from pipelines.evaluation.tables import markdown
+from pipelines.evaluation.results import METRICS, Metric
+from pipelines.evaluation.tables import markdown, shown_interval
 from pipelines.ledger.ledger import read_ledger
 from pipelines.outputs.publish import SHEET_NAME
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
 from pipelines.units.output_table import read_output_rows
 
-__all__ = ["benchmark_page", "main"]
-
 NUM_LOSSES = 8
-IMAGE_PLACE = "images/benchmark.png"
 PICTURE_WIDTH_PX = 2000
+OVER_SETS = ("presence_all", "dino_apart", "dino_min")
 
 
-def benchmark_page(evaluation: Evaluation, facts: Sequence[tuple[str, str]]) -> str:
-    """Return the page as Markdown.
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What a page is made from.
 
-    Args:
-        evaluation: Of the benchmark's output.
+    Attributes:
+        name: Of its sweep, ``examples/emoji_NAME.yaml``, and of the page.
+        title: Of the page.
+        evaluation: Of the output.
         facts: (name, value) of what it was made with.
+        ceiling: From ``benchmarks.ceiling``; None if it was not measured.
+        others: Further outputs by title.
     """
+
+    name: str
+    title: str
+    evaluation: Evaluation
+    facts: Sequence[tuple[str, str]]
+    ceiling: Mapping[str, float] | None = None
+    others: Mapping[str, Evaluation] = field(default_factory=dict)
+
+
+def benchmark_page(benchmark: Benchmark) -> str:
+    """Return the page as Markdown."""
+    name, evaluation = benchmark.name, benchmark.evaluation
     parts = [
-        "# The embedded benchmark",
-        "Made by `make benchmark` from [examples/emoji_benchmark.yaml]"
-        "(../examples/emoji_benchmark.yaml); do not edit. "
-        "What each figure is and how far to trust it: [metrics.md](metrics.md).",
-        f"![Some of its images, the methods side by side]({IMAGE_PLACE})",
+        f"# {benchmark.title}",
+        f"Made by `make {name}` from [examples/emoji_{name}.yaml](../examples/emoji_{name}.yaml); "
+        "do not edit. What each figure is and how far to trust it: [metrics.md](metrics.md).",
+        f"![Some of its images, the methods side by side](images/{name}.png)",
         "## What it shows",
         "\n".join(f"- {sentence}" for sentence in findings(evaluation.comparison)),
         "Numbers in brackets are 95 % intervals over prompts; differences are the reference less "
         "the other method, on equal prompts and seeds. Seconds are of the machine as it was, with "
         "whatever else ran on it; [benchmarks/sampler.md](benchmarks/sampler.md) measures them "
         "side by side.",
+        "## How far it carries to other LoRAs",
+        _over_sets(evaluation.comparison),
+    ]
+    if benchmark.ceiling is not None:
+        parts.append(_ceiling(benchmark.ceiling))
+    for title, other in benchmark.others.items():
+        parts += [f"## {title}", _over_sets(other.comparison)]
+    parts += [
         "## LoRA sets where another method is better",
         _lost_sets(evaluation),
         "## The table",
@@ -58,9 +87,55 @@ def benchmark_page(evaluation: Evaluation, facts: Sequence[tuple[str, str]]) -> 
         "## What suffers beside what",
         _losses(evaluation),
         "## What it was made with",
-        "\n".join(f"- {name}: {value}" for name, value in facts),
+        "\n".join(f"- {name}: {value}" for name, value in benchmark.facts),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _over_sets(comparison: Comparison) -> str:
+    """Return means and the reference's lead with intervals over LoRA sets."""
+    metrics = [
+        metric
+        for name in OVER_SETS
+        for metric in METRICS
+        if metric.name == name and any(name in arm.means_over_sets for arm in comparison.arms)
+    ]
+    if not metrics:
+        return "No scores."
+    of_arm = {difference.arm: difference for difference in comparison.differences}
+    heads = [head for m in metrics for head in (m.label, f"{comparison.reference} less it")]
+    lines = [
+        f"| method | images | {' | '.join(heads)} |",
+        "| --- | ---: |" + " ---: |" * len(heads),
+    ]
+    for arm in comparison.arms:
+        cells: list[str] = []
+        for metric in metrics:
+            cells.append(shown_interval(arm.means_over_sets.get(metric.name), metric))
+            difference = of_arm.get(arm.name)
+            lead = difference and difference.by_metric_over_sets.get(metric.name)
+            cells.append(_lead(lead, metric) if lead else "-")
+        lines.append(f"| {arm.name} | {len(arm.keys):,} | {' | '.join(cells)} |")
+    note = (
+        "In brackets 95 % bootstrap intervals over LoRA sets, which say how far a figure carries "
+        "to other LoRAs; a lead whose interval is all above 0 is more than their choice explains."
+    )
+    return "\n".join(lines) + f"\n\n{note}"
+
+
+def _lead(interval: Interval, metric: Metric) -> str:
+    """Return the reference less the arm; differences are the arm less the reference."""
+    digits = metric.digits
+    return (
+        f"{-interval.mean:+.{digits}f} [{-interval.high:+.{digits}f}, {-interval.low:+.{digits}f}]"
+    )
+
+
+def _ceiling(found: Mapping[str, float]) -> str:
+    return (
+        f"Ceiling: each LoRA alone in the same prompts and seeds, all of a picture's LoRAs found: "
+        f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]."
+    )
 
 
 def _lost_sets(evaluation: Evaluation) -> str:
@@ -129,26 +204,61 @@ def made_with(storage: Storage, record: Mapping[str, Any]) -> list[tuple[str, st
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the page; return the exit code: 0, or 1 if the output is not complete."""
-    output, docs = arguments
+    """Write the page; return the exit code: 0, or 1 if an output is not complete."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("output", help="of the sweep; its folder is called emoji_NAME")
+    parser.add_argument("docs", type=Path)
+    parser.add_argument("--title", default="The embedded benchmark")
+    parser.add_argument("--reference", default="clora", help="method the others are compared with")
+    parser.add_argument(
+        "--other", nargs=2, action="append", default=[], metavar=("TITLE", "OUTPUT")
+    )
+    options = parser.parse_args(arguments)
     damages = Damages(note=lambda text: print(text, file=sys.stderr))
+    opened = _complete(options.output, damages)
+    others = {title: _complete(output, damages) for title, output in options.other}
+    if opened is None or None in others.values():
+        return 1
+    storage, record = opened
+    name = PurePosixPath(options.output).name.removeprefix("emoji_")
+    page = benchmark_page(
+        Benchmark(
+            name=name,
+            title=options.title,
+            evaluation=evaluated(storage, record, damages, reference=options.reference),
+            facts=made_with(storage, record),
+            ceiling=_read_ceiling(storage),
+            others={
+                title: evaluated(*pair, damages, reference=options.reference)
+                for title, pair in others.items()
+                if pair is not None
+            },
+        )
+    )
+    if damages.left_out:
+        print(f"{options.output} is damaged; repair it first", file=sys.stderr)
+        return 1
+    (options.docs / "images").mkdir(parents=True, exist_ok=True)
+    sheet = Image.open(io.BytesIO(storage.read(SHEET_NAME)))
+    sheet.thumbnail((PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
+    sheet.save(options.docs / f"images/{name}.png", optimize=True)
+    (options.docs / f"{name}.md").write_text(page)
+    print(f"{options.docs / name}.md: {len(read_ledger(storage).made):,} images")
+    return 0
+
+
+def _complete(output: str, damages: Damages) -> tuple[Storage, Mapping[str, Any]] | None:
+    """Return an output and its record; None, and a sentence, if rows are missing."""
     storage, record = open_output(output, damages)
     ledger = read_ledger(storage)
     if record["state"] != "finished" or ledger.failed or record["account"]["num_missing"]:
         print(f"{output} is not complete; compose it first", file=sys.stderr)
-        return 1
-    page = benchmark_page(evaluated(storage, record, damages), made_with(storage, record))
-    if damages.left_out:
-        print(f"{output} is damaged; repair it first", file=sys.stderr)
-        return 1
-    folder = Path(docs)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    sheet = Image.open(io.BytesIO(storage.read(SHEET_NAME)))
-    sheet.thumbnail((PICTURE_WIDTH_PX, PICTURE_WIDTH_PX))
-    sheet.save(folder / IMAGE_PLACE, optimize=True)
-    (folder / "benchmark.md").write_text(page)
-    print(f"{folder / 'benchmark.md'}: {len(ledger.made):,} images")
-    return 0
+        return None
+    return storage, record
+
+
+def _read_ceiling(storage: Storage) -> Mapping[str, float] | None:
+    return json.loads(storage.read(FILE_NAME)) if storage.exists(FILE_NAME) else None
 
 
 if __name__ == "__main__":

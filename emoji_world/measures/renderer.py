@@ -35,16 +35,25 @@ class Renderer:
         self._sampler = SamplerConfig.resolve({"preset": "emoji", **settings})
         self.seconds: list[float] = []
 
-    def row(self, prompt: str, loras: Sequence[str], seed: int, method: str) -> Row:
-        """Return a row of the world's own picture size."""
+    def row(
+        self,
+        prompt: str,
+        loras: Sequence[str],
+        seed: int,
+        method: str,
+        *,
+        width: int = SIDE_PX,
+        height: int = SIDE_PX,
+    ) -> Row:
+        """Return a row, of the world's own picture size if none is given."""
         return Row(
             prompt=prompt,
             loras=tuple(self._uses[name] for name in loras),
             seed=seed,
             method=method,
             sampler=self._sampler,
-            width=SIDE_PX,
-            height=SIDE_PX,
+            width=width,
+            height=height,
         )
 
     def render(self, rows: Sequence[Row]) -> list[NDArray[np.uint8]]:

@@ -25,6 +25,7 @@ from manifests.places.locations import LocationError
 from manifests.places.place_names import absolute, joined
 from manifests.text.problems import InputError
 from manifests.weights.digests import folder_digest
+from pipelines.evaluation.comparison import REFERENCE
 from pipelines.evaluation.evaluate import Evaluation, evaluate
 from pipelines.ledger.run_record import read_run_records
 from pipelines.storage.error import StorageError
@@ -65,6 +66,7 @@ def evaluated(
     damages: Damages,
     *,
     clip_model: str | None = None,
+    reference: str = REFERENCE,
 ) -> Evaluation:
     """Return the evaluation of an output.
 
@@ -74,6 +76,7 @@ def evaluated(
         damages: Gets what is damaged and left out.
         clip_model: Folder of a CLIP model that compares images with prompts; None for no such
             score.
+        reference: Method that the others are compared with.
 
     Raises:
         NoOutputError: The CLIP model cannot be read, or the references may not be.
@@ -88,6 +91,7 @@ def evaluated(
         references=_references(storage, record),
         more=more,
         base_models=_model_names(record),
+        reference=reference,
     )
 
 

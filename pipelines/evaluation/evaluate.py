@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.rows.table import lora_of
-from pipelines.evaluation.comparison import Comparison, compare
+from pipelines.evaluation.comparison import REFERENCE, Comparison, compare
 from pipelines.evaluation.interference import Interference, interference, likeness_alone
 from pipelines.evaluation.results import RESULT_COLUMNS, Result, read_results
 from pipelines.ledger.ledger import survey
@@ -48,6 +48,7 @@ def evaluate(
     references: Storage | None = None,
     more: Mapping[str, Mapping[str, float]] | None = None,
     base_models: Mapping[str, str] | None = None,
+    reference: str = REFERENCE,
 ) -> Evaluation:
     """Return the evaluation of an output.
 
@@ -57,13 +58,14 @@ def evaluate(
         references: Where its references are; None leaves out what LoRAs reach alone.
         more: Further figures by row key; see ``read_results``.
         base_models: What base models are called, by digest.
+        reference: Method that the others are compared with.
     """
     ledger = survey(storage)
     for damage in ledger.damaged:
         damages.skip(damage)
     rows = read_output_rows(storage, RESULT_COLUMNS, skip=damages.skip)
     results = read_results(rows, more, base_models)
-    comparison = compare(results)
+    comparison = compare(results, reference=reference)
     alone = _alone(rows, references, damages)
     model_of = {result.arm: result.base_model_digest for result in results}
     failures = sorted(

@@ -7,7 +7,7 @@ from evaluation_kit import FIXTURE, table
 from PIL import Image
 from report_kit import commit_scored, write_output
 
-from benchmarks.page import benchmark_page, main
+from benchmarks.page import Benchmark, benchmark_page, main
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.interference import interference
@@ -22,15 +22,22 @@ from pipelines.storage.local import LocalStorage
 def test_the_page_says_where_the_reference_loses_and_what_suffers():
     results = read_results(table(FIXTURE))
     alone = {"a": (0.9, 3), "b": (0.9, 3)}
+    evaluation = Evaluation(
+        results=tuple(results),
+        comparison=compare(results),
+        interferences=(interference(results, arm="clora", alone=alone),),
+        failures=(),
+        reasons=(),
+    )
     page = benchmark_page(
-        Evaluation(
-            results=tuple(results),
-            comparison=compare(results),
-            interferences=(interference(results, arm="clora", alone=alone),),
-            failures=(),
-            reasons=(),
-        ),
-        [("images", "7")],
+        Benchmark(
+            name="benchmark",
+            title="A benchmark",
+            evaluation=evaluation,
+            facts=[("images", "7")],
+            ceiling={"mean": 0.9, "low": 0.8, "high": 1.0, "num_pictures": 7},
+            others={"Triples": evaluation},
+        )
     )
     # Set a + c: clora 0.5, merge 0.75. Set a + b: clora 0.375, merge (0.25 + 0 + 1) / 3.
     assert "| a + c | 0.500 | 0.750 | merge |" in page
@@ -38,6 +45,12 @@ def test_the_page_says_where_the_reference_loses_and_what_suffers():
     assert "2 of 2" in page
     assert "| b | a | 0.900 | 0.500 |" in page
     assert "- images: 7" in page
+    assert "all of a picture's LoRAs found: 0.900 [0.800, 1.000]" in page
+    # The lead is the reference less the method: merge is ahead by means over sets.
+    comparison = compare(results)
+    [difference] = [each for each in comparison.differences if each.arm == "merge"]
+    lead = -difference.by_metric_over_sets["dino_min"].mean
+    assert page.count(f"| {lead:+.3f} [") == 2  # the pairs' table and the triples'
 
 
 def record(storage: LocalStorage, num_rows: int) -> None:
@@ -68,7 +81,7 @@ def test_an_output_with_failures_gets_no_page(tmp_path: Path, capsys: pytest.Cap
 def test_a_complete_output_gets_page_and_picture(tmp_path: Path):
     from engine_kit import rows
 
-    storage = LocalStorage(tmp_path / "out")
+    storage = LocalStorage(tmp_path / "emoji_benchmark")
     commit_scored(storage, "u1", [*rows(3), *rows(3, method="merge")])
     sink = io.BytesIO()
     Image.new("RGB", (3000, 600), "#77bbdd").save(sink, "PNG")

@@ -98,12 +98,23 @@ def test_paths_of_a_sweep_start_beside_it_and_need_no_weights(tmp_path: Path):
     assert job.loras == str(tmp_path / "loras/loras.yaml")
 
 
-def test_the_embedded_benchmark_is_large_enough_and_shares_no_pair_with_what_fitted_settings():
-    spec, _ = load_sweep(EXAMPLES / "emoji_benchmark.yaml")
+def test_the_embedded_benchmark_is_large_enough():
+    pairs, _ = load_sweep(EXAMPLES / "emoji_benchmark.yaml")
+    assert len({frozenset(each.loras) for each in pairs.compositions}) >= 24
+    assert len(pairs.seeds) >= 4
+    assert len({prompt for each in pairs.compositions for prompt in each.prompts or ()}) >= 4
+    for name, width in (("emoji_triples", 64), ("emoji_triples_wide", 96)):
+        triples, _ = load_sweep(EXAMPLES / f"{name}.yaml")
+        assert all(len(each.loras) == 3 for each in triples.compositions)
+        assert triples.width == width
+
+
+@pytest.mark.parametrize(
+    "name", ["emoji_benchmark", "emoji_triples", "emoji_triples_wide", "emoji_ablations"]
+)
+def test_no_embedded_benchmark_shares_a_pair_with_what_fitted_settings(name):
+    spec, _ = load_sweep(EXAMPLES / f"{name}.yaml")
     sets = [tuple(each.loras) for each in spec.compositions]
-    assert sum(len(each) == 2 for each in sets) >= 12
-    assert sum(len(each) == 3 for each in sets) >= 4
-    assert len(spec.backgrounds) >= 4
     fitted = {frozenset(pair) for pair in VALIDATION_PAIRS}
     used = {frozenset(pair) for each in sets for pair in combinations(each, 2)}
     assert not used & fitted
