@@ -125,7 +125,9 @@ class Method:
             return 0
         if self.make_gate is None:
             return config.num_updates(step)
-        return int(step < config.guide_until_step and step % config.gate_update_every == 0)
+        until = config.gate_update_until_step
+        until = config.guide_until_step if until is None else until
+        return int(step < until and step % config.gate_update_every == 0)
 
     def variants(self, mix: Mix) -> tuple[Variant, ...]:
         """Return the variants of a row with such LoRAs.
