@@ -110,7 +110,7 @@ class Composer:
         return made
 
     def _within_memory(self, batch: Batch) -> list[ComposedImage | RowFailure]:
-        num_lanes = 2 * sum(len(lanes.variants) for lanes in batch.rows)
+        num_lanes = 2 * sum(lanes.num_lanes for lanes in batch.rows)
         while True:
             budget = self._graph_budget_bytes or default_budget_bytes(self._model.device)
             try:

@@ -79,6 +79,11 @@ class RowLanes:
         """The rules of a gated row, whose variants share one lane."""
         return METHODS[self.row.method].gate(len(self.variants), self.row.sampler)
 
+    @property
+    def num_lanes(self) -> int:
+        """Lanes of the row in one guidance half."""
+        return len(self.variants) if self.gate is None else 1
+
     def map_entries(self) -> list[tuple[int, int, int]]:
         """Return (variant, token, concept) of every map the loss compares.
 
