@@ -125,8 +125,7 @@ class Method:
             return 0
         if self.make_gate is None:
             return config.num_updates(step)
-        until = config.gate_update_until_step
-        until = config.guide_until_step if until is None else until
+        until = config.gate_update_until * config.num_steps
         return int(step < until and step % config.gate_update_every == 0)
 
     def variants(self, mix: Mix) -> tuple[Variant, ...]:
