@@ -1,19 +1,19 @@
 """The data card: a README.md that tells people what the folder is and ``datasets`` how to load it.
 
 The front matter's ``configs`` keep rows and errors apart; without it ``load_dataset`` would try to
-read both as one table and fail. A README that somebody else wrote is left alone.
+read both as one table and fail. It also fails on a column that some files have and others do not,
+so such a column is left out of them. A README that somebody else wrote is left alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.ledger.account import Account
 from pipelines.storage.storage import Storage
-from pipelines.units.schemas import ROWS
+from pipelines.units.schemas import ADDED_COLUMNS, ROWS
 
 CARD_NAME = "README.md"
-SCORE_COLUMNS = tuple(name for name in ROWS.names if name != "image")
 MARK = "<!-- written by clora; replaced by the next run -->"
 
 
@@ -30,6 +30,7 @@ class CardFacts:
         digests: Of the base model of rows that name none, and of the scorer's model.
         base_models: Digests of further base models, by the name that rows give them.
         loras: Of each LoRA in use: name, subject, kind, digest.
+        lacking: Columns that units of earlier releases in the output do not have.
     """
 
     num_images: int
@@ -40,6 +41,7 @@ class CardFacts:
     digests: Mapping[str, str | None]
     loras: Sequence[Mapping[str, Any]]
     base_models: Mapping[str, str] = field(default_factory=dict[str, str])
+    lacking: Collection[str] = ()
 
 
 def write_data_card(storage: Storage, facts: CardFacts) -> bool:
@@ -62,15 +64,23 @@ def data_card(facts: CardFacts) -> str:
 def _front_matter(facts: CardFacts) -> list[str]:
     lines = ["---", "tags:", "- synthetic", "- text-to-image", "- lora", "configs:"]
     lines += ["- config_name: images", "  default: true", "  data_files: rows/*.parquet"]
+    if facts.lacking:
+        lines += _columns_but(facts.lacking)
     # The same files without the one column that is large.
-    lines += ["- config_name: scores", "  data_files: rows/*.parquet", "  columns:"]
-    lines += [f"  - {name}" for name in SCORE_COLUMNS]
+    lines += ["- config_name: scores", "  data_files: rows/*.parquet"]
+    lines += _columns_but({"image", *facts.lacking})
     if facts.num_errors:
         lines += ["- config_name: errors", "  data_files: errors/*.parquet"]
     if facts.references_folder is not None:
         files = f"{facts.references_folder}/rows/*.parquet"
         lines += ["- config_name: references", f"  data_files: {files}"]
+        # Other releases may have made some of them, and references have no such scores anyway.
+        lines += _columns_but(ADDED_COLUMNS)
     return [*lines, "---"]
+
+
+def _columns_but(left_out: Collection[str]) -> list[str]:
+    return ["  columns:", *(f"  - {name}" for name in ROWS.names if name not in left_out)]
 
 
 def _body(facts: CardFacts) -> list[str]:
@@ -101,8 +111,9 @@ def _body(facts: CardFacts) -> list[str]:
         "| methods compared, after `clora report` | `report/index.html`, `report/table.md` |",
         "",
         "`dino_min`, `dino_avg` and `dino_max` compare an image with what each of its LoRAs makes "
-        "alone: the mean cosine of DINO features, over the LoRAs. They are empty where a LoRA has "
-        "no references.",
+        "alone: the mean cosine of DINO features, over the LoRAs. `dino_apart` compares disjoint "
+        "windows of the image, one for each LoRA, and takes the worst of the best such choice: it "
+        "is low where subjects are blended. All four are empty where a LoRA has no references.",
         "",
         "## How they were made",
         "",

@@ -13,12 +13,13 @@ from pipelines.units.committed_image import IMAGE_COLUMNS
 from pipelines.units.committed_unit import ROWS_FOLDER
 from pipelines.units.damages import Damages
 from pipelines.units.output_table import read_output_rows
+from pipelines.units.schemas import ADDED_COLUMNS
 
 SHEET_NAME = "contact_sheet.png"
 
 _SHEET_COLUMNS = [
     *IMAGE_COLUMNS, "prompt", "loras", "seed", "method", "width", "height", "dino_min",
-    "unet_evaluations", "base_model_digest",
+    "unet_evaluations", "base_model_digest", *sorted(ADDED_COLUMNS),
 ]  # fmt: skip
 
 _REFERENCE_COLUMNS = [*IMAGE_COLUMNS, "loras", "seed", "base_model_digest"]
@@ -47,6 +48,8 @@ def publish(
         references: Where references are kept; None if there are none.
         damages: Gets what cannot be read.
     """
+    lacking: set[str] = set()
+    table = read_output_rows(storage, _SHEET_COLUMNS, skip=damages.skip, lacks=lacking.add)
     write_data_card(
         storage,
         CardFacts(
@@ -58,14 +61,14 @@ def publish(
             digests=record["digests"],
             base_models=record.get("base_models", {}),
             loras=loras,
+            lacking=lacking,
         ),
     )
-    rows = read_output_rows(storage, _SHEET_COLUMNS, skip=damages.skip).to_pylist()
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
     models = ", ".join([model, *record.get("base_models", {})])
     title = f"{len(ledger.made):,} images by {models}"
     sheet = contact_sheet(
-        rows,
+        table.to_pylist(),
         lambda row: damages.image(storage, row),
         title=title,
         alone_of=_Alone(references, damages),

@@ -54,6 +54,7 @@ _SCORES = [
     ("dino_min", pa.float32()),
     ("dino_avg", pa.float32()),
     ("dino_max", pa.float32()),
+    ("dino_apart", pa.float32()),
     ("lora_scores", pa.list_(pa.struct([("lora", pa.string()), ("score", pa.float32())]))),
     ("dino_features", pa.list_(pa.float32())),
 ]
@@ -96,6 +97,9 @@ ROWS = pa.schema(
     metadata={"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})},
 )
 """One image. ``image.bytes`` is the PNG, ``image.path`` its place below the output folder."""
+
+ADDED_COLUMNS = frozenset({"dino_apart"})
+"""Of ``ROWS``: those that files of earlier releases do not have, and that are empty there."""
 
 ERRORS = pa.schema(
     [
