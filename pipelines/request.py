@@ -44,6 +44,7 @@ class RunRequest:
         references: How references are made, by the digest of their base model; empty for none.
         load_model_host: Where actors get their model host.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
+        scores_windows: Whether windows of images are scored, too: ``dino_apart``.
         base_model_digest: Identity of the base model of rows that name none.
         base_models: Identity of each further one, by the name that rows give it.
         dino_digest: Identity of the scorer's model.
@@ -69,6 +70,7 @@ class RunRequest:
     failure_budget: FailureBudget = field(default_factory=FailureBudget)
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     only_failed: bool = False
+    scores_windows: bool = True
     base_models: Mapping[str, str] = field(default_factory=dict[str, str])
     job: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run_id: str | None = None

@@ -117,7 +117,7 @@ class Run:
         if num_none:
             self.observer.note(
                 f"{num_none} LoRA(s) have no references, so rows with them get no dino_min, "
-                f"dino_avg and dino_max; see {joined(storage.uri, 'errors')}"
+                f"dino_avg, dino_max and dino_apart; see {joined(storage.uri, 'errors')}"
             )
         if num_none < len(missing):
             self.observer.note(
@@ -145,6 +145,7 @@ class Run:
             load_model_host=request.load_model_host,
             load_scorer=request.load_scorer,
             load_centroids=centroids,
+            scores_windows=request.scores_windows,
             store=CommitUnits(
                 storage=storage,
                 run_id=record.run_id,

@@ -34,6 +34,7 @@ def result_row(
         "dino_min": min(known),
         "dino_avg": sum(known) / len(known),
         "dino_max": max(known),
+        "dino_apart": None,
         "lora_scores": [{"lora": name, "score": score} for name, score in scores.items()],
         "mask_leakage": None,
         "mask_overlap": None,

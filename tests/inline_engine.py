@@ -38,7 +38,9 @@ def _no_cluster(_address: str | None) -> Generator[Cluster]:
 
 def _make_units(plan: Plan, stages: Any, shares: Shares) -> Generator[Receipt]:
     engine = stages.load_model_host(shares)
-    score = ScoreImages(stages.load_scorer, stages.load_centroids)
+    score = ScoreImages(
+        stages.load_scorer, stages.load_centroids, scores_windows=stages.scores_windows
+    )
     for batch in plan.batches():
         for place in range(batch.num_rows):
             (unit,) = batch.slice(place, 1).to_batches()

@@ -46,11 +46,14 @@ class ScoringSettings(BaseModel, frozen=True, extra="forbid"):
             ``owner/name@revision``; the embedded world's own if not given, and none for other base
             models.
         references_at: Where references are kept; beside the output if not given.
+        windows: Whether windows of each image are scored for ``dino_apart``, the figure that sees
+            blended subjects. It costs the scoring processes one more picture a window.
     """
 
     references: Annotated[int | None, Field(ge=0, le=10_000)] = None
     model: str | None = None
     references_at: str | None = None
+    windows: bool = True
 
 
 class JobFile(BaseModel, frozen=True, extra="forbid"):

@@ -67,6 +67,7 @@ def run_request(
             resources=resources,
         ),
         load_scorer=None if dino_dir is None else ScorerSource(dino_dir=dino_dir),
+        scores_windows=job.scoring.windows,
         base_model_digest=models[""].facts.digest,
         base_models={name: model.facts.digest for name, model in models.items() if name},
         dino_digest=dino_digest,

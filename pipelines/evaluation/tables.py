@@ -16,7 +16,7 @@ from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.people_csv import csv_for_people
 from pipelines.evaluation.results import METRICS, Metric
 
-_SET_METRICS = ("dino_min", "presence_all")
+_SET_METRICS = ("dino_min", "dino_apart", "presence_all")
 
 
 def table_files(evaluation: Evaluation) -> dict[str, bytes]:
@@ -70,7 +70,8 @@ def _arms_table(comparison: Comparison) -> str:
         lines.append([arm.name, f"{len(arm.keys):,}", f"{first.num_groups:,}", *cells])
     note = (
         "Means over images; in brackets 95 % bootstrap intervals over prompts. "
-        "DINO min is the likeness of an image to the references of its worst concept."
+        "DINO min is the likeness of an image to the references of its worst concept; DINO apart "
+        "that of the worst of disjoint windows, one for each concept."
     )
     return f"{_table(lines)}\n\n{note}"
 

@@ -138,6 +138,7 @@ def _came_out(row: Mapping[str, Any]) -> list[list[str]]:
     ]
     return _facts(
         ("DINO min, avg, max", _numbers(row, "dino_min", "dino_avg", "dino_max")),
+        ("DINO apart", _number(row["dino_apart"])),
         *scores,
         *coverage,
         ("mask overlap", _number(row["mask_overlap"])),

@@ -44,12 +44,21 @@ _WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """What each stage does; all of it can be sent to another machine."""
+    """What each stage does; all of it can be sent to another machine.
+
+    Attributes:
+        load_model_host: Where generating actors get their model host.
+        load_scorer: Where score actors get their scorer; None leaves images unscored.
+        load_centroids: Where score actors get what images are compared with.
+        store: Commits units.
+        scores_windows: Whether windows of images are scored, too.
+    """
 
     load_model_host: LoadModelHost
     load_scorer: LoadScorer | None
     load_centroids: Callable[[], Centroids]
     store: CommitUnits
+    scores_windows: bool = True
 
 
 def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]:
@@ -90,6 +99,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
             fn_constructor_kwargs={
                 "load_scorer": stages.load_scorer,
                 "load_centroids": stages.load_centroids,
+                "scores_windows": stages.scores_windows,
             },
             compute=ActorPoolStrategy(size=shares.num_helpers),
             num_cpus=shares.helper_cpus,

@@ -4,6 +4,9 @@ Minimum, average and maximum are over a row's concept LoRAs (arXiv 2403.19776, s
 of them has no references there is no minimum, and none is made up: the three stay empty and the
 LoRAs that have references keep their own scores. Features are stored, so that other metrics of the
 same images need no rendering.
+
+``dino_apart`` looks at windows of the image in place of the whole. Their features are computed once
+and not stored: they would be as much again for each window, and take more room than the image.
 """
 
 import time
@@ -14,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from clora_core.apart import MAX_LORAS, apart_score
+from clora_core.windows import LAYOUTS, cut_windows, disjoint, window_boxes
 from manifests.places.folder_cache import local_folder
 from manifests.rows.table import lora_of
 from pipelines.planning.references import reference_id
@@ -56,11 +61,16 @@ class ScoreImages:
     """Actor of the score stage; without a scorer it passes rows on unscored."""
 
     def __init__(
-        self, load_scorer: LoadScorer | None, load_centroids: Callable[[], Centroids]
+        self,
+        load_scorer: LoadScorer | None,
+        load_centroids: Callable[[], Centroids],
+        *,
+        scores_windows: bool = True,
     ) -> None:
         self._scorer = load_scorer() if load_scorer else None
         self._load_centroids = load_centroids
         self._centroids: Centroids | None = None
+        self._scores_windows = scores_windows
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return the units of ``batch`` with rows of ``schemas.SCORED``."""
@@ -73,19 +83,37 @@ class ScoreImages:
         if self._centroids is None:
             # Not when it is made: Ray would not say which error it was.
             self._centroids = self._load_centroids()
-        rows = score_rows(message.rows, self._scorer, self._centroids)
+        rows = score_rows(
+            message.rows, self._scorer, self._centroids, scores_windows=self._scores_windows
+        )
         return message.with_facts(rows, score_seconds=time.perf_counter() - start)
 
 
-def score_rows(rows: pa.Table, scorer: Scorer | None, centroids: Centroids) -> pa.Table:
-    """Return ``rows`` (``schemas.GENERATED``) with scores, as ``schemas.SCORED``."""
+def score_rows(
+    rows: pa.Table,
+    scorer: Scorer | None,
+    centroids: Centroids,
+    *,
+    scores_windows: bool = True,
+) -> pa.Table:
+    """Return ``rows`` (``schemas.GENERATED``) with scores, as ``schemas.SCORED``.
+
+    Args:
+        rows: Of one unit.
+        scorer: None leaves them unscored.
+        centroids: What they are compared with.
+        scores_windows: Whether they get ``dino_apart``, too.
+    """
     values = rows.to_pylist()
     made = [row for row in values if row["pixels"] is not None] if scorer else []
     if scorer is not None and made:
-        features = scorer.features([_image(row) for row in made])
-        for row, feature in zip(made, features, strict=True):
+        images = [_image(row) for row in made]
+        for row, image, feature in zip(made, images, scorer.features(images), strict=True):
             row["dino_features"] = feature.tolist()
-            row |= _scores(row, feature, centroids)
+            found = _concept_centroids(row, centroids)
+            row |= _scores(feature, found)
+            if scores_windows:
+                row["dino_apart"] = _apart(image, found, scorer)
     return pa.Table.from_pylist(values, schema=SCORED)
 
 
@@ -94,13 +122,24 @@ def _image(row: Mapping[str, Any]) -> np.ndarray:
     return flat.reshape(row["height"], row["width"], 3)
 
 
-def _scores(row: Mapping[str, Any], feature: np.ndarray, centroids: Centroids) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-    for lora in row["loras"]:
-        if lora["kind"] == "concept":
-            centroid = centroids.get(reference_id(row["base_model_digest"], lora_of(lora)))
-            score = None if centroid is None else float(feature @ centroid)
-            found.append({"lora": lora["name"], "score": score})
+def _concept_centroids(
+    row: Mapping[str, Any], centroids: Centroids
+) -> list[tuple[str, np.ndarray | None]]:
+    """Return the name and the centroid of each concept LoRA of a row; None for no references."""
+    return [
+        (lora["name"], centroids.get(reference_id(row["base_model_digest"], lora_of(lora))))
+        for lora in row["loras"]
+        if lora["kind"] == "concept"
+    ]
+
+
+def _scores(
+    feature: np.ndarray, concepts: Sequence[tuple[str, np.ndarray | None]]
+) -> dict[str, Any]:
+    found: list[dict[str, Any]] = [
+        {"lora": name, "score": None if centroid is None else float(feature @ centroid)}
+        for name, centroid in concepts
+    ]
     scores = [entry["score"] for entry in found]
     if not scores or None in scores:
         return {"lora_scores": found}
@@ -110,3 +149,16 @@ def _scores(row: Mapping[str, Any], feature: np.ndarray, centroids: Centroids) -
         "dino_avg": sum(scores) / len(scores),
         "dino_max": max(scores),
     }
+
+
+def _apart(
+    image: np.ndarray, concepts: Sequence[tuple[str, np.ndarray | None]], scorer: Scorer
+) -> float | None:
+    """Return ``dino_apart`` of an image; None where it has none, before any window is looked at."""
+    centroids = [centroid for _, centroid in concepts if centroid is not None]
+    if len(centroids) < len(concepts) or not 1 <= len(centroids) <= MAX_LORAS:
+        return None
+    height, width = image.shape[:2]
+    boxes = window_boxes(height, width, LAYOUTS[len(centroids)])
+    similarities = scorer.features(cut_windows(image, boxes)) @ np.stack(centroids).T
+    return apart_score(similarities, disjoint(boxes))

@@ -54,6 +54,7 @@ def test_the_output_is_a_data_set_with_all_that_was_asked_for(laptop: Path, tmp_
     for row in loaded:
         assert isinstance(row["image"], Image.Image)
         assert row["dino_min"] <= row["dino_avg"] <= row["dino_max"]
+        assert -2 < row["dino_apart"] < 1
         assert len(row["lora_scores"]) == len(row["loras"]) == 2
         assert row["seconds"] > 0
         assert row["unet_evaluations"] > 0
