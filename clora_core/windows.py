@@ -44,7 +44,7 @@ is half over the next. A square image has 1, 9, 25 and 25 of them.
 def window_boxes(height: int, width: int, layout: Layout) -> Int[np.ndarray, "window 4"]:
     """Return left, top, right and bottom in pixels of every window of an image.
 
-    They are spread evenly, from edge to edge.
+    They are spread evenly, from edge to edge; a single pixel over may be in none.
 
     Args:
         height: Of the image, in pixels.

@@ -55,7 +55,7 @@ def scenes(draw):
     return np.array(rows, np.float32) / 8, boxes
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(scene=scenes(), rival_share=st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 def test_the_score_is_that_of_the_best_placing_of_disjoint_windows(scene, rival_share):
     similarities, boxes = scene
