@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clora_core.diffusion.attention import MapCapture, capturing
+from clora_core.diffusion.attention import MapCapture, MapLayers, capturing
 from clora_core.diffusion.contexts import TextContexts, gated_attention
 from clora_core.diffusion.features import capturing_features, similarity_layer
 from clora_core.diffusion.model import DiffusionModel
@@ -63,9 +63,13 @@ def sample(
         phase = first_phase(model, lanes.rows, gating.recipe, max_lanes=max_lanes)
         gating.claim(phase.claimed)
         phase_evaluations = phase.evaluations
+    follows = gating is not None and gating.follows_maps
+    # Before the bank is attached: measuring the model's layers is a pass without LoRA weights.
+    layers = model.map_layers(kind.sampler.map_size) if _reads_maps(lanes, follows) else None
     with ExitStack() as stack:
         stack.enter_context(bank.attached())
-        passes = _passes(model, lanes, bank, stack, max_lanes, gating)
+        passes = LanePasses(model, bank, lanes, None, max_lanes)
+        _attach_readers(passes, stack, layers, gating)
         if lanes.is_guided and graph_budget_bytes is not None:
             masks = None if gating is None else gating.masks
             first = PassInputs(noise, solver.timesteps[0], lanes.weights_at(0), masks)
@@ -76,23 +80,16 @@ def sample(
     return latents, trace
 
 
-def _passes(
-    model: DiffusionModel,
-    lanes: LaneBatch,
-    bank: LoraBank,
-    stack: ExitStack,
-    max_lanes: int | None,
-    gating: Gating | None,
-) -> LanePasses:
-    """Return the batch's passes, with what they read attached to the UNet until ``stack`` ends."""
-    follows = gating is not None and gating.follows_maps
-    layers = model.map_layers(lanes.kind.sampler.map_size) if _reads_maps(lanes, follows) else None
-    passes = LanePasses(model, bank, lanes, None, max_lanes)
+def _attach_readers(
+    passes: LanePasses, stack: ExitStack, layers: MapLayers | None, gating: Gating | None
+) -> None:
+    """Attach what the passes read to the UNet until ``stack`` ends."""
+    model = passes.model
     if gating is None:
         if layers is not None:
             passes.capture = stack.enter_context(capturing(model.unet, layers, model.precise_dtype))
-        return passes
-    passes.contexts = _contexts(model, lanes, bank)
+        return
+    passes.contexts = _contexts(model, passes.lanes, passes.bank)
     if layers is not None:
         passes.capture = MapCapture(len(layers.names), model.precise_dtype)
         if gating.follows_maps and gating.recipe.source == "self":
@@ -100,7 +97,6 @@ def _passes(
             passes.features = stack.enter_context(reading)
     names = () if layers is None else layers.names
     stack.enter_context(gated_attention(model.unet, passes.contexts, passes.capture, names))
-    return passes
 
 
 def _reads_maps(lanes: LaneBatch, follows: bool) -> bool:
