@@ -49,8 +49,8 @@ _HELD: WeakKeyDictionary[DiffusionPipeline, dict[str, list[str]]] = WeakKeyDicti
 def loaded_loras(pipeline: DiffusionPipeline, loras: Sequence[Lora]) -> Iterator[list[str]]:
     """Load the files as adapters, give their names in order, and take them out again.
 
-    May be nested: what an outer call has loaded is used as it is and stays. A file that comes
-    twice is two adapters.
+    May be nested: what an outer call has loaded is used as it is and stays, inactive after each
+    use. A file that comes twice is two adapters.
     """
     held = _HELD.setdefault(pipeline, {})
     was_empty = not held
@@ -65,8 +65,9 @@ def loaded_loras(pipeline: DiffusionPipeline, loras: Sequence[Lora]) -> Iterator
             copies.append(free[0])
             added.append(free[0])
         names.append(free[0])
-    pipeline.to(pipeline.unet.conv_in.weight.dtype)
-    activate(pipeline, [])
+    if added:  # what was held before is as it should be, and both calls are slow
+        pipeline.to(pipeline.unet.conv_in.weight.dtype)
+        activate(pipeline, [])
     try:
         yield names
     finally:
@@ -96,8 +97,12 @@ def activate(
 ) -> None:
     """Make exactly these adapters active; in the text encoders those of ``in_text``, if given."""
     pipeline.unet.set_adapters([name for name, _ in adapters], [weight for _, weight in adapters])
-    heard = adapters if in_text is None else in_text
-    names, weights = [name for name, _ in heard], [weight for _, weight in heard]
+    activate_in_text(pipeline, adapters if in_text is None else in_text)
+
+
+def activate_in_text(pipeline: DiffusionPipeline, adapters: Adapters) -> None:
+    """Make exactly these adapters active in the text encoders; the UNet keeps what it has."""
+    names, weights = [name for name, _ in adapters], [weight for _, weight in adapters]
     for encoder in _text_encoders(pipeline):
         set_adapters_for_text_encoder(names, encoder, weights)
 

@@ -31,15 +31,26 @@ class OracleVariant:
 def oracle_variants(prompt: str, concepts: Sequence[Lora], tokenizer: Any) -> list[OracleVariant]:
     """Return the base variant and one variant a concept, the concept's trigger put in."""
     actives = [None, *range(len(concepts))]
-    variants: list[OracleVariant] = []
-    for active in actives:
-        text, spans = insert_triggers(prompt, concepts, [] if active is None else [active])
-        words = tuple(
-            _positions(text, span, tokenizer, concept.subject or "")
-            for span, concept in zip(spans, concepts, strict=True)
-        )
-        variants.append(OracleVariant(text=text, words=words, active=active))
-    return variants
+    return [
+        oracle_variant(prompt, concepts, tokenizer, [] if active is None else [active], active)
+        for active in actives
+    ]
+
+
+def oracle_variant(
+    prompt: str,
+    concepts: Sequence[Lora],
+    tokenizer: Any,
+    which: Sequence[int],
+    active: int | None,
+) -> OracleVariant:
+    """Return one variant with the triggers of the concepts ``which`` put in."""
+    text, spans = insert_triggers(prompt, concepts, which)
+    words = tuple(
+        _positions(text, span, tokenizer, concept.subject or "")
+        for span, concept in zip(spans, concepts, strict=True)
+    )
+    return OracleVariant(text=text, words=words, active=active)
 
 
 def all_triggers(prompt: str, concepts: Sequence[Lora]) -> str:
