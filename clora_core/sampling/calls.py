@@ -98,8 +98,10 @@ def _mixed(texts: Conditions, shares: Float[Tensor, "lane part"]) -> Conditions:
     num_parts = shares.shape[1]
 
     def mean(values: Float[Tensor, "lane_part _"]) -> Float[Tensor, "lane _"]:
-        by_part = values.unflatten(0, (-1, num_parts))
-        return torch.einsum("lp,lpc->lc", shares.to(values.dtype), by_part)
+        # In the shares' own precision: rounded to half precision they no longer add up to 1, and
+        # even what all parts agree on, such as the image's size, could come out changed.
+        by_part = values.unflatten(0, (-1, num_parts)).to(shares.dtype)
+        return torch.einsum("lp,lpc->lc", shares, by_part).to(values.dtype)
 
     added = {name: mean(values) for name, values in texts.added.items()}
     return Conditions(texts.text[::num_parts], added)
