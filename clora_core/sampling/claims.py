@@ -99,8 +99,9 @@ def similarity(
     num_core = max(1, int(attention.shape[2] * CORE_SHARE))
     core = contrast.topk(num_core, dim=2).indices  # [row, concept, core]
     rows = torch.arange(len(features), device=features.device)[:, None, None]
+    features = features.to(words.dtype)  # half precision would leave a few levels of likeness
     mean_core = features[rows, core].mean(dim=2)  # [row, concept, feature]
-    alike = torch.einsum("rkf,rpf->rkp", mean_core, features).to(words.dtype)
+    alike = torch.einsum("rkf,rpf->rkp", mean_core, features)
     return (alike / SIMILARITY_TEMPERATURE).softmax(dim=2)
 
 
