@@ -124,7 +124,7 @@ SETTINGS = [
     {"gate_mask_smoothing": 0.7, "mask_threshold": 0.5},
     {"gate_masks_until_step": 1, "gate_update_every": 1, "guide_until_step": 2},
     {"gate_masks_until_step": 2, "num_steps": 3, "guidance_scale": 1.0, "scheduler": "dpmpp"},
-    {"gate_first_mask": "base"},
+    {"gate_first_mask": "base", "guide_until_step": 0, "gate_update_until_step": 1},
     {"gate_first_mask": "shared", "reforward_after_update": True},
     {"gate_base_steps": 2, "gate_mask_source": "base", "gate_mask_kind": "soft"},
     {"gate_base_steps": 9, "gate_mask_source": "self", "attention_half": "both"},

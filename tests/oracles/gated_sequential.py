@@ -180,7 +180,9 @@ def _updates(row: Row, step: int) -> bool:
     config = row.sampler
     if row.method != "clora-gated" or len(row.concepts) < 2:
         return False
-    return step < config.guide_until_step and step % config.gate_update_every == 0
+    until = config.gate_update_until_step
+    until = config.guide_until_step if until is None else until
+    return step < until and step % config.gate_update_every == 0
 
 
 def _rules(row: Row) -> _Rules:
