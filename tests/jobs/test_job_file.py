@@ -10,6 +10,7 @@ from clora_core.recipe.config import SamplerConfig, sampler_preset
 from jobs.job.inputs import prepare
 from jobs.job.job_file import JobFile, ScoringSettings, load_job, parse_job
 from jobs.job.model_names import is_hub_name
+from jobs.job.run_request import run_request
 from manifests.text.problems import InputError, Problem
 from manifests.weights.base_model import BaseModelProblem
 from pipelines.ledger.failure_budget import FailureBudget
@@ -170,6 +171,14 @@ def test_every_setting_is_told_what_it_does():
     for model in (JobFile, ScoringSettings, Resources, FailureBudget):
         for name in model.model_fields:
             assert f"\n        {name}: " in (model.__doc__ or ""), f"{model.__name__}.{name}"
+
+
+def test_windows_are_scored_unless_the_job_leaves_them_out(tmp_path):
+    for number, (scoring, scored) in enumerate([({}, True), ({"windows": False}, False)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        job = load_job(write_job(folder, [row()], scoring=scoring))
+        assert run_request(job, prepare(job)).scores_windows == scored
 
 
 def test_rows_get_the_base_models_size_and_the_jobs_sampler(tmp_path):
