@@ -33,6 +33,7 @@ def output(tmp_path: Path) -> LocalStorage:
         ledger=ledger,
         loras=[{"name": "a|<b>", "kind": "concept", "subject": None, "digest": "0" * 64}],
         references_folder="references",
+        references=LocalStorage(tmp_path / "out" / "references"),
         damages=Damages(note=print),
     )
     return storage
