@@ -134,6 +134,13 @@ class Row:
         return tuple(lora for lora in self.loras if lora.kind == "concept")
 
     @property
+    def is_placed(self) -> bool:
+        """Whether regions alone say where every concept is, so that no mask is looked for."""
+        return all(
+            lora.region is not None and lora.region.mode == "replace" for lora in self.concepts
+        )
+
+    @property
     def kinds(self) -> tuple[LoraKind, ...]:
         """The kind of each LoRA, in the row's order."""
         return tuple(lora.kind for lora in self.loras)

@@ -8,6 +8,10 @@ concepts, which the composer makes in one batch. Within that, rows are sorted by
 dealt out by base model and then by LoRA set, so an actor loads a base model once and meets a LoRA
 set once; hot sets span units, tiny ones share one.
 
+Rows of a method with a first phase, which rows of one batch share, are sorted by that phase and
+then by LoRA set. A unit is one batch, and units stay full: a border may divide the rows of a phase,
+which is then made once on each side.
+
 *A later plan never cuts across an earlier one.* Rows are cut by count from sorted groups, so taking
 whole committed units away leaves the borders of the others where they were; and rows that failed
 stay with those they failed with. Hence a worker that outlives its driver can only commit a unit
@@ -25,10 +29,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clora_core.recipe.first_phase import first_phase, has_first_phase
 from clora_core.recipe.key import sampler_json
 from clora_core.recipe.row import Lora, Row
 from pipelines.ledger.ledger import FailedRow
 from pipelines.planning.plan import Plan
+from pipelines.planning.ranks import PhaseRanks, ranks
 
 _ROWS_PER_CHUNK = 8192
 
@@ -62,6 +68,8 @@ class _Pending:
     places: np.ndarray
     keys: np.ndarray
     groups: np.ndarray
+    phase_texts: np.ndarray
+    phase_seeds: np.ndarray
     digests: np.ndarray
     group_values: list[_Group]
     num_unusable: int
@@ -92,7 +100,15 @@ def plan_units(
     first = _first_of_each_key(rows)
     quarantined: list[str] = []
     pending, num_already_made = _pending(rows, first, made, failed, attempts, quarantined, block_of)
-    order = np.lexsort((pending.keys, pending.digests, pending.groups))
+    order = np.lexsort(
+        (
+            pending.keys,
+            pending.digests,
+            pending.phase_seeds,
+            pending.phase_texts,
+            pending.groups,
+        )
+    )
     groups = pending.groups[order]
     borders = np.append(_unit_starts(groups, rows_per_unit), len(order))
     row_attempts = np.array([group.attempt for group in pending.group_values], np.int32)[groups]
@@ -168,6 +184,8 @@ def _pending(
     known: dict[tuple[Lora, ...], _Loras] = {}
     group_codes: dict[_Group, int] = {}
     digest_codes: dict[str, int] = {}
+    has_phase: list[bool] = []  # [group code]
+    phases = PhaseRanks()
     places: list[int] = []
     groups: list[int] = []
     digests: list[int] = []
@@ -199,8 +217,13 @@ def _pending(
             row.method,
             sampler_json(row.sampler),
         )
+        group_code = group_codes.setdefault(group, len(group_codes))
+        if group_code == len(has_phase):
+            has_phase.append(has_first_phase(row.method, row.sampler))
+        if has_phase[group_code] and (phase := first_phase(row)) is not None:
+            phases.add(len(places), phase)
         places.append(place)
-        groups.append(group_codes.setdefault(group, len(group_codes)))
+        groups.append(group_code)
         digests.append(digest_codes.setdefault(loras.digests, len(digest_codes)))
         num_unusable += loras.is_unusable
         keys.append(row.key)
@@ -208,11 +231,14 @@ def _pending(
             key_chunks.append(np.array(keys, np.bytes_))
             keys.clear()
     key_chunks.append(np.array(keys, np.bytes_))
+    phase_texts, phase_seeds = phases.ranks(len(places))
     pending = _Pending(
         places=np.array(places, np.int64),
         keys=np.concatenate(key_chunks),
-        groups=_ranks(group_codes)[np.array(groups, np.int64)],
-        digests=_ranks(digest_codes)[np.array(digests, np.int64)],
+        groups=ranks(group_codes)[np.array(groups, np.int64)],
+        phase_texts=phase_texts,
+        phase_seeds=phase_seeds,
+        digests=ranks(digest_codes)[np.array(digests, np.int64)],
         group_values=sorted(group_codes),
         num_unusable=num_unusable,
     )
@@ -225,14 +251,6 @@ def _described(loras: tuple[Lora, ...]) -> _Loras:
         digests=" ".join(sorted(lora.digest for lora in loras)),
         is_unusable=any(lora.problem for lora in loras),
     )
-
-
-def _ranks(codes: Mapping[_Group, int] | Mapping[str, int]) -> np.ndarray:
-    """Return where each code's value stands among the sorted values [code]."""
-    ranks = np.zeros(len(codes), np.int64)
-    for rank, value in enumerate(sorted(codes)):
-        ranks[codes[value]] = rank  # pyright: ignore[reportArgumentType]
-    return ranks
 
 
 def _unit_starts(groups: np.ndarray, rows_per_unit: int) -> np.ndarray:

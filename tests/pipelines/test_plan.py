@@ -16,19 +16,22 @@ from pipelines.planning.plan_units import plan_units
 from pipelines.units.schemas import PLAN
 
 OTHER_SAMPLER = SamplerConfig(num_steps=60)
+SUBJECTS = {"tabby": "cat"}
 
 manifest_rows = st.builds(
     lambda seed, names, method, width, sampler, model: row(
         seed,
         base_model_digest=model,
-        loras=tuple(lora(name) for name in names),
+        loras=tuple(lora(name, subject=SUBJECTS.get(name, name)) for name in names),
         method=method,
         width=width,
         sampler=sampler,
     ),
     st.integers(0, 40),
-    st.sampled_from([("cat",), ("dog",), ("cat", "dog"), ("cat", "dog", "fox"), ()]),
-    st.sampled_from(["clora", "merge"]),
+    st.sampled_from(
+        [("cat",), ("dog",), ("cat", "dog"), ("tabby", "dog"), ("cat", "dog", "fox"), ()]
+    ),
+    st.sampled_from(["clora", "merge", "freefuse"]),
     st.sampled_from([8, 16]),
     st.sampled_from([SAMPLER, OTHER_SAMPLER]),
     st.sampled_from(["m1", "m2", "m3"]),
