@@ -35,13 +35,13 @@ def plan(path: str | Path) -> int:
     references = plan_references(request, rows)
     made = read_output_rows(request.storage, COST_COLUMNS)
     made_references = read_output_rows(request.references_storage, COST_COLUMNS)
-    cost = estimate(rows.members(), made)
+    cost = estimate(rows.members_by_unit(), made)
     print(_described(rows, references, prepared.scoring, job.resources.rows_per_unit))
     if len(prepared.models_by_digest) > 1:
         print(_by_model(rows, prepared.models_by_digest))
     print(_costs("UNet evaluations", cost, job.resources.actors))
     if references is not None and references.num_rows:
-        cost = estimate(references.members(), made_references)
+        cost = estimate(references.members_by_unit(), made_references)
         print(_costs("  for references", cost, job.resources.actors))
     for problem in prepared.problems:
         print(f"will fail         {problem}")
@@ -88,4 +88,10 @@ def _costs(title: str, cost: Estimate, actors: int) -> str:
         time = (
             f"about {duration(cost.seconds / actors)} with {actors} actor(s), loading not counted"
         )
-    return f"{title:<18}{total:,}{detail}\n  estimated time  {time}"
+    lines = [f"{title:<18}{total:,}{detail}"]
+    if cost.shared.num_rows:
+        lines.append(
+            f"  first phase     shared by {cost.shared.num_rows:,} rows: "
+            f"{cost.shared.evaluations:,} evaluations fewer"
+        )
+    return "\n".join([*lines, f"  estimated time  {time}"])

@@ -84,11 +84,11 @@ class Plan:
 
     def needs(self) -> Iterator[UnitNeeds]:
         """Yield what each unit needs, in order."""
-        for start, end in itertools.pairwise(self.starts.tolist()):
-            members = [self.rows[place] for place in self.order[start:end].tolist()]
+        attempts = self.attempts[self.starts[:-1]].tolist()
+        for attempt, members in zip(attempts, self.members_by_unit(), strict=True):
             loras = {lora.digest for row in members for lora in row.loras}
             files = frozenset(loras | {members[0].base_model_digest})
-            yield UnitNeeds(attempt=int(self.attempts[start]), files=files)
+            yield UnitNeeds(attempt=attempt, files=files)
 
     def only(self, unit_ids: Collection[str]) -> "Plan":
         """Return the plan of some of the units, in the same order."""
@@ -107,6 +107,11 @@ class Plan:
     def members(self) -> Iterator[Row]:
         """Yield the rows in the units, in order."""
         return (self.rows[place] for place in self.order.tolist())
+
+    def members_by_unit(self) -> Iterator[list[Row]]:
+        """Yield the rows of each unit, in order."""
+        for start, end in itertools.pairwise(self.starts.tolist()):
+            yield [self.rows[place] for place in self.order[start:end].tolist()]
 
     def keys(self) -> set[str]:
         """Return the keys of the rows in the units."""
