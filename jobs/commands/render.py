@@ -13,6 +13,7 @@ import numpy as np
 
 from clora_core.recipe.config import ENGINE_VERSION
 from clora_core.recipe.methods import METHODS
+from clora_core.recipe.row import Row
 from clora_core.results import AttentionRecord, RowFailure
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.job.job_file import JobFile, load_job, parse_job
@@ -139,11 +140,32 @@ def _job_of(path: Path) -> JobFile:
 
 
 def _check_maps(recipe: Recipe, path: Path) -> None:
-    if not METHODS[recipe.method].masked:
-        masked = ", ".join(name for name, value in METHODS.items() if value.masked)
-        raise PictureError(f"method {recipe.method!r} makes no masks; --maps is for {masked}")
+    problem = _why_no_maps(recipe.row({}))
+    if problem is not None:
+        raise PictureError(f"{path}: {problem}")
     if _output_of(path) is None:
         raise PictureError(f"{path} lies in no output, and --maps goes into it; leave --maps out")
+
+
+def _why_no_maps(row: Row) -> str | None:
+    """Return why sampling ``row`` leaves no maps to show, None if it does leave some."""
+    method, base_steps = METHODS[row.method], row.sampler.gate_base_steps
+    if method.keeps_maps(row):
+        return None
+    if not method.follows_maps:
+        names = ", ".join(name for name, value in METHODS.items() if value.follows_maps)
+        return (
+            f"method {row.method!r} has no masks that follow attention maps; --maps is for {names}"
+        )
+    if base_steps:
+        return (
+            f"its masks were made before its first step (gate_base_steps {base_steps}), so there "
+            "are no maps of its steps; leave --maps out"
+        )
+    return (
+        "regions are the masks of all its concepts, so no step looks at attention maps; leave "
+        "--maps out"
+    )
 
 
 def _write_maps(path: Path, recipe: Recipe, image: np.ndarray, attention: AttentionRecord) -> None:

@@ -1,8 +1,10 @@
 """A picture of an output, made again from nothing but what it says of itself."""
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +17,7 @@ from PIL import Image
 from jobs.commands.render import likeness, render
 from jobs.commands.report import report
 from jobs.commands.show import show
+from jobs.commands.table import table
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import JobFile, load_job
 from jobs.pictures.picture import read_picture, with_texts
@@ -28,13 +31,19 @@ from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import image_name
 from pipelines.units.message import UnitFacts, UnitMessage
 
+GATED = ("clora-gated", "freefuse")
+
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> JobFile:
-    """A job whose first two rows were made in one batch and the third on another base model."""
+    """A job whose first two rows were made in one batch and the third on another base model.
+
+    Further rows are of gated methods.
+    """
     folder = tmp_path_factory.mktemp("render")
-    one, other, third = manifest(3, method="clora", base_model=None)
+    one, other, third, *gated = manifest(5, method="clora", base_model=None)
     rows = [one, other, third | {"base_model": "other"}]
+    rows += [row | {"method": method} for row, method in zip(gated, GATED, strict=True)]
     # A base model that is gone since must not keep the pictures of the others from being made.
     named = {"gone": str(other_world(folder / "gone", seed=1))}
     named |= {"other": str(other_world(folder / "other"))}
@@ -52,7 +61,12 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
     )(ON_ONE_CPU)
     storage = LocalStorage(Path(job.output))
     into = CommitUnits(storage=storage, run_id="run", dino_digest=None)
-    for unit_id, rows in (("u1", prepared.rows[:2]), ("u2", prepared.rows[2:])):
+    for unit_id, rows in (
+        ("u1", prepared.rows[:2]),
+        ("u2", prepared.rows[2:3]),
+        ("u3", prepared.rows[3:4]),
+        ("u4", prepared.rows[4:]),
+    ):
         unit = UnitMessage(unit_id=unit_id, rows=planned_table(rows), facts=UnitFacts())
         made = generate_unit(unit, engine)
         scored = UnitMessage(
@@ -62,7 +76,7 @@ def compose(job: JobFile, prepared: PreparedJob) -> None:
     record = RunRecord(
         run_id=new_run_id(NOW),
         started_at=NOW.isoformat(),
-        num_rows=3,
+        num_rows=5,
         job=job.model_dump(mode="json"),
         digests={"base_model": prepared.models[""].facts.digest},
         base_models={name: model.facts.digest for name, model in prepared.models.items() if name},
@@ -109,10 +123,11 @@ def test_a_picture_is_made_again_on_its_own_base_model_of_several(
     assert "name a job with the right one with --job" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("index", [0, 3])
 def test_maps_go_into_the_output_and_from_there_into_its_report(
-    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str], index: int
 ):
-    path = picture(job)
+    path = picture(job, index)
     assert render(path, out=tmp_path / "again.png", maps=True) == 0
     assert "attention maps and masks" in capsys.readouterr().out
     sheet = Image.open(Path(job.output) / "maps" / f"{path.stem}.webp")
@@ -120,7 +135,7 @@ def test_maps_go_into_the_output_and_from_there_into_its_report(
     assert report(job.output) == 0
     details = (Path(job.output) / "report/data/details-0.js").read_text()
     assert details.count(f'"maps":"../maps/{path.stem}.webp"') == 1
-    assert details.count('"maps":null') == 2
+    assert details.count('"maps":') == 5
 
 
 def test_a_report_tells_the_arms_of_several_base_models_apart(job: JobFile):
@@ -138,7 +153,56 @@ def test_methods_without_masks_have_no_maps(
     merged.write_bytes(with_texts(mine.pixels, mine.parameters, {**mine.recipe, "method": "merge"}))
     assert render(merged, maps=True) == 2
     told = capsys.readouterr().err
-    assert "'merge' makes no masks; --maps is for clora, clora-no-update" in told
+    assert "'merge' has no masks that follow attention maps; --maps is for clora, clora-no" in told
+
+
+LEFT = '{"box":[0.0,0.0,0.5,1.0],"mode":"replace"}'
+PLACED = {"loras": [{"region_json": LEFT}, {"region_json": LEFT}]}
+ON_THE_WAY = {"sampler": {"gate_base_steps": 2, "gate_mask_source": "base"}}
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "why"),
+    [
+        (4, {}, "method 'freefuse' has no masks that follow .* --maps is for clora, .*clora-gated"),
+        (3, ON_THE_WAY, r"made before its first step \(gate_base_steps 2\).*leave --maps out"),
+        (
+            3,
+            PLACED | {"method": "clora-gated-no-update"},
+            "regions are the masks of all its concepts.*leave --maps out",
+        ),
+    ],
+)
+def test_gated_rows_whose_masks_follow_no_maps_say_why(
+    job: JobFile,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    index: int,
+    changes: dict[str, Any],
+    why: str,
+):
+    mine = read_picture(picture(job, index))
+    given = dict(mine.recipe)
+    pairs = zip(given["loras"], changes.get("loras", [{}, {}]), strict=True)
+    loras = [lora | change for lora, change in pairs]
+    sampler = given["sampler"] | changes.get("sampler", {})
+    path = tmp_path / "gated.png"
+    recipe = given | changes | {"loras": loras, "sampler": sampler}
+    path.write_bytes(with_texts(mine.pixels, mine.parameters, recipe))
+    assert render(path, maps=True) == 2
+    assert re.search(why, capsys.readouterr().err)
+
+
+def test_gated_rows_stand_in_the_table_and_the_report_with_the_figures_that_they_have(
+    job: JobFile,
+):
+    rows = {row["row_id"]: row for row in committed(Path(job.output)).to_pylist()}
+    assert len(rows["r3"]["mask_coverage"]) == len(rows["r3"]["mask_leakage"]) == 2
+    assert rows["r4"]["mask_coverage"] == []
+    assert rows["r4"]["mask_overlap"] is None
+    assert report(job.output) == table(job.output) == 0
+    kept = json.loads((Path(job.output) / "tables/table.json").read_text())
+    assert {"clora-gated", "freefuse"} <= {arm["method"] for arm in kept["arms"]}
 
 
 def test_another_picture_is_told_apart(

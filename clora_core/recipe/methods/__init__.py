@@ -1,7 +1,8 @@
 """The ways to combine LoRAs, by the name a row gives.
 
 A method is a value: how many variants of the prompt it runs, which LoRAs each variant has in the
-text encoder and, step by step, in the UNet, and whether the contrastive loss and the masks are on.
+text encoder and, step by step, in the UNet, whether the contrastive loss and the masks are on, and
+whether all variants share one lane.
 To add one, write a module beside these with a ``Method`` and put it in the list here.
 """
 

@@ -88,7 +88,7 @@ class Method:
     Attributes:
         name: As rows give it.
         make_variants: The variants of a row with such LoRAs; as many for every row with as many
-            concepts.
+            concepts, and for a gated method as many concepts with regions.
         needs_loras: A row without LoRAs is a mistake.
         min_concepts: Fewest concept LoRAs of a row.
         max_concepts: Most; None for no limit.
@@ -118,6 +118,27 @@ class Method:
     def gate(self, num_variants: int, config: SamplerConfig) -> GateRecipe | None:
         """Return the rules of a gated row; None where every variant has a lane of its own."""
         return self.make_gate(config) if self.make_gate is not None and num_variants > 1 else None
+
+    @property
+    def follows_maps(self) -> bool:
+        """Whether masks follow the attention maps from step to step, at the default settings."""
+        if self.make_gate is None:
+            return self.masked
+        return self.make_gate(SamplerConfig()).follows_maps
+
+    def keeps_maps(self, row: Row) -> bool:
+        """Whether the steps of a row have maps and masks that a report can show.
+
+        A gated row has them while its masks follow its maps, or where the loss reads the maps of a
+        row whose regions are its masks.
+        """
+        if self.make_gate is None:
+            return self.masked
+        gate, config = self.make_gate(row.sampler), row.sampler
+        if not gate.follows_maps or not row.is_placed:
+            return gate.follows_maps
+        num_concepts = len(row.concepts)
+        return any(self.num_updates(step, num_concepts, config) for step in range(config.num_steps))
 
     def num_updates(self, step: int, num_concepts: int, config: SamplerConfig) -> int:
         """Return how many latent updates ``step`` makes; one concept alone has no contrast."""
