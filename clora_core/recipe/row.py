@@ -31,7 +31,7 @@ class Region:
             sampler a local file.
         mask_sha256: Of the mask's bytes (hex), which stands for it in a row's key.
         mode: ``restrict`` keeps the attention mask inside the region; ``replace`` takes the region
-            as the mask.
+            as the mask. Method ``merge`` has no attention masks and takes both as ``replace``.
     """
 
     box: tuple[float, float, float, float] | None = None

@@ -44,7 +44,7 @@ class RegionRequest(BaseModel):
         box: Left, top, right, bottom as shares of width and height.
         mask: Image file, light where the LoRA may act; relative paths start at the manifest.
         mode: ``restrict`` keeps the LoRA's attention mask inside; ``replace`` makes the region
-            the mask.
+            the mask. Method ``merge`` has no attention masks and takes both as ``replace``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -192,7 +192,8 @@ def test_methods_without_masks_refuse_a_region_by_name(core, row, method):
     if method == "single":
         row = replace(row, loras=row.loras[:1])
     with pytest.raises(
-        PromptError, match=f"method '{method}' has no masks .* one of 'base', 'clora', 'clora-no"
+        PromptError,
+        match=f"method '{method}' has no masks .* one of 'base', 'merge', 'clora', 'clora-no",
     ):
         core.sample(row)
 

@@ -202,7 +202,7 @@ def test_gated_rows_stand_in_the_table_and_the_report_with_the_figures_that_they
     assert rows["r4"]["mask_overlap"] is None
     assert report(job.output) == table(job.output) == 0
     kept = json.loads((Path(job.output) / "tables/table.json").read_text())
-    assert {"clora-gated", "freefuse"} <= {arm["method"] for arm in kept["arms"]}
+    assert {"clora-gated", "freefuse"} <= {arm["name"].split()[0] for arm in kept["arms"]}
 
 
 def test_another_picture_is_told_apart(

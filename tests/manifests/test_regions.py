@@ -138,11 +138,12 @@ def test_a_mask_that_cannot_be_read_is_told_with_its_lora_and_place(check, mask,
 
 
 def test_a_method_without_masks_refuses_a_region_and_base_does_not(check):
-    field, problem = told(check([0, 0, 1, 1], method="merge"))
+    field, problem = told(check([0, 0, 1, 1], method="composite"))
     assert field == "method"
-    assert "'merge' has no masks" in problem
-    assert "use one of 'base', 'clora', 'clora-no-update', or leave the region out" in problem
-    assert check([0, 0, 1, 1], method="base").rows
+    assert "'composite' has no masks" in problem
+    assert "use one of 'base', 'merge', 'clora', 'clora-no-update', 'clora-gated'" in problem
+    for method in ("base", "merge", "freefuse"):
+        assert check([0, 0, 1, 1], method=method).rows
 
 
 def test_a_style_has_no_region(check):
