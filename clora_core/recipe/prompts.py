@@ -12,6 +12,7 @@ subject takes the subject's place; a trigger that already stands at its subject 
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.row import Lora
@@ -101,6 +102,7 @@ def _find_subjects(prompt: str, concepts: Sequence[Lora]) -> list[Span]:
     return [found[index] for index in range(len(concepts))]
 
 
+@lru_cache(maxsize=1024)
 def _word(subject: str) -> re.Pattern[str]:
     pieces = r"\s+".join(re.escape(word) for word in subject.split())
     return re.compile(rf"(?<!\w){pieces}(?:s|es|'s)?(?!\w)", re.IGNORECASE)
