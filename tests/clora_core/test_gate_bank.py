@@ -227,9 +227,9 @@ def test_one_part_everywhere_is_that_parts_own_lane(texts, part):
 
 
 def test_lanes_of_one_part_and_of_several_go_together(texts):
-    masks = torch.cat([
-        one_part_everywhere(2), random_masks(1, 3), one_part_everywhere(0), random_masks(2, 3)[1:]
-    ])
+    masks = torch.cat(
+        [one_part_everywhere(2), random_masks(1, 3), one_part_everywhere(0), random_masks(2, 3)[1:]]
+    )
     together = texts.gated(masks)
     assert not torch.allclose(together[1], together[3])
     for lane in range(len(masks)):

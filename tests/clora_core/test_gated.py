@@ -1,4 +1,4 @@
-"""The gated methods against the plain sequential reference, and every shortcut against the long way.
+"""The gated methods against a plain sequential reference, and their shortcuts against the long way.
 
 ``oracles.gated_sequential`` computes each file's residual at each position, each text's attention,
 and every mask in loops; the sampler must give the same latents.
@@ -363,7 +363,7 @@ def test_a_gated_row_costs_little_more_than_its_base():
         assert unet_evaluations("merge", num_concepts, config) == base
 
 
-# ------------------------------------------------------------------------------ a shared first phase
+# ------------------------------------------------------------------------- a shared first phase
 
 
 @pytest.fixture
@@ -380,9 +380,7 @@ def samples_through(core, monkeypatch):
     return counted
 
 
-def test_rows_that_differ_in_their_loras_share_the_first_phase(
-    core, row, style, samples_through
-):
+def test_rows_that_differ_in_their_loras_share_the_first_phase(core, row, style, samples_through):
     row = replace(row, method="freefuse")
     cat, dog = row.loras
     triggered = replace(cat, uri=dog.uri, digest=dog.digest, trigger="zwx plushie")

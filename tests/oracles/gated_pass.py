@@ -68,7 +68,9 @@ class GatedPass:
     _pooled: dict[tuple[int, int], list[Grid]] = field(default_factory=dict)
     _maps_of_weights: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
 
-    def predict(self, latents: Tensor, timestep: Tensor, half: int, masks: Sequence[Grid]) -> Tensor:
+    def predict(
+        self, latents: Tensor, timestep: Tensor, half: int, masks: Sequence[Grid]
+    ) -> Tensor:
         """Return the prediction of one half for latents as the model sees them."""
         if masks is not self._masks:
             self._pooled.clear()
@@ -134,7 +136,10 @@ class GatedPass:
         if key not in self._maps_of_weights:
             masks = self._masks_at(height, width)
             at = [
-                [sum(m[y][x] * w for m, w in zip(masks, weights, strict=True)) for x in range(width)]
+                [
+                    sum(m[y][x] * w for m, w in zip(masks, weights, strict=True))
+                    for x in range(width)
+                ]
                 for y in range(height)
             ]
             self._maps_of_weights[key] = residual.new_tensor(at)

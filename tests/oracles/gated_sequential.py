@@ -122,10 +122,12 @@ def gated_sample(pipeline: Any, row: Row) -> GatedResult:
             for half in halves:
                 predictions.append(lane.predict(model_input, timestep, half, masks))
                 if half in counted:
-                    maps.append([
-                        sum(lane.maps[name][part] for name in layers) / len(layers)
-                        for part in range(len(parts))
-                    ])
+                    maps.append(
+                        [
+                            sum(lane.maps[name][part] for name in layers) / len(layers)
+                            for part in range(len(parts))
+                        ]
+                    )
             means = [
                 (sum(each) / len(maps)).unflatten(0, map_shape) for each in zip(*maps, strict=True)
             ]

@@ -74,7 +74,9 @@ def _stretched(grid: Grid) -> Grid:
 
 
 def _strongest(grids: Sequence[Grid]) -> Grid:
-    return [[max(values) for values in zip(*lines, strict=True)] for lines in zip(*grids, strict=True)]
+    return [
+        [max(values) for values in zip(*lines, strict=True)] for lines in zip(*grids, strict=True)
+    ]
 
 
 def loop_blurred(grid: Grid, deviation: float) -> Grid:
@@ -100,7 +102,11 @@ def loop_similarity(
     height, width = len(words[0][0]), len(words[0][0][0])
     num_positions = height * width
     attention = [
-        [sum(grid[y][x] for grid in grids) / len(grids) for y in range(height) for x in range(width)]
+        [
+            sum(grid[y][x] for grid in grids) / len(grids)
+            for y in range(height)
+            for x in range(width)
+        ]
         for grids in words
     ]
     alike: list[Grid] = []
