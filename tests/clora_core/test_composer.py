@@ -291,6 +291,54 @@ def test_no_row_feels_its_batch(model, rows, alone, data):
         assert result.diagnostics.unet_evaluations >= alone[index].diagnostics.unet_evaluations
 
 
+@pytest.fixture(scope="module")
+def kinds_of_rows(rows):
+    """Rows of many kinds, several of which go in one batch."""
+    sampler = tiny_sampler(**QUICK, freefuse_steps=1)
+    left = Region(box=(0.0, 0.0, 0.5, 1.0))
+    plain, placed = rows[2], rows[6]
+    gated = replace(plain, method="clora-gated", sampler=sampler)
+    own_place = replace(plain.loras[0], region=left)
+    return [
+        plain,
+        gated,
+        replace(rows[3], method="clora-gated", sampler=sampler),
+        replace(placed, method="clora-gated", sampler=sampler),
+        replace(plain, method="freefuse", sampler=sampler),
+        replace(rows[0], method="freefuse", sampler=sampler),
+        replace(rows[1], method="freefuse", sampler=sampler),
+        replace(plain, method="merge"),
+        replace(placed, method="merge"),
+        replace(rows[3], loras=(rows[3].loras[0], own_place), method="merge"),
+        replace(plain, method="composite"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def exact_composer(tiny_sd_dir):
+    """In float64: a mask does not turn over by rounding."""
+    return composer_of(load_base_model(tiny_sd_dir, dtype="float64"))
+
+
+@pytest.fixture(scope="module")
+def kinds_alone(exact_composer, kinds_of_rows):
+    return [exact_composer.compose([row])[0] for row in kinds_of_rows]
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(order=st.lists(st.integers(0, 10), min_size=3, max_size=7))
+def test_no_row_feels_rows_of_other_kinds(exact_composer, kinds_of_rows, kinds_alone, order):
+    """Gated and plain rows, with regions and without, in one call."""
+    made = exact_composer.compose([kinds_of_rows[index] for index in order])
+    for result, index in zip(made, order, strict=True):
+        alone = kinds_alone[index]
+        assert grey_levels_apart(result, alone) <= 1  # where half a level is rounded
+        losses = alone.diagnostics.losses
+        assert result.diagnostics.losses == pytest.approx(losses, rel=1e-10)
+        assert result.diagnostics.mask_coverage == pytest.approx(alone.diagnostics.mask_coverage)
+        assert result.diagnostics.unet_evaluations == alone.diagnostics.unet_evaluations
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_a_row_alone_and_in_a_batch_of_eight_has_the_same_latents(tiny_sd_dir, rows, dtype, limit):
     core = Core(tiny_sd_dir, dtype)
@@ -403,11 +451,28 @@ def test_every_method_leaves_the_model_bit_for_bit(composer, model, rows, method
     assert_as_before(model, before)
 
 
-@pytest.mark.parametrize("failing_call", [1, 3])
-@pytest.mark.parametrize("budget", [BUDGET, 1])
+@pytest.mark.parametrize("method", ["merge", "freefuse", "clora-gated"])
+def test_regions_leave_the_model_bit_for_bit(composer, model, rows, method):
+    before = snapshot(model)
+    [made] = composer.compose([replace(rows[6], method=method)])
+    assert isinstance(made, ComposedImage)
+    assert_as_before(model, before)
+
+
+@pytest.mark.parametrize(
+    ("method", "failing_call", "budget"),
+    [
+        *(("clora", call, budget) for call in (1, 3) for budget in (BUDGET, 1)),
+        ("clora-gated", 1, 1),  # the measured graph
+        ("clora-gated", 3, BUDGET),  # the first update
+        ("freefuse", 1, BUDGET),  # the first phase
+        ("freefuse", 4, BUDGET),  # the sampling after it
+    ],
+)
 def test_an_exception_on_the_way_leaves_the_model_bit_for_bit(
-    model, rows, monkeypatch, failing_call, budget
+    model, rows, monkeypatch, method, failing_call, budget
 ):
+    row = replace(rows[0], method=method, sampler=tiny_sampler(**QUICK, freefuse_steps=2))
     calls = []
     call = model.unet.conv_in.forward
 
@@ -420,7 +485,7 @@ def test_an_exception_on_the_way_leaves_the_model_bit_for_bit(
     before = snapshot(model)
     monkeypatch.setattr(model.unet.conv_in, "forward", fails)
     with pytest.raises(ZeroDivisionError):
-        composer_of(model, graph_budget_bytes=budget).compose(rows[:1])
+        composer_of(model, graph_budget_bytes=budget).compose([row])
     monkeypatch.undo()
     assert_as_before(model, before)
 
