@@ -19,7 +19,7 @@ from clora_core.recipe.cost import first_phase_evaluations, unet_evaluations
 from clora_core.recipe.row import Region
 
 HELD = ("peft_attention", "peft_text", "kohya_text", "kohya_locon", "style")
-QUICK = {"num_steps": 2, "guide_until_step": 1, "freefuse_steps": 2}
+QUICK = {"num_steps": 2, "guide_until_step": 0, "freefuse_steps": 2}
 """One step with an update, one without; the first phase of freefuse as long."""
 
 WHOLE = Region(box=(0.0, 0.0, 1.0, 1.0), mode="replace")
@@ -94,7 +94,7 @@ def _is_placed(lora):
 
 
 def test_two_concepts_through_a_whole_schedule(core, pipeline, row):
-    row = with_settings(row, num_steps=5, guide_until_step=4, gate_update_every=2)
+    row = with_settings(row, num_steps=5, gate_update_until=0.8, gate_update_every=2)
     expected, trace = assert_equal_to_the_reference(core, pipeline, row)
     assert len(trace.losses) == 2
     masks = torch.stack(expected.masks)  # [step, part, height, width]
@@ -122,9 +122,9 @@ SETTINGS = [
     {"gate_mask_kind": "soft", "attention_half": "both"},
     {"gate_mask_kind": "balanced", "text_encoder_lora": False, "temperature": 0.2},
     {"gate_mask_smoothing": 0.7, "mask_threshold": 0.5},
-    {"gate_masks_until_step": 1, "gate_update_every": 1, "guide_until_step": 2},
+    {"gate_masks_until_step": 1, "gate_update_every": 1, "gate_update_until": 1.0},
     {"gate_masks_until_step": 2, "num_steps": 3, "guidance_scale": 1.0, "scheduler": "dpmpp"},
-    {"gate_first_mask": "base", "guide_until_step": 0, "gate_update_until_step": 1},
+    {"gate_first_mask": "base", "gate_update_until": 0.0},
     {"gate_first_mask": "shared", "reforward_after_update": True},
     {"gate_base_steps": 2, "gate_mask_source": "base", "gate_mask_kind": "soft"},
     {"gate_base_steps": 9, "gate_mask_source": "self", "attention_half": "both"},
@@ -145,7 +145,12 @@ def test_a_solver_in_sigma_space(core, pipeline, row):
 
 def test_masks_with_their_holes_filled(core, pipeline, row):
     """Maps as large as the latents, so that there is room for holes."""
-    change = {"map_size": 32, "mask_threshold": 0.3, "guide_until_step": 0, "guidance_scale": 1.0}
+    change = {
+        "map_size": 32,
+        "mask_threshold": 0.3,
+        "gate_update_until": 0.0,
+        "guidance_scale": 1.0,
+    }
     row = with_settings(replace(row, width=96, height=96), **change)
     holed, _ = assert_equal_to_the_reference(core, pipeline, row)
     row = with_settings(row, **change, gate_mask_fill_holes=True)
@@ -288,7 +293,7 @@ def rounded(tiny_sd_dir):
 @pytest.mark.parametrize("method", ["clora-gated", "freefuse", "merge"])
 def test_single_and_half_precision_stay_near(core, rounded, row, method):
     """Without updates, and with masks that rounding cannot move, so that only rounding counts."""
-    row = with_settings(with_regions(row, LEFT, RIGHT), guide_until_step=0)
+    row = with_settings(with_regions(row, LEFT, RIGHT), gate_update_until=0.0)
     row = replace(row, method=method)
     exact, _ = core.sample(row)
     single, half = (core.sample(row)[0] for core in rounded)

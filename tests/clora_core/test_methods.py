@@ -121,7 +121,11 @@ def test_the_same_file_twice_counts_twice(core, row):
 def test_weights_of_zero_are_the_base_with_triggers(core, row, method):
     loras = tuple(replace(lora, weight=0.0, trigger=None) for lora in row.loras)
     sampler = tiny_sampler(
-        num_steps=2, guide_until_step=0, freefuse_negative_bias=0.0, freefuse_positive_bias=0.0
+        num_steps=2,
+        guide_until_step=0,
+        gate_update_until=0.0,
+        freefuse_negative_bias=0.0,
+        freefuse_positive_bias=0.0,
     )
     row = replace(row, method=method, loras=loras, sampler=sampler)
     if method == "single":

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from oracles.explicit_attention import map_layers, mean_map, stored_attention
-from oracles.gated_pass import GatedPass, Part
+from oracles.gated_parts import parts_of, word_bias
+from oracles.gated_pass import GatedPass
 from oracles.mask_loops import Grid, grid_of, loop_claims, loop_region, loop_shares
 from oracles.peft_pipeline import (
     activate_in_text,
@@ -64,7 +65,7 @@ def gated_sample(pipeline: Any, row: Row) -> GatedResult:
         row: What to make; regions are boxes.
     """
     config, rules = row.sampler, _rules(row)
-    parts = _parts(row, pipeline.tokenizer)
+    parts = parts_of(row, pipeline.tokenizer)
     layers, position_px = _map_layers(pipeline.unet, config.map_size)
     solver = make_solver(pipeline, row)
     z = initial_latents(pipeline, row, solver)
@@ -111,7 +112,7 @@ def gated_sample(pipeline: Any, row: Row) -> GatedResult:
             parts=parts,
             texts=texts,
             only_attention=row.method == "freefuse",
-            word_bias=_word_bias(row, parts),
+            word_bias=word_bias(row, parts),
             feature_layer=similarity_block(layers) + ".attn1.processor",
         )
 
@@ -182,8 +183,7 @@ def _updates(row: Row, step: int) -> bool:
     config = row.sampler
     if row.method != "clora-gated" or len(row.concepts) < 2:
         return False
-    until = config.gate_update_until_step
-    until = config.guide_until_step if until is None else until
+    until = config.gate_update_until * config.num_steps
     return step < until and step % config.gate_update_every == 0
 
 
@@ -203,59 +203,6 @@ def _rules(row: Row) -> _Rules:
         until_step=last if until is None else until,
         base_steps=min(config.gate_base_steps, last),
     )
-
-
-def _parts(row: Row, tokenizer: Any) -> list[Part]:
-    """Return the base's part and one for each concept that has a place of its own."""
-    everyone = list(range(len(row.concepts)))
-    placed = [number for number in everyone if row.concepts[number].region is not None]
-    free = [number for number in everyone if number not in placed]
-    parts: list[Part] = []
-    for active in [None, *(placed if row.method == "merge" else everyone)]:
-        alone = [] if active is None else [active]
-        if row.method == "merge":
-            shown = acting = heard = read = [*free, *alone]
-        elif row.method == "freefuse":
-            shown, acting, heard, read = everyone, alone, everyone, everyone
-        else:
-            shown = acting = heard = read = alone
-        parts.append(
-            Part(
-                variant=oracle_variant(row.prompt, row.concepts, tokenizer, shown, active),
-                weights=_weights(row, acting),
-                text_weights=_weights(row, heard, in_text=True),
-                context_weights=_weights(row, read),
-            )
-        )
-    return parts
-
-
-def _weights(row: Row, chosen: Sequence[int], *, in_text: bool = False) -> list[float]:
-    weights: list[float] = []
-    concept = 0
-    for lora in row.loras:
-        if lora.kind == "style":
-            weights.append(lora.weight)
-            continue
-        heard = row.sampler.text_encoder_lora or not in_text
-        share = len(chosen) if row.sampler.merge_weights == "mean" else 1
-        weights.append(lora.weight / share if concept in chosen and heard else 0.0)
-        concept += 1
-    return weights
-
-
-def _word_bias(row: Row, parts: Sequence[Part]) -> list[dict[int, float]]:
-    if row.method != "freefuse":
-        return []
-    less, more = row.sampler.freefuse_negative_bias, row.sampler.freefuse_positive_bias
-    biases: list[dict[int, float]] = []
-    for part in parts:
-        bias: dict[int, float] = {}
-        for concept, tokens in enumerate(part.variant.words):
-            for token in tokens if part.variant.active is not None else ():
-                bias[token] = more if concept == part.variant.active else -less
-        biases.append(bias)
-    return biases
 
 
 def similarity_block(layers: Sequence[str]) -> str:
