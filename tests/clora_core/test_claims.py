@@ -17,6 +17,8 @@ from oracles.mask_loops import (
 )
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 
+from clora_core.diffusion.attention import MapLayers
+from clora_core.diffusion.features import similarity_layer
 from clora_core.recipe.methods.gate import GateRecipe
 from clora_core.sampling.balanced import balanced_argmax
 from clora_core.sampling.claims import _blurred, claims, filled, shares, similarity
@@ -199,3 +201,25 @@ def test_shares_add_up_to_one_and_are_the_loops(seed, num_concepts, binary):
         given_ = [values[row].tolist() for values in (claimed, regions, replaced)]
         expected = torch.tensor(loop_shares(*given_), dtype=torch.float64)
         assert torch.allclose(found[row], expected, atol=1e-15)
+
+
+# ----------------------------------------------------------------------------------- the features
+
+
+def test_features_come_from_the_published_block_of_sdxl():
+    blocks = [
+        *(f"down_blocks.2.attentions.1.transformer_blocks.{n}.attn2" for n in range(10)),
+        *(f"mid_block.attentions.0.transformer_blocks.{n}.attn2" for n in range(10)),
+        *(f"up_blocks.0.attentions.0.transformer_blocks.{n}.attn2" for n in range(10)),
+        *(f"up_blocks.0.attentions.1.transformer_blocks.{n}.attn2" for n in range(10)),
+    ]
+    published = "up_blocks.0.attentions.0.transformer_blocks.3.attn2"
+    assert similarity_layer(MapLayers(tuple(blocks), 4)) == published
+
+
+def test_models_with_fewer_blocks_give_the_last_of_the_same_attention():
+    name = "{}.transformer_blocks.0.attn2".format
+    stages = ("down_blocks.2.attentions.0", "up_blocks.1.attentions.0", "up_blocks.1.attentions.1")
+    layers = MapLayers(tuple(name(stage) for stage in stages), 4)
+    assert similarity_layer(layers) == name("up_blocks.1.attentions.0")
+    assert similarity_layer(MapLayers((name("mid_block"),), 4)) == name("mid_block")
