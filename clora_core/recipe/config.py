@@ -48,7 +48,7 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         switch_every: Steps a LoRA stays active under method ``switch``.
         switch_as_published: Give the first LoRA one step more, as the released callback does.
         merge_weights: ``given`` takes each LoRA's weight; ``mean`` divides those of concepts by
-            the number of concepts.
+            the number of concepts, with regions by the number that act at a place.
         map_size: Side of the attention maps in positions for a square image of the model's own
             size; None finds it from the model: the coarsest cross-attention with 16 or more.
         gate_update_every: Gated methods move the latents on every so many steps, once each, in
@@ -59,11 +59,14 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         gate_mask_source: What a gated method's masks are made from. ``own`` takes each concept's
             trigger and subject in its own text, ``base`` its subject in the text without triggers;
             ``self`` spreads the base text's strongest positions by how like them the other
-            positions are in one self-attention (FreeFuse, arXiv 2510.23515).
+            positions are in one self-attention (FreeFuse, arXiv 2510.23515). Their strength is
+            read in the cross-attention beside it in steps of the base model, else in all map
+            layers.
         gate_mask_kind: How they are made. ``threshold`` (``mask_threshold``; shared equally where
             several concepts claim a place) and ``argmax`` (the strongest alone, above the
             threshold) leave the rest to the base; ``soft`` shares in proportion to the maps;
-            ``balanced`` gives every concept about the same area and the base none (FreeFuse).
+            ``balanced`` gives every concept about the same area and the base none (FreeFuse); its
+            pull towards compact areas is made for the small scores of ``self``.
         gate_mask_smoothing: Standard deviation, in map positions, of a Gaussian blur of the maps
             before masks are made. 0 is none.
         gate_mask_fill_holes: Give a concept what its mask encloses; for ``threshold`` and
@@ -71,7 +74,8 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         gate_masks_until_step: Masks are made anew before steps [1, gate_masks_until_step) and stay
             from there; None for all steps. Fewer keep a layout once it is found.
         gate_first_mask: Masks of step 0. ``maps`` reads them from one more pass, that of the base
-            model; ``base`` has the base model everywhere; ``shared`` all concepts in equal parts.
+            model outside ``replace`` regions; ``base`` has the base model everywhere; ``shared``
+            all concepts in equal parts.
         gate_base_steps: Make the masks from so many steps of the base model alone, then start
             again from the same noise with these masks (FreeFuse). 0 makes them on the way. Rows
             that differ in their LoRAs alone share these steps. Needs a ``gate_mask_source``

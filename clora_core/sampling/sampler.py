@@ -26,7 +26,7 @@ from clora_core.sampling.calls import PassInputs
 from clora_core.sampling.first_phase import first_phase
 from clora_core.sampling.gating import Gating
 from clora_core.sampling.guidance import guided_prediction, update_round
-from clora_core.sampling.lanes import LaneBatch
+from clora_core.sampling.lanes import Half, LaneBatch
 from clora_core.sampling.masks import clean, concept_masks, own_maps, within_regions
 from clora_core.sampling.passes import LanePasses, Pass
 from clora_core.sampling.trace import Trace
@@ -112,7 +112,7 @@ def _contexts(model: DiffusionModel, lanes: LaneBatch, bank: LoraBank) -> TextCo
     if lanes.word_bias is not None:
         # The words are those of the prompt; the negative prompt has others in their places.
         nothing = torch.zeros_like(lanes.word_bias)
-        by_half = [lanes.word_bias if half == "conditional" else nothing for half in halves]
+        by_half = [lanes.word_bias if half is Half.CONDITIONAL else nothing for half in halves]
         bias = torch.cat(by_half)
     return TextContexts.project(model.unet, text, lanes.kind.num_variants, bias)
 
