@@ -55,21 +55,21 @@ def rows(method: str, num_concepts: int) -> list[Row]:
     return [composed_row(loras, CONFIG, seed=seed, method=method) for seed in range(BATCH)]
 
 
-def compare(repeats: int) -> list[str]:
-    """Return the lines of the table of methods."""
+def compare(repeats: int, counts: Sequence[int]) -> list[str]:
+    """Return the lines of the table of methods, for each number of concepts."""
     composer = Composer(load_base_model(emoji_world.base_model_dir()), LoraCache(GIB))
     lines = [
         "| K | method | s an image | wall / base | wall / merge | FLOPs / base | FLOPs / merge |",
         "|---|---|---|---|---|---|---|",
     ]
-    for num_concepts in (2, 4, 8):
+    for num_concepts in counts:
         methods = ["base", *METHODS, *(["clora"] if num_concepts == 2 else [])]
         batches = {method: rows(method, num_concepts) for method in methods}
-        counts: dict[str, int] = {}
+        flops: dict[str, int] = {}
         for method, batch in batches.items():
             with FlopCounterMode(display=False) as counter:
                 check(composer, batch)
-            counts[method] = counter.get_total_flops()
+            flops[method] = counter.get_total_flops()
         times: dict[str, list[float]] = {method: [] for method in methods}
         for _ in range(repeats):
             for method, batch in batches.items():
@@ -81,8 +81,8 @@ def compare(repeats: int) -> list[str]:
             ]
             line = (
                 f"| {num_concepts} | {method} | {median(times[method]):.2f} | {ratios[0]} "
-                f"| {ratios[1]} | {counts[method] / counts['base']:.2f}x "
-                f"| {counts[method] / counts['merge']:.2f}x |"
+                f"| {ratios[1]} | {flops[method] / flops['base']:.2f}x "
+                f"| {flops[method] / flops['merge']:.2f}x |"
             )
             print(line, flush=True)
             lines.append(line)
@@ -129,7 +129,7 @@ def bank(repeats: int) -> list[str]:
             bare(), constant(), gated()
             times = [(seconds(bare), seconds(constant), seconds(gated)) for _ in range(5 * repeats)]
         ratios = [
-            _two([each[mine] / each[other] for each in times])
+            spread([each[mine] / each[other] for each in times])
             for mine, other in ((1, 0), (2, 0), (2, 1))
         ]
         milliseconds = 1000 * median(each[0] for each in times)
@@ -137,10 +137,6 @@ def bank(repeats: int) -> list[str]:
         print(line, flush=True)
         lines.append(line)
     return lines
-
-
-def _two(ratios: Sequence[float]) -> str:
-    return f"{median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def peak_memory() -> list[str]:
@@ -180,6 +176,7 @@ def main() -> None:
     """Measure and print; write the document if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--concepts", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -189,7 +186,7 @@ def main() -> None:
         method, num_concepts = options.memory.split(",")
         memory_case(method, int(num_concepts))
         return
-    times = compare(options.repeats)
+    times = compare(options.repeats, options.concepts)
     calls = bank(options.repeats)
     memory = peak_memory()
     if options.out:

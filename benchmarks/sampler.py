@@ -105,7 +105,7 @@ def check(composer: Composer, batch: Sequence[Row]) -> None:
 
 def spread(ratios: Sequence[float]) -> str:
     """Return the median ratio and its extremes."""
-    return f"{median(ratios):.1f}x ({min(ratios):.1f}-{max(ratios):.1f})"
+    return f"{median(ratios):.2f}x ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def flops() -> list[str]:
