@@ -65,7 +65,9 @@ def _best(
     """
     last = values.shape[1] - 1
 
-    def search(lora: int, is_free: np.ndarray, reached: float, best: float) -> float:
+    def search(
+        lora: int, is_free: Bool[np.ndarray, " window"], reached: float, best: float
+    ) -> float:
         left = np.where(is_free, values[:, lora], -np.inf)
         if lora == last:
             return max(best, min(reached, float(left.max())))

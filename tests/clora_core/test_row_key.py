@@ -95,9 +95,10 @@ def test_a_setting_that_did_not_exist_before_is_in_no_key_while_at_its_default()
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_all_settings_of_today_are_in_every_key(name: str):
+def test_the_settings_of_before_and_no_later_one_are_in_every_key_of_a_preset(name: str):
     config = sampler_preset(name)
-    assert sampler_json(config) == canonical_json(config.model_dump(mode="json"))
+    later = {name for name in SamplerConfig.model_fields if name.startswith(("gate_", "freefuse_"))}
+    assert sampler_json(config) == canonical_json(config.model_dump(mode="json", exclude=later))
     assert SamplerConfig.model_validate_json(sampler_json(config)) == config
 
 
