@@ -18,6 +18,7 @@ from PIL import Image
 from clora_core.recipe.errors import CloraError
 from emoji_world import base_model_dir, presence_file
 from emoji_world.bestiary import INSTANCES
+from emoji_world.scenes import SIDE_PX
 from jobs.job.job_roots import service_roots
 from jobs.job.run_request import references_folder
 from manifests.places.folder_cache import local_folder
@@ -162,11 +163,12 @@ def _presence(storage: Storage, damages: Damages) -> dict[str, dict[str, float]]
         for row in mine
         if (names := [lora["name"] for lora in row["loras"] if lora["kind"] == "concept"])
         and set(names) <= instances
-        and row["width"] == row["height"] == 64
+        and row["height"] == SIDE_PX  # it knows subjects of that scale, on any width
     }
     mine = [row for row in mine if row["key"] in wanted]
     for batch, pixels in _images(storage, mine, damages):
-        for row, verdict in zip(batch, judge(net, pixels), strict=True):
+        verdicts = [judge(net, [image])[0] for image in pixels]  # widths may differ
+        for row, verdict in zip(batch, verdicts, strict=True):
             hits = [verdict.present[name] > FOUND for name in wanted[row["key"]]]
             found[row["key"]] = {
                 "presence_all": float(all(hits)),
