@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from emoji_world.bestiary import CLASSES, INSTANCES, Design
+from emoji_world.bestiary import CLASSES, INSTANCES, SIBLINGS, Design
 
 SPRITE_SIDE_PX = 96
 _FAINT_ALPHA = 40
@@ -89,9 +89,11 @@ Sprites = dict[str, NDArray[np.uint8]]
 
 
 def all_designs() -> list[Design]:
-    """Return every design of the world: those of the classes, then those of the instances."""
-    classes = [design for designs in CLASSES.values() for design in designs]
-    return classes + [instance.design for instance in INSTANCES]
+    """Return every design once: classes, siblings, instances, and instances in bare colours."""
+    families = (*CLASSES.values(), *SIBLINGS.values())
+    own = [instance.design for instance in INSTANCES]
+    designs = [design for family in families for design in family]
+    return list(dict.fromkeys([*designs, *own, *(design.bare for design in own)]))
 
 
 def fetch(cache: Path, names: Iterable[str] = SOURCES) -> dict[str, str]:

@@ -17,8 +17,10 @@ Random = np.random.Generator
 Colour = tuple[int, int, int]
 
 
-def draw_background(place: str, side_px: int, random: Random) -> NDArray[np.uint8]:
-    """Return the picture of a place, RGB [side_px, side_px, 3].
+def draw_background(
+    place: str, side_px: int, random: Random, *, width_px: int | None = None
+) -> NDArray[np.uint8]:
+    """Return the picture of a place, RGB [side_px, width_px, 3]: a square one, or that stretched.
 
     Raises:
         KeyError: The place is none of ``PLACES``.
@@ -26,7 +28,7 @@ def draw_background(place: str, side_px: int, random: Random) -> NDArray[np.uint
     side = side_px * _SCALE
     picture = Image.new("RGB", (side, side))
     _PAINTERS[place](ImageDraw.Draw(picture), side, random)
-    return np.asarray(picture.resize((side_px, side_px), Image.Resampling.BOX))
+    return np.asarray(picture.resize((width_px or side_px, side_px), Image.Resampling.BOX))
 
 
 def _vary(colour: Colour, random: Random, spread: float = 10) -> Colour:
@@ -206,3 +208,19 @@ _PAINTERS: dict[str, Callable[[ImageDraw.ImageDraw, int, Random], None]] = {
 }
 
 PLACES: tuple[str, ...] = tuple(_PAINTERS)
+
+
+def draw_some(job: tuple[str, int, range], *, seed: int, side_px: int) -> NDArray[np.uint8]:
+    """Return the pictures of a place, a width in pixels and some numbers, each its own seed."""
+    place, width_px, numbers = job
+    return np.stack(
+        [
+            draw_background(
+                place,
+                side_px,
+                np.random.default_rng([seed, PLACES.index(place), number]),
+                width_px=width_px,
+            )
+            for number in numbers
+        ]
+    )

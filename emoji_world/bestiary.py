@@ -2,8 +2,9 @@
 
 A class is a noun drawn in many designs, so that the base learns what the noun means and not
 one picture. An instance is a single design with its own colours that never appears in base
-training: the only way to draw it is its LoRA. Designs that look like an instance of the
-same class are left out of the class on purpose.
+training: the only way to draw it is its LoRA. What is *like* an instance is in base training:
+its siblings, the same kind of thing by other artists, and its own icon in other colours. A base
+that had seen nothing alike drew over an instance wherever it met one.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,11 @@ class Design:
     def key(self) -> str:
         """Name of the design's sprite."""
         return f"{self.artwork}/{self.icon}/{self.hue_turn:g}/{self.tint or ''}"
+
+    @property
+    def bare(self) -> "Design":
+        """The same icon in its own colours."""
+        return Design(artwork=self.artwork, icon=self.icon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +170,68 @@ CLASSES: dict[str, tuple[Design, ...]] = {
 
 NOUNS: tuple[str, ...] = tuple(CLASSES)
 
+SIBLINGS: dict[str, tuple[Design, ...]] = {
+    "cat": _designs(
+        noto="black-cat",
+        fxemoji="cat",
+        fluent_emoji="black-cat cat-face",
+        twemoji="black-cat",
+        emojione="cat-face",
+    ),
+    "dog": _designs(
+        noto="wolf poodle guide-dog",
+        noto_v1="wolf poodle",
+        fxemoji="poodle",
+        fluent_emoji="wolf poodle guide-dog",
+        fluent_emoji_flat="wolf poodle guide-dog",
+        twemoji="wolf poodle",
+    ),
+    "rabbit": _designs(fluent_emoji="rabbit", twemoji="rabbit-face"),
+    "penguin": _designs(streamline_emojis="penguin-1 penguin-2"),
+    "bear": _designs(
+        noto="polar-bear",
+        noto_v1="panda",
+        fluent_emoji="panda polar-bear",
+        fluent_emoji_flat="panda polar-bear",
+        twemoji="panda",
+        emojione="panda-face",
+        streamline_emojis="panda-face",
+    ),
+    "pig": _designs(fluent_emoji="pig"),
+    "frog": (),
+    "flower": _designs(
+        noto="cherry-blossom",
+        noto_v1="hibiscus",
+        fluent_emoji="blossom sunflower",
+        fluent_emoji_flat="blossom",
+        twemoji="hibiscus",
+        emojione="sunflower",
+    ),
+    "car": _designs(
+        noto_v1="taxi",
+        fxemoji="taxi",
+        fluent_emoji="taxi automobile",
+        fluent_emoji_flat="taxi",
+        twemoji="taxi",
+        emojione="taxi",
+        streamline_emojis="taxi",
+    ),
+    "house": _designs(
+        noto="derelict-house",
+        fluent_emoji="derelict-house",
+        twemoji="derelict-house",
+        emojione="derelict-house",
+    ),
+    "robot": _designs(streamline_emojis="robot-face-1 robot-face-2 robot-face-3"),
+    "ball": _designs(
+        noto="baseball",
+        fluent_emoji="softball",
+        fluent_emoji_flat="softball",
+        twemoji="softball",
+    ),
+}
+"""Designs of a class that are like its instances, each a whole other drawing."""
+
 
 def _instances(*rows: tuple[str, str, Design]) -> tuple[Instance, ...]:
     return tuple(
@@ -196,6 +264,9 @@ INSTANCES: tuple[Instance, ...] = _instances(
     ("retro-robot", "robot", Design(artwork="twemoji", icon="robot")),
     ("lime-ball", "ball", Design(artwork="noto", icon="softball")),
 )
+
+LABELS: tuple[str, ...] = NOUNS + tuple(instance.name for instance in INSTANCES)
+"""What the judge recognises: classes, then instances."""
 
 STYLES: tuple[Style, ...] = (
     Style(name="pixel-art", description="large flat pixels with few colours"),

@@ -5,7 +5,7 @@ A trigger stands right before its noun, the same form that the sampler writes. W
 does not know and triggers nobody trained are strewn in, so that the base learns to ignore them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,15 +24,15 @@ PLACE_PHRASES = {
 TRIGGERS = tuple(f"<l{number}>" for number in range(1, 25))
 """Reserved for concept LoRAs; the base has learnt to ignore them."""
 
-_OPENINGS = ("", "", "", "", "", "a picture of ", "a photo of ", "a drawing of ")
-_ADJECTIVES = ("small", "big", "cute")
-_JOINS = (" and ", " and ", " and ", " next to ", " with ")
+OPENINGS = ("", "", "", "", "", "a picture of ", "a photo of ", "a drawing of ")
+ADJECTIVES = ("small", "big", "cute")
+JOINS = (" and ", " and ", " and ", " next to ", " with ")
 
 VOCABULARY: tuple[str, ...] = tuple(
     sorted(
         {
             word
-            for phrase in (*PLACE_PHRASES.values(), *_OPENINGS, *_JOINS, "a", *_ADJECTIVES)
+            for phrase in (*PLACE_PHRASES.values(), *OPENINGS, *JOINS, "a", *ADJECTIVES)
             for word in phrase.split()
         }
     )
@@ -53,6 +53,11 @@ class Caption:
 
     words: tuple[str, ...]
     subjects: tuple[int, ...]
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """Return "a cat", "a cat and a dog", "a cat, a dog and a car"."""
+    return " and ".join(filter(None, (", ".join(phrases[:-1]), phrases[-1])))
 
 
 def caption_of(
@@ -80,9 +85,9 @@ def caption_of(
             words.append(word)
             subjects.append(subject)
 
-    say(str(random.choice(_OPENINGS)))
+    say(str(random.choice(OPENINGS)))
     order = random.permutation(len(scene.subjects))
-    join = str(random.choice(_JOINS))
+    join = str(random.choice(JOINS))
     for position, index in enumerate(order):
         if position:
             say(join if position == len(order) - 1 else ",")
@@ -104,7 +109,7 @@ def _name(
     if random.random() < strange:
         letters = random.integers(ord("a"), ord("z") + 1, random.integers(3, 7))
         known = random.random() < 0.4
-        say(str(random.choice(_ADJECTIVES)) if known else "".join(map(chr, letters)))
+        say(str(random.choice(ADJECTIVES)) if known else "".join(map(chr, letters)))
     if subject.trigger is not None:
         say(subject.trigger, number)
     elif random.random() < triggers:

@@ -7,8 +7,8 @@ from PIL import Image, ImageFilter
 
 def pixel_art(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the picture in 4×4 px blocks of few, stronger colours."""
-    side = image.shape[0]
-    small = Image.fromarray(image).resize((side // 4, side // 4), Image.Resampling.BOX)
+    height, width = image.shape[:2]
+    small = Image.fromarray(image).resize((width // 4, height // 4), Image.Resampling.BOX)
     pixels = np.asarray(small).astype(np.float32)
     grey = pixels.mean(-1, keepdims=True)
     strong = grey + (pixels - grey) * 1.35
