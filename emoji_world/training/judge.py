@@ -1,14 +1,21 @@
-"""Trains the judge on drawn scenes, worn the way generated pictures are: blur, noise, colour."""
+"""Trains the judge on drawn scenes, worn the way generated pictures are: blur, noise, colour.
+
+A subject of which at least ``_SURE_SHARE`` is left is recognisable; an instance is clearly itself
+from ``_SELF_SHARE``. What is between these and the lower bounds is not judged: people differ there.
+"""
 
 import time
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from emoji_world.backgrounds import PLACES
+from emoji_world.bestiary import INSTANCES, LABELS, NOUNS
 from emoji_world.presence import PresenceNet, image_logits
+from emoji_world.training.blends import Evidence
 from emoji_world.training.loop import (
     Average,
     autocast,
@@ -18,28 +25,90 @@ from emoji_world.training.loop import (
     timed_steps,
     to_pixels,
 )
-from emoji_world.training.pools import LABELS, Pool
 from emoji_world.training.report import say
 
-
-def label_targets(pool: Pool) -> Tensor:
-    """Return what is in each scene, zeros and ones, float [n, label]."""
-    labels = torch.from_numpy(pool.labels).long().flatten(1)
-    targets = torch.zeros(len(labels), len(LABELS) + 1)
-    targets.scatter_(1, labels.where(labels >= 0, len(LABELS)), 1.0)
-    return targets[:, :-1]
+_GONE_SHARE, _SURE_SHARE = 0.3, 0.6
+_UNLIKE_SHARE, _SELF_SHARE = 0.65, 0.85
+_INDIVIDUALS = tuple(instance.name for instance in INSTANCES)
 
 
-def _cell_targets(labels: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return per 8×8 cell what is there and whether to judge the cell, [n, label, 8, 8]."""
-    cover = functional.avg_pool2d(masks.float() / 255, 2)  # [n, subject, 8, 8]
-    targets = cover.new_zeros(len(cover), len(LABELS) + 1, 8, 8)
-    index = labels.where(labels >= 0, len(LABELS)).long()  # [n, subject, 2]
-    for kind in range(2):
-        spread = index[:, :, kind, None, None].expand(-1, -1, 8, 8)
-        targets.scatter_reduce_(1, spread, cover, "amax")
-    targets = targets[:, :-1]
-    return (targets > 0.5).float(), ((targets > 0.5) | (targets < 0.15)).float()
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked about n pictures, cells of 8 px.
+
+    Attributes:
+        yes: Whether a label is in the cell, [n, label, 8, cells].
+        judged: Whether that is certain, [n, label, 8, cells].
+        copies: How many there surely are, [n, label].
+        counted: Whether that is certain, [n, label].
+    """
+
+    yes: Tensor
+    judged: Tensor
+    copies: Tensor
+    counted: Tensor
+
+
+def question(
+    labels: Tensor, shares: Tensor, cover: Tensor, names: int, *, low: float, high: float
+) -> Question:
+    """Return what is there for sure and what is uncertain.
+
+    Args:
+        labels: Label of each subject, -1 for none, [n, subject].
+        shares: How much of it is left, [n, subject].
+        cover: Its cover in 1/255, uint8 [n, subject, 16, cells].
+        names: How many labels there are.
+        low: Share up to which it is not there.
+        high: Share from which it is.
+    """
+    cells = functional.avg_pool2d(cover.float() / 255, 2)
+    index = labels.where(labels >= 0, names)
+    spread = index[:, :, None, None].expand_as(cells)
+
+    def anywhere(least: float) -> Tensor:
+        blank = cells.new_zeros(len(cells), names + 1, *cells.shape[2:])
+        seen = cells * (shares >= least)[:, :, None, None]
+        return blank.scatter_reduce(1, spread, seen, "amax")[:, :-1]
+
+    def how_many(least: float) -> Tensor:
+        blank = cells.new_zeros(len(cells), names + 1)
+        return blank.scatter_add(1, index, (shares >= least).float())[:, :-1]
+
+    sure, perhaps = anywhere(high), anywhere(low)
+    yes = (sure > 0.5).float()
+    return Question(
+        yes=yes,
+        judged=((sure > 0.5) | (perhaps < 0.15)).float(),
+        copies=how_many(high),
+        counted=(how_many(high) == how_many(low)).float(),
+    )
+
+
+def _answer_loss(logits: Tensor, asked: Question) -> Tensor:
+    """Return the loss of logits [n, label, 8, cells]: of the cells and of the whole picture."""
+    cells = functional.binary_cross_entropy_with_logits(logits, asked.yes, reduction="none")
+    whole = functional.binary_cross_entropy_with_logits(
+        image_logits(logits), (asked.copies > 0).float(), reduction="none"
+    )
+    return (cells * asked.judged).mean() * 2 + (whole * asked.counted).mean()
+
+
+def questions(rows: Evidence) -> tuple[Question, Question, Question]:
+    """Return what nouns and instances are recognisable, and which instance is clearly itself."""
+    nouns = question(
+        rows.nouns, rows.noun_shares, rows.cover, len(NOUNS), low=_GONE_SHARE, high=_SURE_SHARE
+    )
+    own, shares = rows.instances, rows.instance_shares
+    like = question(own, shares, rows.cover, len(INSTANCES), low=_GONE_SHARE, high=_SURE_SHARE)
+    itself = question(own, shares, rows.cover, len(INSTANCES), low=_UNLIKE_SHARE, high=_SELF_SHARE)
+    return nouns, like, itself
+
+
+def _both(one: Question, two: Question) -> Question:
+    return Question(
+        **{name: torch.cat([getattr(one, name), getattr(two, name)], 1) for name in vars(one)}
+    )
 
 
 def wear(pixels: Tensor) -> Tensor:
@@ -49,8 +118,10 @@ def wear(pixels: Tensor) -> Tensor:
     def some(low: float, high: float) -> Tensor:
         return torch.rand(count, 1, 1, 1, device=device) * (high - low) + low
 
-    small = functional.interpolate(pixels, size=40, mode="bilinear", antialias=True)
-    soft = functional.interpolate(small, size=64, mode="bilinear")
+    height, width = pixels.shape[2:]
+    coarse = (height * 5 // 8, width * 5 // 8)
+    small = functional.interpolate(pixels, size=coarse, mode="bilinear", antialias=True)
+    soft = functional.interpolate(small, size=(height, width), mode="bilinear")
     blur = some(0, 1) * (some(0, 1) < 0.5)
     pixels = pixels + blur * (soft - pixels)
     gain = 1 + 0.12 * torch.randn(count, 3, 1, 1, device=device) * (some(0, 1) < 0.5)
@@ -60,50 +131,87 @@ def wear(pixels: Tensor) -> Tensor:
     return (pixels + torch.randn_like(pixels) * some(0, 0.12)).clamp(-1, 1)
 
 
+def _rows(pool: Evidence, rows: Tensor | slice) -> Evidence:
+    return Evidence(**{name: tensor[rows] for name, tensor in vars(pool).items()})
+
+
+def new_judge() -> PresenceNet:
+    """Return an untrained judge of this world."""
+    return PresenceNet(LABELS, PLACES, individuals=_INDIVIDUALS)
+
+
 def train_judge(
-    pool: Pool, *, budget_s: float, batch: int, device: torch.device, work: Path
+    pools: Sequence[Evidence],
+    *,
+    budget_s: float,
+    batch: int,
+    device: torch.device,
+    start: PresenceNet | None = None,
 ) -> PresenceNet:
-    """Train on a pool with instances and return the averaged network."""
-    net = PresenceNet(LABELS, PLACES).to(device)
+    """Train on pools, one of each width, and return the averaged network.
+
+    What ``start`` has learnt is taken over, of a judge with fewer answers those that it gives.
+    """
+    net = new_judge().to(device)
+    if start is not None:
+        net.load_state_dict(start.state_dict(), strict=False)
+    net.to(memory_format=torch.channels_last)  # pyright: ignore
     optimizer = optimizer_of(net.parameters(), weight_decay=0.02)
     average = Average(net, 0.998)
-    images = torch.from_numpy(pool.images).to(device)
-    masks = torch.from_numpy(pool.masks).to(device)
-    labels = torch.from_numpy(pool.labels).to(device)
-    places = torch.from_numpy(pool.places).long().to(device)
-    targets = label_targets(pool).to(device)
-    size = len(images) - min(2048, len(images) // 4)
+    held = min(2048, len(pools[0].images) // 4)
     printed = time.monotonic()
+    step = 0
     for step, share in timed_steps(budget_s):
         set_rate(optimizer, learning_rate(2e-3, step, share))
-        rows = torch.randint(size, (batch,), device=device)
+        pool = pools[step % len(pools)]
+        rows = _rows(pool, torch.randint(held, len(pool.images), (batch,), device=device))
         with autocast(device):
-            things, place = net(wear(to_pixels(images[rows])))
-        things, place = things.float(), place.float()
-        present, judged = _cell_targets(labels[rows], masks[rows])
-        cells = functional.binary_cross_entropy_with_logits(things, present, reduction="none")
+            seen = net(wear(to_pixels(rows.images)))
+        nouns, like, itself = questions(rows)
+        present = _both(nouns, like)
+        counts = seen.copies.float().sum((2, 3))
+        miscounted = functional.smooth_l1_loss(counts, present.copies, reduction="none", beta=0.5)
         loss = (
-            functional.binary_cross_entropy_with_logits(image_logits(things), targets[rows])
-            + (cells * judged).mean() * 2
-            + 0.1 * functional.cross_entropy(place, places[rows])
+            _answer_loss(seen.things.float(), present)
+            + _answer_loss(seen.individuals.float(), itself)
+            + 2 * (miscounted * present.counted).mean()
+            + 0.1 * functional.cross_entropy(seen.places.float(), rows.places)
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         average.update()
-        if time.monotonic() - printed > 20:
+        if time.monotonic() - printed > 15:
             printed = time.monotonic()
             say(f"judge step {step} ({share:.0%}): loss {loss.item():.4f}")
     average.swap()
-    with torch.no_grad():
-        things, place = net(to_pixels(images[size:]))
-        seen = image_logits(things) > 0
-        truth = targets[size:] > 0.5
-        recall = (seen & truth).sum(0) / truth.sum(0).clamp(min=1)
-        alarms = (seen & ~truth).sum(0) / (~truth).sum(0).clamp(min=1)
-        say(
-            f"judge: recall mean {recall.mean():.4f} min {recall.min():.4f}, false alarms max "
-            f"{alarms.max():.4f}, places {(place.argmax(1) == places[size:]).float().mean():.4f}"
-        )
-    torch.save(net.state_dict(), work / "judge_final.pt")
+    say(f"judge ends after {step + 1} steps of {batch}")
+    for pool in pools:
+        _report(net, _rows(pool, slice(0, held)))
     return net
+
+
+@torch.no_grad()
+def _report(net: PresenceNet, rows: Evidence) -> None:
+    """Print recall and false alarms of every answer where it is certain, and of the counts."""
+    parts = [net(to_pixels(part)) for part in rows.images.split(256)]
+    things, individuals, copies, _ = (torch.cat(x) for x in zip(*parts, strict=True))
+    nouns, like, itself = questions(rows)
+    present = _both(nouns, like)
+    width = rows.images.shape[2]
+    for name, logits, asked in (("present", things, present), ("identity", individuals, itself)):
+        seen, truth = image_logits(logits) > 0, asked.copies > 0
+        sure = asked.counted > 0
+        recall = (seen & truth & sure).sum(0) / (truth & sure).sum(0).clamp(min=1)
+        alarms = (seen & ~truth & sure).sum(0) / (~truth & sure).sum(0).clamp(min=1)
+        say(
+            f"judge at {width} px, {name}: recall mean {recall.mean():.4f} min {recall.min():.4f}, "
+            f"false alarms mean {alarms.mean():.4f} max {alarms.max():.4f}"
+        )
+    there = (present.copies > 0) & (present.counted > 0)
+    right = copies.sum((2, 3)).round() == present.copies
+    many = there & (present.copies > 1)
+    say(
+        f"judge at {width} px, counts: right {right[there].float().mean():.4f}, "
+        f"of doubles {right[many].float().mean():.4f}"
+    )
