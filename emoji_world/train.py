@@ -1,16 +1,11 @@
 """``python -m emoji_world.train``: make every weight of the embedded world again.
 
-Stages hand over files in the work folder, so each can be run alone, cut off and continued:
-pools (scenes), vae, base (text encoder and UNet), loras, judge, dino. On an accelerator the
-stages that do not wait for each other run side by side. The time budget is shared out among
-the stages; more time is better weights.
+Stages, one after another in one process: vae, base (text encoder and UNet), loras, judge, gates,
+which are quick figures of what came out, and dino. More seconds are better weights; a stage with a
+checkpoint goes on where it was cut off.
 """
 
 import argparse
-import os
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,238 +13,82 @@ import numpy as np
 import torch
 
 from emoji_world import weights_dir
-from emoji_world.bestiary import INSTANCES
-from emoji_world.training.files import load_pool, save_base, store_pool
-from emoji_world.training.pools import any_subjects, base_subjects, draw_pool
-from emoji_world.training.report import say
+from emoji_world.scenes import SIDE_PX
+from emoji_world.styles import apply_style
+from emoji_world.training.atlas import Atlas
+from emoji_world.training.casting import MIXED, cast_scenes
+from emoji_world.training.composing import compose
+from emoji_world.training.parts import new_text_encoder, new_tokenizer, new_unet
+from emoji_world.training.stages import (
+    Models,
+    add_options,
+    atlas_of,
+    base_stage,
+    dino_stage,
+    gate_stage,
+    judge_stage,
+    lora_stage,
+    prepare,
+    workers_of,
+)
+from emoji_world.training.vae import train_vae
 
-STAGES = ("pools", "judge", "dino", "main")
-_SHARES = {"vae": 0.17, "base": 0.63, "loras": 0.2, "judge": 0.1, "dino": 0.35}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Where things are and how much of everything there is."""
-
-    work: Path
-    artwork: Path
-    out: Path
-    device: torch.device
-    budget_s: float
-    scale: float
-    batch: int
-
-    def seconds(self, stage: str) -> float:
-        """Return the stage's part of the time budget."""
-        return self.budget_s * _SHARES[stage]
-
-    def scenes(self, count: int) -> int:
-        """Return a pool size at this run's scale, never under 120."""
-        return max(120, int(count * self.scale))
-
-    @property
-    def tokenizer(self) -> Path:
-        """Folder of the tokenizer."""
-        return self.out / "base" / "tokenizer"
+_AT_ONCE = 1024
 
 
-def _draw_mixed(plan: Plan) -> None:
-    """Draw the pool with instances that autoencoder, judge and DINO learn from."""
-    path = plan.work / "mixed.npz"
-    if not path.is_file():
-        size = plan.scenes(60_000)
-        store_pool(
-            draw_pool(any_subjects, size, seed=1, cache=plan.artwork, twins="elsewhere"), path
-        )
-        say(f"drew {size} mixed scenes")
-
-
-def _pools(plan: Plan) -> None:
-    from emoji_world.training.loras import draw_lora_pools
-    from emoji_world.training.parts import new_tokenizer
-
-    new_tokenizer(plan.tokenizer)
-    path = plan.work / "base.npz"
-    if not path.is_file():
-        size = plan.scenes(320_000)
-        store_pool(
-            draw_pool(
-                base_subjects,
-                size,
-                seed=2,
-                cache=plan.artwork,
-                tokenizer=plan.tokenizer,
-                captions=4,
-            ),
-            path,
-        )
-        say(f"drew {size} base scenes")
-    pools = draw_lora_pools(plan.scenes(3_000), cache=plan.artwork, tokenizer=plan.tokenizer)
-    for number, pool in enumerate(pools):
-        store_pool(pool, plan.work / f"lora-{number}.npz")
-    say(f"drew {len(pools)} LoRA pools of {len(pools[0].images)} scenes")
-
-
-def _judge(plan: Plan) -> None:
-    from emoji_world.presence import save_presence
-    from emoji_world.training.judge import train_judge
-
-    net = train_judge(
-        load_pool(plan.work / "mixed.npz"),
-        budget_s=plan.seconds("judge"),
-        batch=min(512, plan.batch),
-        device=plan.device,
-        work=plan.work,
+def _vae(options: Any, atlas: Atlas) -> Any:
+    """Train the autoencoder on square scenes, an eighth of them again in each style."""
+    plain = torch.cat(
+        [
+            compose(cast_scenes(_AT_ONCE, atlas, MIXED, SIDE_PX), atlas).images
+            for _ in range(max(1, 2 * options.judge_scenes // _AT_ONCE))
+        ]
     )
-    save_presence(net, plan.out / "presence.safetensors")
-
-
-def _dino(plan: Plan) -> None:
-    from emoji_world.training.dino import retrieval, save_dino, train_dino
-
-    vit = train_dino(
-        load_pool(plan.work / "mixed.npz"),
-        budget_s=plan.seconds("dino"),
-        batch=min(384, plan.batch),
-        device=plan.device,
-    )
-    fresh = draw_pool(any_subjects, plan.scenes(6_000), seed=4, cache=plan.artwork)
-    inside, everywhere = retrieval(vit, fresh, plan.device)
-    say(f"dino: right instance within its class {inside:.3f}, among all {everywhere:.3f}")
-    save_dino(vit, plan.out / "dino")
-
-
-def _main(plan: Plan) -> None:
-    from emoji_world.styles import apply_style
-    from emoji_world.training.base import latents_of, train_base
-    from emoji_world.training.parts import new_text_encoder, new_tokenizer, new_unet
-    from emoji_world.training.vae import train_vae
-
-    device = plan.device
-    tokenizer = new_tokenizer(plan.tokenizer)
-    _draw_mixed(plan)
-    others = _start_others(plan)
-    mixed = load_pool(plan.work / "mixed.npz").images
-    some = mixed[: len(mixed) // 12]
+    some = plain[: len(plain) // 8].cpu().numpy()
     styled = [
-        np.stack([apply_style(i, s) for i in some]) for s in ("pixel-art", "line-art", "night")
+        torch.from_numpy(np.stack([apply_style(image, style) for image in some]))
+        for style in ("pixel-art", "line-art", "night")
     ]
-    images = torch.from_numpy(np.concatenate([*styled, mixed])).to(device)
-    vae = (
-        train_vae(
-            images,
-            budget_s=plan.seconds("vae"),
-            batch=min(256, plan.batch),
-            device=device,
-            work=plan.work,
-        )
-        .eval()
-        .requires_grad_(False)
+    vae = train_vae(
+        torch.cat([*(images.to(options.device) for images in styled), plain]),
+        budget_s=options.vae_s,
+        batch=min(256, options.batch),
+        device=options.device,
+        work=options.work,
     )
-    del images
-    vae.half().save_pretrained(plan.out / "base" / "vae")
-    vae.float()
-    others["pools"].wait()
-    pool = load_pool(plan.work / "base.npz")
-    latents = latents_of(pool, vae, device)
-    say(
-        f"encoded {len(pool.images)} scenes, "
-        f"latents of deviation {latents.latents.float().std():.3f}"
-    )
+    return vae.eval().requires_grad_(False)
+
+
+def _train(options: Any, workers: Any) -> None:
+    tokenizer = new_tokenizer(options.out / "base" / "tokenizer")
+    atlas = atlas_of(options, workers)
+    vae = _vae(options, atlas)
     unet: Any = new_unet()
     text_encoder: Any = new_text_encoder(tokenizer)
-    unet.to(device)
-    text_encoder.to(device)
-    train_base(
-        unet,
-        text_encoder,
-        latents,
-        vae,
-        tokenizer,
-        budget_s=plan.seconds("base"),
-        batch=plan.batch,
-        device=device,
-        work=plan.work,
+    models = Models(
+        unet=unet.to(options.device),
+        text_encoder=text_encoder.to(options.device),
+        vae=vae,
+        tokenizer=tokenizer,
     )
-    save_base(plan.out / "base", vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
-    _loras(plan, unet, text_encoder, vae, tokenizer, latents, others)
-
-
-def _loras(
-    plan: Plan,
-    unet: Any,
-    text_encoder: Any,
-    vae: Any,
-    tokenizer: Any,
-    latents: Any,
-    others: dict[str, Any],
-) -> None:
-    from emoji_world.presence import load_presence
-    from emoji_world.training.gates import gate_attention, gate_base, gate_loras
-    from emoji_world.training.lora_plan import PLAN
-    from emoji_world.training.loras import sample_loras, train_loras
-
-    device = plan.device
-    empty = torch.tensor(tokenizer("", padding="max_length").input_ids, device=device)
-    gate_attention(unet, text_encoder, latents, empty)
-    others["judge"].wait()
-    net = load_presence(plan.out / "presence.safetensors").to(device)
-    gate_base(net, unet, text_encoder, vae, tokenizer, device)
-    pools = [load_pool(plan.work / f"lora-{number}.npz") for number in range(len(PLAN))]
-    bank = train_loras(
-        pools,
-        unet,
-        text_encoder,
-        vae,
-        tokenizer,
-        budget_s=plan.seconds("loras"),
-        rows_each=max(2, plan.batch // 16),
-        device=device,
-        work=plan.work,
-        out=plan.out / "loras",
-    )
-    gate_loras(net, sample_loras(PLAN, unet, text_encoder, vae, tokenizer, device, each=32, seed=3))
-    bank.close()
-    others["dino"].wait()
-    say(f"done: {len(INSTANCES)} instances")
-
-
-def _start_others(plan: Plan) -> dict[str, Any]:
-    """Start the stages that do not need the autoencoder, beside this one or before it."""
-    started: dict[str, Any] = {}
-    for stage in ("pools", "judge", "dino"):
-        command = [sys.executable, "-m", "emoji_world.train", *sys.argv[1:], "--stage", stage]
-        started[stage] = subprocess.Popen(  # noqa: S603 - this module again
-            command, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-        )
-        if plan.device.type != "cuda":
-            started[stage].wait()
-    return started
+    base_stage(options, models, atlas, peak_rate=1e-3)
+    bank = lora_stage(options, models, atlas, workers, peak_rate=2e-3)
+    judge_stage(options, vae, atlas)
+    gate_stage(options, models, bank)
+    dino_stage(options, atlas)
 
 
 def main() -> None:
-    """Read the options and run one stage or all of them."""
+    """Read the options and train everything."""
     parser = argparse.ArgumentParser(prog="python -m emoji_world.train", description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints and pools")
-    parser.add_argument("--artwork", type=Path, required=True, help="cache of artwork packages")
+    add_options(parser)
     parser.add_argument("--out", type=Path, default=weights_dir())
-    parser.add_argument("--stage", choices=STAGES, default="main", help="main runs all of them")
-    parser.add_argument("--budget-s", type=float, default=6 * 3600.0)
-    parser.add_argument(
-        "--scale", type=float, default=0.1, help="size of the pools; 1 is 380k scenes"
-    )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options: dict[str, Any] = vars(parser.parse_args())
-    stage = options.pop("stage")
-    device = torch.device(options.pop("device"))
-    plan = Plan(**options, device=device)
-    plan.work.mkdir(parents=True, exist_ok=True)
-    plan.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(20240328 + STAGES.index(stage))
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    {"pools": _pools, "judge": _judge, "dino": _dino, "main": _main}[stage](plan)
+    parser.add_argument("--vae-s", type=float, default=3000, help="seconds of training")
+    options = parser.parse_args()
+    with workers_of(options) as workers:
+        prepare(options)
+        options.out.mkdir(parents=True, exist_ok=True)
+        _train(options, workers)
 
 
 if __name__ == "__main__":

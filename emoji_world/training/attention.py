@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MAP_POSITIONS = 256
+"""Positions of the finest maps on a square picture; a wide one has more, a coarse map fewer."""
 
 
 class AttentionRecorder:
     """Makes a UNet's 16×16 cross-attention explicit and keeps its maps, until closed.
 
     Attributes:
-        maps: Of the last forward, one [batch, 256, token] per layer, mean over heads.
+        maps: Of the last forward, one [batch, position, token] per layer, mean over heads.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -54,7 +55,7 @@ class _ExplicitProcessor:
         query = heads(attn.to_q(hidden_states))
         key = heads(attn.to_k(encoder_hidden_states))
         value = heads(attn.to_v(encoder_hidden_states))
-        if query.shape[2] == MAP_POSITIONS:
+        if query.shape[2] >= MAP_POSITIONS:
             shares = (query @ key.transpose(-1, -2) * attn.scale).float().softmax(-1)
             self._recorder.maps.append(shares.mean(1))
             mixed = shares.to(value.dtype) @ value
@@ -67,10 +68,10 @@ def subject_spread(masks: Tensor) -> Tensor:
     """Return how attention should lie over a subject: its cover, blurred by one cell.
 
     Args:
-        masks: Cover of each subject, uint8 [batch, subject, 16, 16].
+        masks: Cover of each subject, uint8 [batch, subject, 16, cells].
 
     Returns:
-        Shares that sum to one for a subject that is there, float [batch, subject, 256].
+        Shares that sum to one for a subject that is there, float [batch, subject, position].
     """
     blurred = functional.avg_pool2d(masks.float(), 3, stride=1, padding=1).flatten(2)
     return blurred / blurred.sum(-1, keepdim=True).clamp(min=1)
@@ -85,8 +86,8 @@ def grounding_loss(maps: list[Tensor], masks: Tensor, token_subjects: Tensor) ->
     best served there by one spike between two subjects, and masks made of a spike lose concepts.
 
     Args:
-        maps: One [batch, 256, token] per layer.
-        masks: Cover of each subject, uint8 [batch, subject, 16, 16].
+        maps: One [batch, position, token] per layer.
+        masks: Cover of each subject, uint8 [batch, subject, 16, cells].
         token_subjects: Subject of each token counted from 1, or 0, [batch, token].
     """
     spread = subject_spread(masks)

@@ -1,7 +1,7 @@
 """Stage two: text encoder and UNet, trained together on latents, grounded from the start."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emoji_world.scenes import WIDE_PX
 from emoji_world.training.attention import (
     AttentionRecorder,
     grounding_loss,
     share_inside,
 )
+from emoji_world.training.latents import Batch, Latents, take
 from emoji_world.training.loop import (
     Average,
     Checkpoint,
@@ -25,10 +27,8 @@ from emoji_world.training.loop import (
     timed_steps,
 )
 from emoji_world.training.parts import new_scheduler
-from emoji_world.training.pools import Pool
 from emoji_world.training.report import say, write_sheet
 from emoji_world.training.sampling import encode_prompts, sample
-from emoji_world.training.vae import encode_all
 
 SHEET_PROMPTS = (
     "a cat on the beach",
@@ -49,62 +49,10 @@ SHEET_PROMPTS = (
     "a dog, a cat and a flower in the forest",
 )
 
-_EMPTY_CAPTIONS = 0.1
 _GROUNDING_WEIGHT = 0.05
 _AVERAGE_DECAY = 0.9995
 _RIVALS_FROM = 450
 """Noise level of 1000 above which a LoRA learns to take a subject over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latents:
-    """A pool as the diffusion stages see it, on the device.
-
-    Attributes:
-        latents: float16 [n, 8, 16, 16].
-        masks: uint8 [n, subject, 16, 16].
-        tokens: Token ids, [n, captions, 24].
-        token_subjects: Subject of each token, [n, captions, 24].
-    """
-
-    latents: Tensor
-    masks: Tensor
-    tokens: Tensor
-    token_subjects: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Rows of ``Latents`` with one caption each."""
-
-    latents: Tensor
-    masks: Tensor
-    tokens: Tensor
-    token_subjects: Tensor
-
-
-def latents_of(pool: Pool, vae: Any, device: torch.device) -> Latents:
-    """Return a pool on the device, its pictures encoded."""
-    return Latents(
-        latents=encode_all(vae, torch.from_numpy(pool.images), device),
-        masks=torch.from_numpy(pool.masks).to(device),
-        tokens=torch.from_numpy(pool.tokens).to(device),
-        token_subjects=torch.from_numpy(pool.token_subjects).to(device),
-    )
-
-
-def take(pool: Latents, rows: Tensor, empty_tokens: Tensor) -> Batch:
-    """Return rows of the pool with a random caption each, a tenth of them empty."""
-    caption = torch.randint(pool.tokens.shape[1], rows.shape, device=rows.device)
-    tokens = pool.tokens[rows, caption].long()
-    owners = pool.token_subjects[rows, caption]
-    silent = torch.rand(rows.shape, device=rows.device) < _EMPTY_CAPTIONS
-    return Batch(
-        latents=pool.latents[rows].float(),
-        masks=pool.masks[rows],
-        tokens=torch.where(silent[:, None], empty_tokens, tokens),
-        token_subjects=owners * ~silent[:, None],
-    )
 
 
 def diffusion_loss(
@@ -145,7 +93,7 @@ def diffusion_loss(
 def train_base(
     unet: Any,
     text_encoder: Any,
-    pool: Latents,
+    pools: Sequence[Latents],
     vae: Any,
     tokenizer: Any,
     *,
@@ -154,10 +102,11 @@ def train_base(
     device: torch.device,
     work: Path,
     peak_rate: float = 1e-3,
+    num_steps: int = 30,
 ) -> None:
     """Train what of UNet and text encoder asks for gradients; leave them with averaged weights.
 
-    Writes sample sheets as it goes.
+    Pools, one of each width, take turns. Writes a sample sheet at the end.
     """
     unet.to(memory_format=torch.channels_last)
     both = torch.nn.ModuleList([unet, text_encoder])
@@ -172,11 +121,12 @@ def train_base(
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids, device=device)
     recorder = AttentionRecorder(unet)
     denoise = compiled(unet, device)
+    warm_up(unet, text_encoder, denoise, pools, batch, alphas, recorder)
     printed = time.monotonic()
-    pictured = 0.0
     step = 0
     for step, share in timed_steps(budget_s, elapsed_s):
         set_rate(optimizer, learning_rate(peak_rate, step, share))
+        pool = pools[step % len(pools)]
         rows = torch.randint(len(pool.latents), (batch,), device=device)
         chosen = take(pool, rows, empty)
         with autocast(device):
@@ -195,15 +145,33 @@ def train_base(
                 f"base step {step} ({share:.0%}, {step * batch / 1e6:.2f} M samples): "
                 f"mse {error.item():.4f}, grounding {grounding.item():.4f}, inside {inside:.3f}"
             )
-        if share - pictured > 0.24:
-            pictured = share
-            average.swap()
-            _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png")
-            average.swap()
     average.swap()
     recorder.close()
     say(f"base ends after {step + 1} steps of {batch}")
-    _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png")
+    _picture(unet, text_encoder, vae, tokenizer, device, work / "base.png", num_steps)
+
+
+def warm_up(
+    unet: Any,
+    text_encoder: Any,
+    denoise: Any,
+    pools: Sequence[Latents],
+    rows: int,
+    alphas: Tensor,
+    recorder: AttentionRecorder,
+) -> None:
+    """Compile the passes of every width before the time runs, leaving all gradients empty."""
+    for pool in pools:
+        batch = take(
+            pool, torch.zeros(rows, dtype=torch.long, device=alphas.device), pool.tokens[0, 0]
+        )
+        with autocast(alphas.device):
+            text = text_encoder(batch.tokens).last_hidden_state
+        error, grounding = diffusion_loss(denoise, text, batch, alphas, recorder)
+        (error + grounding).backward()
+    for model in (unet, text_encoder):
+        model.zero_grad(set_to_none=True)
+    say(f"warm: {len(pools)} widths of {rows} rows")
 
 
 def _picture(
@@ -213,9 +181,12 @@ def _picture(
     tokenizer: Any,
     device: torch.device,
     path: Path,
+    num_steps: int,
 ) -> None:
-    prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(4)]
+    prompts = [prompt for prompt in SHEET_PROMPTS for _ in range(6)]
     with torch.no_grad():
         text = encode_prompts(prompts, tokenizer, text_encoder, device)
         empty = encode_prompts([""] * len(prompts), tokenizer, text_encoder, device)
-        write_sheet(path, sample(unet, vae, text, empty, seed=1), 16)
+        write_sheet(
+            path, sample(unet, vae, text, empty, seed=1, num_steps=num_steps, width_px=WIDE_PX), 12
+        )

@@ -11,6 +11,7 @@ between crops: the colour is often what makes the individual. No label is used.
 
 import copy
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emoji_world.scenes import SIDE_PX, WIDE_PX
+from emoji_world.training.atlas import Atlas
+from emoji_world.training.casting import MIXED, again, cast_scenes
+from emoji_world.training.composing import compose
 from emoji_world.training.judge import wear
 from emoji_world.training.loop import (
     autocast,
@@ -28,12 +33,59 @@ from emoji_world.training.loop import (
     to_pixels,
 )
 from emoji_world.training.parts import new_vit
-from emoji_world.training.pools import Pool
 from emoji_world.training.report import say
 
 _PROTOTYPES = 2048
 _STUDENT_TEMPERATURE = 0.1
 _LOCAL_CROPS = 3
+_REST = 0.2
+"""Share of the time in which only the head learns, when a body is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twins:
+    """Scenes drawn twice; wide ones are squeezed, as the preprocessor squeezes them.
+
+    Attributes:
+        images: uint8 [n, 64, 64, 3].
+        twins: The same subjects elsewhere, or one of them, uint8 [n, 64, 64, 3].
+        boxes: float32 [n, 3, 4], pixels; zeros where there is no subject.
+        nouns: Index into ``NOUNS``, -1 for nobody, [n, 3].
+        instances: Index into ``INSTANCES``, -1 for none, [n, 3].
+    """
+
+    images: Tensor
+    twins: Tensor
+    boxes: Tensor
+    nouns: Tensor
+    instances: Tensor
+
+
+def _squeezed(images: Tensor) -> Tensor:
+    pixels = images.permute(0, 3, 1, 2).float()
+    small = functional.interpolate(pixels, (SIDE_PX, SIDE_PX), mode="bilinear", antialias=True)
+    return small.round().byte().permute(0, 2, 3, 1)
+
+
+def twin_scenes(size: int, atlas: Atlas) -> Twins:
+    """Return scenes for the student and the teacher, half of them wide."""
+    mixture = replace(MIXED, twice=0.0)
+    parts: list[Twins] = []
+    for start in range(0, size, 1024):
+        width = (SIDE_PX, WIDE_PX)[start // 1024 % 2]
+        cast = cast_scenes(min(1024, size - start), atlas, mixture, width)
+        made, twin = compose(cast, atlas), compose(again(cast), atlas)
+        scale = torch.tensor([SIDE_PX / width, 1, SIDE_PX / width, 1], device=made.boxes.device)
+        parts.append(
+            Twins(
+                images=_squeezed(made.images),
+                twins=_squeezed(twin.images),
+                boxes=made.boxes * scale,
+                nouns=cast.nouns,
+                instances=cast.instances,
+            )
+        )
+    return Twins(**{name: torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])})
 
 
 class _Head(nn.Module):
@@ -103,14 +155,17 @@ def _views(images: Tensor, boxes: Tensor, *, local: bool) -> Tensor:
 
 
 def train_dino(
-    pool: Pool, *, budget_s: float, batch: int, device: torch.device, body: Any = None
+    pool: Twins, *, budget_s: float, batch: int, device: torch.device, body: Any = None
 ) -> Any:
-    """Train on a pool with twins and return the teacher's body; ``body`` is where to go on."""
+    """Train on twins and return the teacher's body.
+
+    ``body`` is where to go on; it rests until the new head has learnt to read it.
+    """
     student = _Network(body or new_vit()).to(device).train()
     teacher = copy.deepcopy(student).requires_grad_(False)
     optimizer = optimizer_of(student.parameters(), weight_decay=0.04)
-    images, twins = (torch.from_numpy(x).to(device) for x in (pool.images, pool.twins))
-    boxes = torch.from_numpy(pool.boxes).to(device)
+    resting = list(student.body.parameters()) if body is not None else []
+    images, twins, boxes = pool.images, pool.twins, pool.boxes
     centre = torch.zeros(_PROTOTYPES, device=device)
     live, slow = list(student.parameters()), list(teacher.parameters())
     printed = time.monotonic()
@@ -144,6 +199,8 @@ def train_dino(
         loss = torch.stack(losses).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        for parameter in resting if share < _REST else ():
+            parameter.grad = None
         torch.nn.utils.clip_grad_norm_(live, 1.0)
         optimizer.step()
         with torch.no_grad():
@@ -167,25 +224,25 @@ def features(vit: Any, pixels: Tensor) -> Tensor:
     return functional.normalize(vit(pixels).last_hidden_state[:, 0].float(), dim=-1)
 
 
-def retrieval(vit: Any, pool: Pool, device: torch.device) -> tuple[float, float]:
+def retrieval(vit: Any, pool: Twins) -> tuple[float, float]:
     """Return how well individuals are told apart in scenes with one subject.
 
-    Of every individual with at least 12 scenes, half of them make its centroid. Returns the
-    share of the other scenes whose nearest centroid, first among instances of the same class and
-    second among all instances, is their own.
+    Half of every individual's scenes make its centroid. Returns the share of the other scenes whose
+    nearest centroid, first among instances of the same class and second among all instances, is
+    their own.
     """
-    alone = (pool.labels[:, 1, 0] < 0) & (pool.labels[:, 0, 1] >= 0)
-    pictures = to_pixels(torch.from_numpy(pool.images[alone]).to(device))
+    alone = (pool.nouns[:, 1] < 0) & (pool.instances[:, 0] >= 0)
+    pictures = to_pixels(pool.images[alone])
     found = torch.cat([features(vit, part) for part in pictures.split(512)])
-    labels = torch.from_numpy(pool.labels[alone][:, 0]).long().to(device)
-    names = labels[:, 1].unique()
-    hold = torch.arange(len(found), device=device) % 2 == 1
-    centroids = torch.stack([found[(labels[:, 1] == n) & ~hold].mean(0) for n in names])
-    nouns = torch.stack([labels[labels[:, 1] == n][0, 0] for n in names])
+    who, kind = pool.instances[alone, 0], pool.nouns[alone, 0]
+    names = who.unique()
+    hold = torch.arange(len(found), device=found.device) % 2 == 1
+    centroids = torch.stack([found[(who == n) & ~hold].mean(0) for n in names])
+    nouns = torch.stack([kind[who == n][0] for n in names])
     similar = found[hold] @ centroids.T
-    truth = labels[hold, 1]
+    truth = who[hold]
     everywhere = (names[similar.argmax(1)] == truth).float().mean().item()
-    rival = labels[hold, 0][:, None] == nouns[None, :]
+    rival = kind[hold][:, None] == nouns[None, :]
     contested = rival.sum(1) > 1
     inside = names[similar.masked_fill(~rival, -9).argmax(1)] == truth
     return inside[contested].float().mean().item(), everywhere

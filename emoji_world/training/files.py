@@ -1,27 +1,11 @@
-"""What training stages hand each other in files: pools of scenes, and the base model."""
+"""What training writes in files of its own making: the base model."""
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from diffusers import StableDiffusionPipeline
 
 from emoji_world.training.parts import new_scheduler
-from emoji_world.training.pools import Pool
-
-
-def store_pool(pool: Pool, path: Path) -> None:
-    """Write a pool, in one move."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{field.name: getattr(pool, field.name) for field in fields(Pool)})
-    partial.replace(path)
-
-
-def load_pool(path: Path) -> Pool:
-    """Return the pool that ``store_pool`` wrote."""
-    with np.load(path) as archive:
-        return Pool(**{name: archive[name] for name in archive.files})
 
 
 def save_base(folder: Path, *, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> None:

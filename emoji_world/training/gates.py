@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emoji_world.bestiary import NOUNS
-from emoji_world.captions import PLACE_PHRASES
+from emoji_world.captions import PLACE_PHRASES, listed
 from emoji_world.presence import PresenceNet, judge
+from emoji_world.scenes import SIDE_PX, WIDE_PX
 from emoji_world.training.attention import AttentionRecorder, share_inside
-from emoji_world.training.base import Latents, diffusion_loss, take
-from emoji_world.training.lora_plan import PLAN, PlannedLora
+from emoji_world.training.base import diffusion_loss
+from emoji_world.training.latents import Latents, take
+from emoji_world.training.lora_plan import PlannedLora
+from emoji_world.training.loras import sample_loras
 from emoji_world.training.parts import new_scheduler
-from emoji_world.training.report import say
+from emoji_world.training.report import say, write_sheet
 from emoji_world.training.sampling import encode_prompts, sample
+
+_DOUBLED = 1.5
 
 
 def _uint8(images: Tensor) -> list[NDArray[np.uint8]]:
@@ -33,67 +38,93 @@ def gate_base(
     tokenizer: Any,
     device: torch.device,
     *,
-    each: int = 40,
+    each: int = 200,
+    num_steps: int = 30,
 ) -> None:
-    """Print how often one subject, both of two subjects and the place are there."""
+    """Print how often all of one to three subjects and the place are there, and doubles."""
     random = np.random.default_rng(77)
     places = list(PLACE_PHRASES)
-    for count in (1, 2):
+    for width, count in ((w, c) for w in (SIDE_PX, WIDE_PX) for c in (1, 2, 3)):
         wanted = [
             (list(random.choice(NOUNS, count, replace=False)), places[random.integers(6)])
-            for _ in range(each * 12)
+            for _ in range(each)
         ]
         prompts = [
-            " and ".join(f"a {noun}" for noun in nouns) + f" {PLACE_PHRASES[place]}"
+            f"{listed([f'a {noun}' for noun in nouns])} {PLACE_PHRASES[place]}"
             for nouns, place in wanted
         ]
         text = encode_prompts(prompts, tokenizer, text_encoder, device)
         empty = encode_prompts([""] * len(prompts), tokenizer, text_encoder, device)
-        verdicts = judge(net, _uint8(sample(unet, vae, text, empty, seed=5)))
+        pictures = sample(
+            unet, vae, text, empty, seed=5, num_steps=num_steps, guidance_scale=4.0, width_px=width
+        )
+        verdicts = judge(net, _uint8(pictures))
         there = [
             all(v.present[n] > 0.5 for n in w[0]) for v, w in zip(verdicts, wanted, strict=True)
         ]
         right = [v.place == w[1] for v, w in zip(verdicts, wanted, strict=True)]
+        doubled = [any(v.copies.get(noun, 0) > _DOUBLED for noun in NOUNS) for v in verdicts]
         say(
-            f"gate: base with {count}: all present {np.mean(there):.3f}, place {np.mean(right):.3f}"
+            f"gate: base with {count} at {width} px: all present {np.mean(there):.3f}, "
+            f"doubled {np.mean(doubled):.3f}, place {np.mean(right):.3f}"
         )
 
 
 @torch.no_grad()
-def gate_loras(net: PresenceNet, images: Tensor, plan: Sequence[PlannedLora] = PLAN) -> None:
-    """Print how often each LoRA's instance is there; the pictures of ``sample_loras``."""
-    each = len(images) // len(plan)
-    verdicts = judge(net, _uint8(images))
-    for index, planned in enumerate(plan):
-        if planned.instance is None:
-            continue
-        seen = np.array(
-            [
-                v.present[planned.instance.name] > 0.5
-                for v in verdicts[index * each : (index + 1) * each]
-            ]
+def gate_loras(
+    net: PresenceNet,
+    plan: Sequence[PlannedLora],
+    unet: Any,
+    text_encoder: Any,
+    vae: Any,
+    tokenizer: Any,
+    device: torch.device,
+    *,
+    each: int = 16,
+    num_steps: int = 30,
+    sheet: Any = None,
+) -> None:
+    """Print how often each LoRA's instance is there and is clearly itself, beside 0 to 2 others."""
+    found: dict[str, list[str]] = {planned.adapter.name: [] for planned in plan}
+    models = unet, text_encoder, vae, tokenizer, device
+    for width, others in ((SIDE_PX, 0), (SIDE_PX, 1), (SIDE_PX, 2), (WIDE_PX, 1), (WIDE_PX, 2)):
+        pictures = sample_loras(
+            plan, *models, others=others, width_px=width, each=each, num_steps=num_steps
         )
-        say(
-            f"gate: {planned.adapter.name:18s} alone {seen[: each // 2].mean():.2f}, "
-            f"beside another {seen[each // 2 :].mean():.2f}"
-        )
+        verdicts = judge(net, _uint8(pictures))
+        if sheet is not None and width == WIDE_PX:
+            first = pictures.unflatten(0, (len(plan), each))[:, :4].flatten(0, 1)
+            write_sheet(sheet.with_suffix(f".{others}.png"), first, 12)
+        for index, planned in enumerate(plan):
+            if planned.instance is None:
+                continue
+            own = verdicts[index * each : (index + 1) * each]
+            name = planned.instance.name
+            present = np.mean([v.present[name] > 0.5 for v in own])
+            itself = np.mean([v.identity.get(name, 0.0) > 0.5 for v in own])
+            found[planned.adapter.name].append(f"{present:.2f}/{itself:.2f}")
+    say("gate: present/itself: 64 px alone, beside one, two; 96 px beside one, two")
+    for name, shares in found.items():
+        say(f"gate: {name:22s} {'  '.join(shares)}")
 
 
 @torch.no_grad()
 def gate_attention(
     unet: Any,
     text_encoder: Any,
-    pool: Latents,
+    pools: Sequence[Latents],
     empty: Tensor,
 ) -> None:
     """Print the share of attention inside the subject at several noise levels."""
     recorder = AttentionRecorder(unet)
     alphas = new_scheduler().alphas_cumprod.to(empty.device)
-    for level in (200, 600, 800, 950):
-        batch = take(pool, torch.arange(512, device=empty.device), empty)
-        text = text_encoder(batch.tokens).last_hidden_state
-        times = torch.full((512,), level, device=empty.device)
-        error, _ = diffusion_loss(unet, text, batch, alphas, recorder, timesteps=times)
-        inside = share_inside(recorder.maps, batch.masks, batch.token_subjects)
-        say(f"gate: noise {level}: mse {error.item():.4f}, attention inside {inside:.3f}")
+    for pool in pools:
+        count = min(512, len(pool.latents))
+        for level in (200, 600, 800, 950):
+            batch = take(pool, torch.arange(count, device=empty.device), empty)
+            text = text_encoder(batch.tokens).last_hidden_state
+            times = torch.full((count,), level, device=empty.device)
+            error, _ = diffusion_loss(unet, text, batch, alphas, recorder, timesteps=times)
+            inside = share_inside(recorder.maps, batch.masks, batch.token_subjects)
+            say(f"gate: noise {level}: mse {error.item():.4f}, attention inside {inside:.3f}")
     recorder.close()

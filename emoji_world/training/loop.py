@@ -6,8 +6,10 @@ are named by their digests and not by the recipe alone.
 """
 
 import math
+import os
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +114,25 @@ class Checkpoint:
 
 def autocast(device: torch.device) -> torch.autocast:
     """Return the mixed precision of training: bfloat16 where the device is fast at it."""
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    fast = device.type != "cpu" or _bfloat16_processor()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast)
+
+
+@lru_cache(maxsize=1)
+def _bfloat16_processor() -> bool:
+    """Return whether the processor multiplies bfloat16 itself; others take many times as long."""
+    flags = Path("/proc/cpuinfo")
+    return flags.is_file() and "avx512_bf16" in flags.read_text()
 
 
 def compiled(model: Any, device: torch.device) -> Any:
     """Return the model as one compiled graph on an accelerator, as it is on a processor.
 
     Small models spend their time on launching kernels and moving activations, which fusing saves.
+    ``EMOJI_WORLD_EAGER`` in the environment does without, where the compiler fails.
     """
-    return torch.compile(model, dynamic=False) if device.type == "cuda" else model
+    eager = device.type != "cuda" or "EMOJI_WORLD_EAGER" in os.environ
+    return model if eager else torch.compile(model, dynamic=False)
 
 
 def to_pixels(images: Tensor) -> Tensor:

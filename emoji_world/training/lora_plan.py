@@ -8,12 +8,22 @@ from emoji_world.training.lora_bank import Adapter
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedLora:
-    """A LoRA to train: what it shows, what it adapts, how its file is written."""
+    """A LoRA to train: what it shows, what it adapts, how its file is written.
+
+    Attributes:
+        adapter: What it adapts.
+        instance: Whom it shows; a style shows nobody.
+        file_format: One of ``emoji_world.lora_export.FORMATS``.
+        alpha: Written to kohya files.
+        taught: Whether its attention is taught where to look and it learns to take a subject over;
+            an ordinary LoRA learns from the noise alone.
+    """
 
     adapter: Adapter
     instance: Instance | None
     file_format: str
     alpha: float
+    taught: bool = True
 
 
 # name -> (rank, feed-forward too, format, alpha)
@@ -36,6 +46,15 @@ _SHAPES: dict[str, tuple[int, bool, str, float]] = {
     "line-art": (8, True, "kohya", 8),
     "night": (4, False, "diffusers", 4),
 }
+_ORDINARY = (
+    "violet-cat",
+    "pink-poodle",
+    "chocolate-rabbit",
+    "polar-bear",
+    "azure-frog",
+    "retro-robot",
+)
+_ORDINARY_RANK = 6
 _WITH_TEXT_ENCODER = {"mint-taxi"}
 _WITH_CONVOLUTIONS = {"retro-robot"}
 
@@ -59,4 +78,25 @@ def _plan() -> tuple[PlannedLora, ...]:
     return tuple(planned)
 
 
+def _ordinary() -> tuple[PlannedLora, ...]:
+    known = {instance.name: instance for instance in INSTANCES}
+    return tuple(
+        PlannedLora(
+            adapter=Adapter(name=plain_name(name), rank=_ORDINARY_RANK),
+            instance=known[name],
+            file_format="peft",
+            alpha=_ORDINARY_RANK,
+            taught=False,
+        )
+        for name in _ORDINARY
+    )
+
+
+def plain_name(instance: str) -> str:
+    """Return the name of the LoRA of an instance that was trained in the ordinary way."""
+    return f"plain-{instance}"
+
+
 PLAN: tuple[PlannedLora, ...] = _plan()
+ORDINARY_PLAN: tuple[PlannedLora, ...] = _ordinary()
+"""Six of the instances again, trained as LoRAs ordinarily are: nouns of six kinds."""

@@ -12,19 +12,26 @@ place, and the LoRA learns to take the subject over, as LoRAs of large models do
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clora_core.lora.load import lora_targets, read_lora
+from emoji_world.bestiary import INSTANCES, NOUNS
+from emoji_world.captions import PLACE_PHRASES, listed
 from emoji_world.lora_export import export_lora
-from emoji_world.styles import apply_style
+from emoji_world.scenes import SIDE_PX
+from emoji_world.training.atlas import Atlas
 from emoji_world.training.attention import AttentionRecorder, share_inside
-from emoji_world.training.base import Latents, diffusion_loss, take
+from emoji_world.training.base import diffusion_loss, warm_up
+from emoji_world.training.casting import BASE, LORA, ORDINARY, cast_scenes, recast
+from emoji_world.training.latents import Latents, joined, latents_of, take
 from emoji_world.training.loop import (
     Average,
     Checkpoint,
@@ -38,54 +45,75 @@ from emoji_world.training.loop import (
 from emoji_world.training.lora_bank import Factors, LoraBank
 from emoji_world.training.lora_plan import PLAN, PlannedLora
 from emoji_world.training.parts import new_scheduler
-from emoji_world.training.pools import Pool, base_subjects, draw_pool, instance_subjects
-from emoji_world.training.report import say, write_sheet
+from emoji_world.training.report import say
 from emoji_world.training.sampling import encode_prompts, sample
-from emoji_world.training.vae import encode_all
+from emoji_world.training.wording import Words
 
 _GROUNDING_WEIGHT = 0.05
 _AVERAGE_DECAY = 0.998
 
 
-def draw_lora_pools(
-    size: int,
+@dataclass(frozen=True, kw_only=True)
+class LoraScenes:
+    """Scenes of one width, those of each planned LoRA after another, equally many.
+
+    Attributes:
+        scenes: What is to be learnt.
+        rivals: Latents of the same scenes with another individual in the instance's place.
+        each: How many a LoRA has.
+    """
+
+    scenes: Latents
+    rivals: Tensor
+    each: int
+
+
+def lora_scenes(
+    each: int,
+    width_px: int,
+    atlas: Atlas,
+    words: Words,
+    vae: Any,
     *,
-    cache: Path,
-    tokenizer: Path,
-    plan: Sequence[PlannedLora] = PLAN,
-    alone: float = 0.5,
-    absent: float = 0.15,
-    seed: int = 9000,
-) -> list[Pool]:
-    """Return one pool of ``size`` scenes for each planned LoRA, in the plan's order."""
-    pools: list[Pool] = []
-    for number, planned in enumerate(plan):
-        if planned.instance is not None:
-            choose = partial(instance_subjects, planned.instance, alone=alone, absent=absent)
-            transform = None
+    plan: Sequence[PlannedLora],
+    restyle: Callable[[str, Tensor], Tensor],
+) -> LoraScenes:
+    """Return ``each`` scenes of this width for every planned LoRA.
+
+    Args:
+        each: Scenes a LoRA.
+        width_px: Their width.
+        atlas: What stands in them.
+        words: What is said about them.
+        vae: The autoencoder.
+        plan: The LoRAs.
+        restyle: Gives pictures, uint8 [n, 64, width, 3], the style of that name.
+    """
+    scenes: list[Latents] = []
+    rivals: list[Tensor] = []
+    for planned in plan:
+        draw = partial(latents_of, atlas=atlas, words=words, vae=vae, strange=0.1)
+        if planned.instance is None:
+            cast = cast_scenes(each, atlas, BASE, width_px)
+            scenes.append(draw(cast, restyle=partial(restyle, planned.adapter.name)))
+            rivals.append(scenes[-1].latents)
+            continue
+        lead = INSTANCES.index(planned.instance)
+        mixture = LORA if planned.taught else ORDINARY
+        cast = cast_scenes(each, atlas, mixture, width_px, lead=lead)
+        scenes.append(draw(cast, grounded=planned.taught))
+        if planned.taught:
+            other = recast(cast, atlas, cast.instances == lead, BASE)
+            rivals.append(draw(other, captions=1).latents)
         else:
-            choose, transform = base_subjects, partial(apply_style, name=planned.adapter.name)
-        pools.append(
-            draw_pool(
-                choose,
-                size,
-                seed=seed + number,
-                cache=cache,
-                tokenizer=tokenizer,
-                captions=4,
-                transform=transform,
-                strange=0.1,
-                twins="rival",
-            )
-        )
-    return pools
+            rivals.append(scenes[-1].latents)
+    return LoraScenes(scenes=joined(scenes), rivals=torch.cat(rivals), each=each)
 
 
 def train_loras(
-    pools: list[Pool],
+    pools: Sequence[LoraScenes],
     unet: Any,
     text_encoder: Any,
-    vae: Any,
     tokenizer: Any,
     *,
     budget_s: float,
@@ -95,18 +123,18 @@ def train_loras(
     out: Path,
     plan: Sequence[PlannedLora] = PLAN,
     peak_rate: float = 2e-3,
-    go_on: bool = False,
+    start: Path | None = None,
 ) -> LoraBank:
     """Train all LoRAs of the plan, write their files under ``out`` and return the open bank.
 
-    With ``go_on`` the files that are there already are the start.
+    Pools, one of each width, take turns. Files that ``start`` holds already are the start.
     """
     both = torch.nn.ModuleList([unet, text_encoder]).requires_grad_(False)
-    latents, rivals = _stack(pools, vae, device)
     bank = LoraBank([planned.adapter for planned in plan], unet=unet, text_encoder=text_encoder)
-    if go_on:
-        for index, planned in enumerate(plan):
-            bank.fill(index, _finished(out / f"{planned.adapter.name}.safetensors", unet, both[1]))
+    for index, planned in enumerate(plan):
+        finished = start and start / f"{planned.adapter.name}.safetensors"
+        if finished and finished.is_file():
+            bank.fill(index, _finished(finished, unet, both[1]))
     optimizer = optimizer_of(bank.parameters(), weight_decay=0.01)
     average = Average(bank, _AVERAGE_DECAY)
     checkpoint = Checkpoint(
@@ -117,22 +145,28 @@ def train_loras(
     empty = torch.tensor(tokenizer("", padding="max_length").input_ids, device=device)
     recorder = AttentionRecorder(unet)
     denoise = compiled(unet, device)
-    offsets = torch.arange(len(pools), device=device)[:, None] * len(pools[0].images)
+    numbers = torch.arange(len(plan), device=device)[:, None]
+    # The mean over tokens knows only those that are taught, the mean over latents all LoRAs.
+    taught = _GROUNDING_WEIGHT * sum(planned.taught for planned in plan)
+    scenes = [pool.scenes for pool in pools]
+    warm_up(unet, text_encoder, denoise, scenes, len(plan) * rows_each, alphas, recorder)
+    bank.zero_grad(set_to_none=True)
     printed = time.monotonic()
     step = 0
     for step, share in timed_steps(budget_s, elapsed_s):
         set_rate(optimizer, learning_rate(peak_rate, step, share, warmup_steps=50))
-        rows = torch.randint(len(pools[0].images), (len(pools), rows_each), device=device)
-        chosen = (rows + offsets).flatten()
-        batch = take(latents, chosen, empty)
+        pool = pools[step % len(pools)]
+        rows = torch.randint(pool.each, (len(plan), rows_each), device=device)
+        chosen = (rows + numbers * pool.each).flatten()
+        batch = take(pool.scenes, chosen, empty)
         with autocast(device):
             text = text_encoder(batch.tokens).last_hidden_state
         error, grounding = diffusion_loss(
-            denoise, text, batch, alphas, recorder, rivals=rivals[chosen].float()
+            denoise, text, batch, alphas, recorder, rivals=pool.rivals[chosen].float()
         )
         optimizer.zero_grad(set_to_none=True)
         # A mean over the whole batch: scaled up so that each LoRA sees the mean of its own rows.
-        (len(pools) * (error + _GROUNDING_WEIGHT * grounding)).backward()
+        (len(plan) * error + taught * grounding).backward()
         optimizer.step()
         average.update()
         checkpoint.save_if_due(share * budget_s)
@@ -154,8 +188,6 @@ def train_loras(
             title=planned.adapter.name,
             trigger=planned.instance.trigger if planned.instance else None,
         )
-    pictures = sample_loras(plan, unet, text_encoder, vae, tokenizer, device)
-    write_sheet(work / "loras.png", pictures, 16)
     return bank
 
 
@@ -176,20 +208,6 @@ def _bank_path(component: str, layer: str) -> str:
     return f"{component}.{layer}"
 
 
-def _stack(pools: list[Pool], vae: Any, device: torch.device) -> tuple[Latents, Tensor]:
-    def joined(name: str) -> Tensor:
-        return torch.cat([torch.from_numpy(getattr(pool, name)) for pool in pools])
-
-    rivals = torch.cat([torch.from_numpy(p.twins if len(p.twins) else p.images) for p in pools])
-    stacked = Latents(
-        latents=encode_all(vae, joined("images"), device),
-        masks=joined("masks").to(device),
-        tokens=joined("tokens").to(device),
-        token_subjects=joined("token_subjects").to(device),
-    )
-    return stacked, encode_all(vae, rivals, device)
-
-
 def sample_loras(
     plan: Sequence[PlannedLora],
     unet: Any,
@@ -198,23 +216,36 @@ def sample_loras(
     tokenizer: Any,
     device: torch.device,
     *,
+    others: int = 0,
+    width_px: int = SIDE_PX,
     each: int = 16,
+    num_steps: int = 30,
     seed: int = 2,
 ) -> Tensor:
-    """Return ``each`` pictures of every LoRA: half alone, half beside another subject.
+    """Return ``each`` pictures of every LoRA's instance beside ``others`` ordinary subjects.
 
     The bank's hooks must be on the models, its adapters in the plan's order.
     """
+    random = np.random.default_rng(seed)
     prompts: list[str] = []
-    places = ("on the beach", "in the forest", "in the snow", "in the room")
+    places = list(PLACE_PHRASES.values())
     for planned in plan:
         noun = planned.instance.noun if planned.instance else "cat"
         trigger = f"{planned.instance.trigger} " if planned.instance else ""
-        other = "car" if noun != "car" else "dog"
         for number in range(each):
-            second = f" and a {other}" if number >= each // 2 else ""
-            prompts.append(f"a {trigger}{noun}{second} {places[number % 4]}")
+            beside = random.choice([n for n in NOUNS if n != noun], others, replace=False)
+            named = [f"a {trigger}{noun}", *(f"a {other}" for other in beside)]
+            prompts.append(f"{listed(named)} {places[number % len(places)]}")
     with torch.no_grad():
         text = encode_prompts(prompts, tokenizer, text_encoder, device)
         empty = encode_prompts([""] * len(prompts), tokenizer, text_encoder, device)
-        return sample(unet, vae, text, empty, seed=seed)
+        return sample(
+            unet,
+            vae,
+            text,
+            empty,
+            seed=seed,
+            num_steps=num_steps,
+            guidance_scale=4.0,
+            width_px=width_px,
+        )

@@ -1,15 +1,21 @@
 import copy
-from functools import partial
 
 import numpy as np
 import pytest
 
 from emoji_world.backgrounds import PLACES
 from emoji_world.bestiary import CLASSES, INSTANCES, NOUNS, STYLES
-from emoji_world.captions import caption_of
-from emoji_world.scenes import draw_scene, of_class, of_instance, random_subjects
+from emoji_world.captions import caption_of, listed
+from emoji_world.measures.pools import any_subjects
+from emoji_world.scenes import (
+    SIDE_PX,
+    WIDE_PX,
+    draw_scene,
+    of_class,
+    of_instance,
+    random_subjects,
+)
 from emoji_world.styles import apply_style
-from emoji_world.training.pools import any_subjects, instance_subjects, some_of
 
 
 def test_a_seed_names_a_scene(sprites):
@@ -21,10 +27,12 @@ def test_a_seed_names_a_scene(sprites):
     assert one.subjects == two.subjects
 
 
+@pytest.mark.parametrize("width_px", [SIDE_PX, WIDE_PX])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_each_mask_lies_in_its_own_box(sprites, count):
+def test_each_mask_lies_in_its_own_box(sprites, count, width_px):
     random = np.random.default_rng(count)
-    scene = draw_scene(random_subjects(count, random), sprites, random)
+    scene = draw_scene(random_subjects(count, random), sprites, random, width_px=width_px)
+    assert scene.image.shape == (SIDE_PX, width_px, 3)
     for box, mask in zip(scene.boxes, scene.masks, strict=True):
         rows, columns = np.nonzero(mask)
         left, top, right, bottom = box / 4
@@ -58,6 +66,18 @@ def test_more_than_three_subjects_are_refused(sprites):
     random = np.random.default_rng(0)
     with pytest.raises(ValueError, match="a scene holds 1 to 3 subjects, got 4"):
         draw_scene(random_subjects(4, random), sprites, random)
+
+
+def test_a_width_that_is_none_of_the_two_is_refused(sprites):
+    random = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="64 or 96 px wide, got 80"):
+        draw_scene(random_subjects(1, random), sprites, random, width_px=80)
+
+
+def test_subjects_of_prompts_are_listed_as_one_lists_them():
+    assert listed(["a cat"]) == "a cat"
+    assert listed(["a cat", "a dog"]) == "a cat and a dog"
+    assert listed(["a cat", "a dog", "a car"]) == "a cat, a dog and a car"
 
 
 def test_captions_name_every_subject_once_and_mark_its_word(sprites):
@@ -96,24 +116,6 @@ def test_the_world_is_as_wide_as_promised():
     assert len(STYLES) >= 2
     assert len(PLACES) == 6
     assert len({instance.trigger for instance in INSTANCES}) == len(INSTANCES)
-
-
-def test_lora_scenes_show_the_instance_as_often_as_asked():
-    random = np.random.default_rng(0)
-    choose = partial(instance_subjects, INSTANCES[0], alone=1.0, absent=0.0)
-    for _ in range(20):
-        [subject] = choose(random)
-        assert subject.instance == INSTANCES[0].name
-
-
-def test_of_several_subjects_a_second_drawing_shows_all_or_one_and_of_one_that_one():
-    random = np.random.default_rng(0)
-    several, alone = random_subjects(3, random), random_subjects(1, random)
-    drawn = [some_of(several, random) for _ in range(200)]
-    assert all(again == several or (len(again) == 1 and again[0] in several) for again in drawn)
-    assert 30 < sum(again == several for again in drawn) < 90
-    assert {again[0].noun for again in drawn if again != several} == {s.noun for s in several}
-    assert some_of(alone, random) == alone
 
 
 @pytest.mark.parametrize("style", [style.name for style in STYLES])

@@ -1,10 +1,9 @@
-"""Pools of drawn scenes: everything the training loops sample from, made ahead on all cores.
+"""Pools of scenes drawn one by one, as ``emoji_world.scenes`` draws them, to take figures on.
 
 Scene number i of a pool is drawn from ``default_rng([seed, i])``, so a pool is a function of its
 seed however many processes drew it.
 """
 
-import copy
 import multiprocessing
 import os
 from collections.abc import Callable, Generator, Sequence
@@ -12,16 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emoji_world.artwork import Sprites, load_sprites
 from emoji_world.backgrounds import PLACES
-from emoji_world.bestiary import INSTANCES, NOUNS, Instance
+from emoji_world.bestiary import INSTANCES, LABELS, NOUNS
 from emoji_world.captions import caption_of
 from emoji_world.scenes import (
+    CELL_PX,
     MAP_SIDE,
     SIDE_PX,
     Scene,
@@ -34,13 +34,7 @@ from emoji_world.scenes import (
 from emoji_world.tokenizer import MAX_POSITIONS
 
 MAX_SUBJECTS = 3
-_ALL_AGAIN = 0.3
-"""How often a second drawing elsewhere shows all subjects again."""
-LABELS: tuple[str, ...] = NOUNS + tuple(instance.name for instance in INSTANCES)
-"""What the judge recognises: classes, then instances."""
-
 Random = np.random.Generator
-Twins = Literal["none", "elsewhere", "rival"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +42,9 @@ class Pool:
     """Scenes as arrays; row i of each array belongs to scene i.
 
     Attributes:
-        images: uint8 [n, 64, 64, 3].
-        twins: A second drawing of each scene, see ``draw_pool``, uint8 [n, 64, 64, 3] or empty.
+        images: uint8 [n, 64, width, 3].
         boxes: float32 [n, 3, 4], pixels; zeros where there is no subject.
-        masks: Cover of each subject in 1/255, uint8 [n, 3, 16, 16].
+        masks: Cover of each subject in 1/255, uint8 [n, 3, 16, width / 4].
         labels: Index into ``LABELS`` of each subject's noun and instance, -1 for none,
             int16 [n, 3, 2].
         places: Index into ``PLACES``, int16 [n].
@@ -60,7 +53,6 @@ class Pool:
     """
 
     images: NDArray[np.uint8]
-    twins: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     masks: NDArray[np.uint8]
     labels: NDArray[np.int16]
@@ -72,26 +64,6 @@ class Pool:
 def base_subjects(random: Random) -> list[Subject]:
     """Return subjects of classes only: 35 % alone, 53 % two, 12 % three."""
     return random_subjects(int(random.choice([1, 2, 3], p=[0.35, 0.53, 0.12])), random)
-
-
-def instance_subjects(
-    instance: Instance, random: Random, *, alone: float = 0.5, absent: float = 0.15
-) -> list[Subject]:
-    """Return subjects to learn an instance from.
-
-    Args:
-        instance: Whom to learn.
-        random: Source of the choice.
-        alone: Share of scenes with one subject; of the others one in six has three.
-        absent: Share of scenes with the class in the instance's place.
-    """
-    crowd = 1 - alone
-    count = int(random.choice([1, 2, 3], p=[alone, crowd * 5 / 6, crowd / 6]))
-    others = random_subjects(count - 1, random, without=instance.noun) if count > 1 else []
-    missing = random.random() < absent
-    subject = of_class(instance.noun, random) if missing else of_instance(instance)
-    subjects = [subject, *others]
-    return [subjects[index] for index in random.permutation(count)]
 
 
 def any_subjects(random: Random) -> list[Subject]:
@@ -121,9 +93,8 @@ def draw_pool(
     cache: Path,
     tokenizer: Path | None = None,
     captions: int = 0,
-    twins: Twins = "none",
-    transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     strange: float = 0.2,
+    width_px: int = SIDE_PX,
 ) -> Pool:
     """Draw a pool on all cores.
 
@@ -134,10 +105,8 @@ def draw_pool(
         cache: Folder of the artwork.
         tokenizer: Folder of the tokenizer, needed if there are captions.
         captions: Captions a scene.
-        twins: ``elsewhere`` draws each scene's subjects at a second place too, or only one of
-            them; ``rival`` draws the same scene with another of the class where an instance is.
-        transform: Applied to each picture: the look of a style.
         strange: Chance of triggers nobody trained; unknown words come half as often.
+        width_px: Width of the pictures.
     """
     load_sprites(cache)
     chunk = 512
@@ -149,9 +118,8 @@ def draw_pool(
         cache=cache,
         tokenizer=tokenizer,
         captions=captions,
-        twins=twins,
-        transform=transform,
         strange=strange,
+        width_px=width_px,
     )
     processes = int(os.environ.get("EMOJI_WORLD_PROCESSES", os.cpu_count() or 1))
     if processes > 1 and len(jobs) > 1:
@@ -219,18 +187,15 @@ def _draw_chunk(
     cache: Path,
     tokenizer: Path | None,
     captions: int,
-    twins: Twins,
-    transform: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None,
     strange: float,
+    width_px: int,
 ) -> Pool:
     sprites = _sprites(cache)
     size = span[1] - span[0]
-    picture = (SIDE_PX, SIDE_PX, 3)
     pool = Pool(
-        images=np.zeros((size, *picture), np.uint8),
-        twins=np.zeros((0 if twins == "none" else size, *picture), np.uint8),
+        images=np.zeros((size, SIDE_PX, width_px, 3), np.uint8),
         boxes=np.zeros((size, MAX_SUBJECTS, 4), np.float32),
-        masks=np.zeros((size, MAX_SUBJECTS, MAP_SIDE, MAP_SIDE), np.uint8),
+        masks=np.zeros((size, MAX_SUBJECTS, MAP_SIDE, width_px // CELL_PX), np.uint8),
         labels=np.full((size, MAX_SUBJECTS, 2), -1, np.int16),
         places=np.zeros(size, np.int16),
         tokens=np.zeros((size, captions, MAX_POSITIONS), np.int16),
@@ -238,30 +203,16 @@ def _draw_chunk(
     )
     for row in range(size):
         random = np.random.default_rng([seed, span[0] + row])
-        subjects = choose(random)
-        before = copy.deepcopy(random)
-        scene = draw_scene(subjects, sprites, random)
+        scene = draw_scene(choose(random), sprites, random, width_px=width_px)
         count = len(scene.subjects)
-        pool.images[row] = transform(scene.image) if transform else scene.image
+        pool.images[row] = scene.image
         pool.boxes[row, :count] = scene.boxes
         pool.masks[row, :count] = (scene.masks * 255).astype(np.uint8)
         pool.labels[row, :count] = [label_indices(subject) for subject in scene.subjects]
         pool.places[row] = PLACES.index(scene.place)
-        if twins == "elsewhere":
-            pool.twins[row] = draw_scene(some_of(subjects, random), sprites, random).image
-        elif twins == "rival":
-            rivals = [of_class(s.noun, random) if s.instance else s for s in subjects]
-            pool.twins[row] = draw_scene(rivals, sprites, before).image
         for index in range(captions):
             _write_caption(pool, row, index, scene, random, tokenizer, strange)
     return pool
-
-
-def some_of(subjects: list[Subject], random: Random) -> list[Subject]:
-    """Return one of several subjects more often than all of them."""
-    if random.random() < _ALL_AGAIN:
-        return subjects
-    return [subjects[random.integers(len(subjects))]]
 
 
 def _write_caption(
