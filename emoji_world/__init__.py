@@ -12,6 +12,7 @@ __all__ = [
     "dino_dir",
     "example_manifest",
     "lora_catalog",
+    "plain_lora_catalog",
     "presence_file",
     "weights_dir",
 ]
@@ -42,6 +43,11 @@ def presence_file() -> Path:
 def lora_catalog() -> Path:
     """Return the LoRA catalog; its URIs are relative to its own folder."""
     return weights_dir() / "loras" / "loras.yaml"
+
+
+def plain_lora_catalog() -> Path:
+    """Return the catalog of six instances' LoRAs that were trained in the ordinary way."""
+    return weights_dir() / "loras" / "plain.yaml"
 
 
 def example_manifest(name: str = "demo") -> Path:

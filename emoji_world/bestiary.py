@@ -265,6 +265,22 @@ INSTANCES: tuple[Instance, ...] = _instances(
     ("lime-ball", "ball", Design(artwork="noto", icon="softball")),
 )
 
+ORDINARY: tuple[str, ...] = (
+    "violet-cat",
+    "pink-poodle",
+    "chocolate-rabbit",
+    "polar-bear",
+    "azure-frog",
+    "retro-robot",
+)
+"""Instances of six nouns that also have a LoRA trained in the ordinary way."""
+
+
+def plain_name(instance: str) -> str:
+    """Return the name of the LoRA of an instance that was trained in the ordinary way."""
+    return f"plain-{instance}"
+
+
 LABELS: tuple[str, ...] = NOUNS + tuple(instance.name for instance in INSTANCES)
 """What the judge recognises: classes, then instances."""
 

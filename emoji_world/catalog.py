@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from emoji_world import example_manifest, lora_catalog
+from emoji_world import example_manifest, lora_catalog, plain_lora_catalog
 from emoji_world.artwork import SOURCES
-from emoji_world.bestiary import INSTANCES, STYLES
+from emoji_world.bestiary import INSTANCES, ORDINARY, STYLES, plain_name
 
 DEMO_COMPOSITIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a bear and a flower in the forest", ("polar-bear", "indigo-flower")),
@@ -54,6 +54,15 @@ def catalog_entries() -> list[dict[str, Any]]:
     return concepts + styles
 
 
+def plain_entries() -> list[dict[str, Any]]:
+    """Return the catalog's entries of the LoRAs that were trained in the ordinary way."""
+    concepts = {entry["name"]: entry for entry in catalog_entries()}
+    return [
+        {**concepts[name], "name": plain_name(name), "uri": f"{plain_name(name)}.safetensors"}
+        for name in ORDINARY
+    ]
+
+
 def demo_rows() -> list[dict[str, Any]]:
     """Return the rows of the demo manifest: compositions × methods × seeds."""
     return [
@@ -68,10 +77,10 @@ def demo_rows() -> list[dict[str, Any]]:
     ]
 
 
-def write_catalog(path: Path) -> None:
-    """Write the LoRA catalog as YAML."""
+def write_catalog(path: Path, entries: list[dict[str, Any]]) -> None:
+    """Write a LoRA catalog as YAML."""
     heading = "# LoRAs of the embedded world; files are relative to this one.\n"
-    body = yaml.safe_dump({"loras": catalog_entries()}, sort_keys=False, allow_unicode=True)
+    body = yaml.safe_dump({"loras": entries}, sort_keys=False, allow_unicode=True)
     path.write_text(heading + body)
 
 
@@ -91,6 +100,7 @@ def write_demo(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_catalog(lora_catalog())
+    write_catalog(lora_catalog(), catalog_entries())
+    write_catalog(plain_lora_catalog(), plain_entries())
     write_demo(lora_catalog().parents[2] / "manifests" / "demo.parquet")
     example_manifest()

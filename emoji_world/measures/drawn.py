@@ -14,7 +14,7 @@ from emoji_world.measures.composed import EVALUATION_PAIRS, VALIDATION_PAIRS
 from emoji_world.measures.pools import Pool, any_subjects, base_subjects, draw_pool
 from emoji_world.measures.table import Figure, of_mean, of_share
 from emoji_world.presence import PresenceNet, judge
-from emoji_world.scenes import Subject, draw_scene, of_class, of_instance
+from emoji_world.scenes import SIDE_PX, WIDE_PX, Subject, draw_scene, of_class, of_instance
 from emoji_world.training.attention import AttentionRecorder
 from emoji_world.training.loop import to_pixels
 from emoji_world.training.parts import new_scheduler
@@ -37,6 +37,7 @@ def drawn_figures(
         scenes: Scenes a figure.
     """
     mixed = draw_pool(any_subjects, scenes, seed=_SEED, cache=cache)
+    wide = draw_pool(any_subjects, scenes, seed=_SEED, cache=cache, width_px=WIDE_PX)
     plain = draw_pool(
         base_subjects,
         scenes,
@@ -47,8 +48,10 @@ def drawn_figures(
         strange=0.0,
     )
     return [
-        _psnr(pipeline.vae, mixed),
-        *_judge_figures(net, mixed),
+        _psnr(pipeline.vae, mixed, SIDE_PX),
+        _psnr(pipeline.vae, wide, WIDE_PX),
+        *_judge_figures(net, mixed, SIDE_PX),
+        *_judge_figures(net, wide, WIDE_PX),
         *_retrieval(dino, draw_pool(lone_instance, scenes, seed=_SEED + 2, cache=cache)),
         _both_told(dino, cache, scenes),
         *(
@@ -60,14 +63,14 @@ def drawn_figures(
 
 
 @torch.no_grad()
-def _psnr(vae: Any, pool: Pool) -> Figure:
+def _psnr(vae: Any, pool: Pool, width_px: int) -> Figure:
     decibels: list[float] = []
     for part in torch.from_numpy(pool.images).split(32):
         pixels = to_pixels(part)
         decoded = vae.decode(vae.encode(pixels).latent_dist.mean).sample.clamp(-1, 1)
         errors = (decoded - pixels).square().mean((1, 2, 3))
         decibels += (10 * torch.log10(4 / errors)).tolist()
-    return of_mean("autoencoder PSNR, dB, mean over scenes", decibels, "≥ 28")
+    return of_mean(f"autoencoder PSNR, dB, mean over scenes {width_px} px wide", decibels, "≥ 28")
 
 
 def lone_instance(random: np.random.Generator) -> list[Subject]:
@@ -75,7 +78,7 @@ def lone_instance(random: np.random.Generator) -> list[Subject]:
     return [of_instance(INSTANCES[random.integers(len(INSTANCES))])]
 
 
-def _judge_figures(net: PresenceNet, pool: Pool) -> list[Figure]:
+def _judge_figures(net: PresenceNet, pool: Pool, width_px: int) -> list[Figure]:
     seen = np.array(
         [
             [verdict.present[label] > 0.5 for label in LABELS]
@@ -93,7 +96,8 @@ def _judge_figures(net: PresenceNet, pool: Pool) -> list[Figure]:
     invented = max(alarms, key=lambda k: float(alarms[k].mean()))
     return [
         of_mean(
-            "judge: recall on drawn scenes, mean over labels", [h.mean() for h in hits.values()]
+            f"judge: recall on drawn scenes {width_px} px wide, mean over labels",
+            [h.mean() for h in hits.values()],
         ),
         of_share(f"judge: recall of its worst label, {LABELS[missed]}", hits[missed], "≥ 0.97"),
         of_share(

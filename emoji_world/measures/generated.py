@@ -1,67 +1,110 @@
 """Figures on generated pictures: the base model, and each LoRA by itself."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from emoji_world.bestiary import INSTANCES, NOUNS
-from emoji_world.captions import PLACE_PHRASES
+from emoji_world.captions import PLACE_PHRASES, listed
 from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import Figure, of_share
-from emoji_world.presence import PresenceNet, judge
+from emoji_world.presence import PresenceNet, Verdict, judge
+from emoji_world.scenes import SIDE_PX, WIDE_PX
 
 _PLACES = tuple(PLACE_PHRASES)
+_DOUBLED = 1.5
+"""More copies of one noun than this are a double."""
+
+_BASE_AIMS = {(SIDE_PX, 1): "≥ 0.95", (WIDE_PX, 1): "≥ 0.95", (WIDE_PX, 3): "≥ 0.95"}
+_BESIDE = ((SIDE_PX, 0), (SIDE_PX, 1), (SIDE_PX, 2), (WIDE_PX, 1), (WIDE_PX, 2))
+_SINGLE_AIMS = {(SIDE_PX, 0): "≥ 0.90", (SIDE_PX, 1): "≥ 0.85", (WIDE_PX, 2): "≥ 0.85"}
+
+
+def doubled(verdict: Verdict) -> bool:
+    """Return whether the judge counts more than one of a noun."""
+    return any(verdict.copies.get(noun, 0.0) > _DOUBLED for noun in NOUNS)
 
 
 def base_figures(renderer: Renderer, net: PresenceNet, *, each: int) -> list[Figure]:
-    """Measure prompts with one and with two subjects, ``each`` pictures a noun."""
-    random = np.random.default_rng(31)
+    """Measure prompts with one to three subjects in both widths, ``each`` pictures a noun."""
     figures: list[Figure] = []
-    for count in (1, 2):
-        nouns = [
-            [NOUNS[k % len(NOUNS)], *([str(random.choice(NOUNS))] if count == 2 else [])]
-            for k in range(each * len(NOUNS))
+    for width, count in ((w, c) for w in (SIDE_PX, WIDE_PX) for c in (1, 2, 3)):
+        random = np.random.default_rng([31, count])
+        nouns = [_nouns(NOUNS[k % len(NOUNS)], count, random) for k in range(each * len(NOUNS))]
+        rows = [
+            renderer.row(
+                f"{listed([f'a {noun}' for noun in named])} {_phrase(random)}",
+                (),
+                6000 + k,
+                "base",
+                width=width,
+            )
+            for k, named in enumerate(nouns)
         ]
-        nouns = [pair if len(set(pair)) == count else [pair[0], _next(pair[0])] for pair in nouns]
-        places = [_PLACES[int(random.integers(6))] for _ in nouns]
-        prompts = [
-            " and ".join(f"a {noun}" for noun in pair) + f" {PLACE_PHRASES[place]}"
-            for pair, place in zip(nouns, places, strict=True)
-        ]
-        rows = [renderer.row(prompt, (), 6000 + k, "base") for k, prompt in enumerate(prompts)]
         verdicts = judge(net, renderer.render(rows))
         there = [
-            all(verdict.present[noun] > 0.5 for noun in pair)
-            for verdict, pair in zip(verdicts, nouns, strict=True)
+            all(verdict.present[noun] > 0.5 for noun in named)
+            for verdict, named in zip(verdicts, nouns, strict=True)
         ]
-        name = "base, one subject: present" if count == 1 else "base, two subjects: both present"
-        figures.append(of_share(name, there, "≥ 0.95" if count == 1 else "reported"))
+        name = f"base, {count} of {count} subjects present, {width} px wide"
+        figures.append(of_share(name, there, _BASE_AIMS.get((width, count), "reported")))
+        aim = "≤ 0.05" if (width, count) == (WIDE_PX, 3) else ""
+        figures.append(of_share("· a subject doubled", [doubled(v) for v in verdicts], aim))
     return figures
 
 
-def _next(noun: str) -> str:
-    return NOUNS[(NOUNS.index(noun) + 1) % len(NOUNS)]
+def _nouns(first: str, count: int, random: np.random.Generator) -> list[str]:
+    others = [noun for noun in NOUNS if noun != first]
+    return [first, *map(str, random.choice(others, count - 1, replace=False))]
 
 
-def single_figures(renderer: Renderer, net: PresenceNet, *, each: int) -> list[Figure]:
-    """Measure every LoRA alone and beside a subject without LoRA, ``each`` pictures."""
-    random = np.random.default_rng(32)
-    rows, names, places, crowded = [], [], [], []
-    for index, instance in enumerate(INSTANCES):
-        for k in range(2 * each):
-            place = _PLACES[int(random.integers(6))]
-            other = str(random.choice([noun for noun in NOUNS if noun != instance.noun]))
-            second = f" and a {other}" if k % 2 else ""
-            prompt = f"a {instance.noun}{second} {PLACE_PHRASES[place]}"
-            rows.append(renderer.row(prompt, [instance.name], 7000 + 50 * index + k, "single"))
-            names.append(instance.name)
-            places.append(place)
-            crowded.append(bool(k % 2))
-    verdicts = judge(net, renderer.render(rows))
-    seen = np.array([v.present[name] > 0.5 for v, name in zip(verdicts, names, strict=True)])
-    right = [v.place == place for v, place in zip(verdicts, places, strict=True)]
-    beside = np.array(crowded)
-    return [
-        of_share("single LoRA: instance present, alone", seen[~beside], "≥ 0.90"),
-        of_share("single LoRA: instance present, beside a subject without", seen[beside], "≥ 0.85"),
-        of_share("single LoRA: place follows the prompt", right, "≥ 0.90"),
-        *(of_share(f"· {name}", seen[np.array(names) == name]) for name in dict.fromkeys(names)),
-    ]
+def _phrase(random: np.random.Generator) -> str:
+    return PLACE_PHRASES[_PLACES[int(random.integers(len(_PLACES)))]]
+
+
+def single_figures(
+    renderer: Renderer, net: PresenceNet, *, each: int, names: Sequence[str] | None = None
+) -> list[Figure]:
+    """Measure LoRAs alone and beside subjects without, ``each`` pictures of a LoRA and setting.
+
+    Args:
+        renderer: Renders with a catalog that holds the LoRAs.
+        net: The judge.
+        each: Pictures.
+        names: LoRAs of the catalog, named after their instances with anything before; all
+            instances if left out.
+    """
+    named = list(names or [instance.name for instance in INSTANCES])
+    known = {name: next(i for i in INSTANCES if name.endswith(i.name)) for name in named}
+    seen: dict[str, list[bool]] = {name: [] for name in named}
+    figures: list[Figure] = []
+    for width, others in _BESIDE:
+        random = np.random.default_rng([32, width, others])
+        wanted = [name for name in named for _ in range(each)]
+        rows = [
+            renderer.row(
+                f"{listed([f'a {n}' for n in _nouns(known[name].noun, others + 1, random)])} "
+                f"{_phrase(random)}",
+                [name],
+                7000 + k,
+                "single",
+                width=width,
+            )
+            for k, name in enumerate(wanted)
+        ]
+        verdicts = judge(net, renderer.render(rows))
+        own = [known[name].name for name in wanted]
+        there = [v.present[name] > 0.5 for v, name in zip(verdicts, own, strict=True)]
+        for name, hit in zip(wanted, there, strict=True):
+            seen[name].append(hit)
+        figures.append(
+            of_share(
+                f"single LoRA: instance present, beside {others} without, {width} px wide",
+                there,
+                _SINGLE_AIMS.get((width, others), ""),
+            )
+        )
+        if net.individuals:
+            clearly = [v.identity[name] > 0.5 for v, name in zip(verdicts, own, strict=True)]
+            figures.append(of_share("· clearly itself", clearly))
+    return [*figures, *(of_share(f"· {name}", hits) for name, hits in seen.items())]

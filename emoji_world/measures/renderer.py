@@ -24,10 +24,19 @@ _BATCH_ROWS = 16
 class Renderer:
     """The committed base model and catalog behind one method."""
 
-    def __init__(self, device: str, catalog: Path | None = None, **settings: Any) -> None:
-        """Load the model; ``settings`` change the preset ``emoji``."""
+    def __init__(
+        self,
+        device: str,
+        catalog: Path | None = None,
+        base: Path | None = None,
+        **settings: Any,
+    ) -> None:
+        """Load the model, another than the committed one where it is named.
+
+        ``settings`` change the preset ``emoji``.
+        """
         self._composer = Composer(
-            load_base_model(base_model_dir(), device=device), LoraCache(2**28)
+            load_base_model(base or base_model_dir(), device=device), LoraCache(2**28)
         )
         catalog = catalog or lora_catalog()
         entries = yaml.safe_load(catalog.read_text())["loras"]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emoji_world.bestiary import INSTANCES, STYLES, Instance
+from emoji_world.bestiary import INSTANCES, ORDINARY, STYLES, Instance, plain_name
 from emoji_world.training.lora_bank import Adapter
 
 
@@ -46,14 +46,6 @@ _SHAPES: dict[str, tuple[int, bool, str, float]] = {
     "line-art": (8, True, "kohya", 8),
     "night": (4, False, "diffusers", 4),
 }
-_ORDINARY = (
-    "violet-cat",
-    "pink-poodle",
-    "chocolate-rabbit",
-    "polar-bear",
-    "azure-frog",
-    "retro-robot",
-)
 _ORDINARY_RANK = 6
 _WITH_TEXT_ENCODER = {"mint-taxi"}
 _WITH_CONVOLUTIONS = {"retro-robot"}
@@ -88,15 +80,10 @@ def _ordinary() -> tuple[PlannedLora, ...]:
             alpha=_ORDINARY_RANK,
             taught=False,
         )
-        for name in _ORDINARY
+        for name in ORDINARY
     )
-
-
-def plain_name(instance: str) -> str:
-    """Return the name of the LoRA of an instance that was trained in the ordinary way."""
-    return f"plain-{instance}"
 
 
 PLAN: tuple[PlannedLora, ...] = _plan()
 ORDINARY_PLAN: tuple[PlannedLora, ...] = _ordinary()
-"""Six of the instances again, trained as LoRAs ordinarily are: nouns of six kinds."""
+"""The instances of ``ORDINARY`` again, trained as LoRAs ordinarily are."""
