@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from emoji_world import weights_dir
+from emoji_world.composing.atlas import Atlas
+from emoji_world.composing.casting import MIXED, cast_scenes
+from emoji_world.composing.compose import compose
 from emoji_world.scenes import SIDE_PX
 from emoji_world.styles import apply_style
-from emoji_world.training.atlas import Atlas
-from emoji_world.training.casting import MIXED, cast_scenes
-from emoji_world.training.composing import compose
 from emoji_world.training.parts import new_text_encoder, new_tokenizer, new_unet
 from emoji_world.training.stages import (
     Models,

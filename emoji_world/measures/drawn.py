@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from clora_core.dino import DinoScorer
 from emoji_world.artwork import load_sprites
 from emoji_world.bestiary import INSTANCES, LABELS
+from emoji_world.composing.compose import to_pixels
 from emoji_world.measures.composed import EVALUATION_PAIRS, VALIDATION_PAIRS
 from emoji_world.measures.pools import Pool, any_subjects, base_subjects, draw_pool
 from emoji_world.measures.table import Figure, of_mean, of_share
 from emoji_world.presence import PresenceNet, judge
 from emoji_world.scenes import SIDE_PX, WIDE_PX, Subject, draw_scene, of_class, of_instance
 from emoji_world.training.attention import AttentionRecorder
-from emoji_world.training.loop import to_pixels
 from emoji_world.training.parts import new_scheduler
 
 _SEED = 777

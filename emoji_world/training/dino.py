@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emoji_world.composing.atlas import Atlas
+from emoji_world.composing.casting import MIXED, again, cast_scenes
+from emoji_world.composing.compose import compose, to_pixels
 from emoji_world.scenes import SIDE_PX, WIDE_PX
-from emoji_world.training.atlas import Atlas
-from emoji_world.training.casting import MIXED, again, cast_scenes
-from emoji_world.training.composing import compose
 from emoji_world.training.judge import wear
 from emoji_world.training.loop import (
     autocast,
@@ -30,7 +30,6 @@ from emoji_world.training.loop import (
     optimizer_of,
     set_rate,
     timed_steps,
-    to_pixels,
 )
 from emoji_world.training.parts import new_vit
 from emoji_world.training.report import say

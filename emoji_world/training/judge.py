@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from emoji_world.backgrounds import PLACES
 from emoji_world.bestiary import INSTANCES, LABELS, NOUNS
+from emoji_world.composing.blends import Evidence
+from emoji_world.composing.compose import to_pixels
 from emoji_world.presence import PresenceNet, image_logits
-from emoji_world.training.blends import Evidence
 from emoji_world.training.loop import (
     Average,
     autocast,
@@ -23,7 +24,6 @@ from emoji_world.training.loop import (
     optimizer_of,
     set_rate,
     timed_steps,
-    to_pixels,
 )
 from emoji_world.training.report import say
 

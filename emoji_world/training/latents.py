@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from emoji_world.training.atlas import Atlas
-from emoji_world.training.composing import Cast, compose
+from emoji_world.composing.atlas import Atlas
+from emoji_world.composing.compose import Cast, compose
+from emoji_world.composing.wording import Words, captions_of
 from emoji_world.training.vae import encode_all
-from emoji_world.training.wording import Words, captions_of
 
 _EMPTY_CAPTIONS = 0.1
 _AT_ONCE = 1024

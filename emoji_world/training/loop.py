@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def timed_steps(budget_s: float, elapsed_s: float = 0.0) -> Iterator[tuple[int, float]]:
@@ -133,8 +133,3 @@ def compiled(model: Any, device: torch.device) -> Any:
     """
     eager = device.type != "cuda" or "EMOJI_WORLD_EAGER" in os.environ
     return model if eager else torch.compile(model, dynamic=False)
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Turn uint8 pictures [n, h, w, 3] into floats in [-1, 1], [n, 3, h, w]."""
-    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)

@@ -25,12 +25,13 @@ from torch import Tensor
 from clora_core.lora.load import lora_targets, read_lora
 from emoji_world.bestiary import INSTANCES, NOUNS
 from emoji_world.captions import PLACE_PHRASES, listed
+from emoji_world.composing.atlas import Atlas
+from emoji_world.composing.casting import BASE, LORA, ORDINARY, cast_scenes, recast
+from emoji_world.composing.wording import Words
 from emoji_world.lora_export import export_lora
 from emoji_world.scenes import SIDE_PX
-from emoji_world.training.atlas import Atlas
 from emoji_world.training.attention import AttentionRecorder, share_inside
 from emoji_world.training.base import diffusion_loss, warm_up
-from emoji_world.training.casting import BASE, LORA, ORDINARY, cast_scenes, recast
 from emoji_world.training.latents import Latents, joined, latents_of, take
 from emoji_world.training.loop import (
     Average,
@@ -47,7 +48,6 @@ from emoji_world.training.lora_plan import PLAN, PlannedLora
 from emoji_world.training.parts import new_scheduler
 from emoji_world.training.report import say
 from emoji_world.training.sampling import encode_prompts, sample
-from emoji_world.training.wording import Words
 
 _GROUNDING_WEIGHT = 0.05
 _AVERAGE_DECAY = 0.998

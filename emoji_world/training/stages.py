@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from emoji_world.artwork import load_sprites
+from emoji_world.composing.atlas import Atlas, by_width, draw_backgrounds, make_atlas
+from emoji_world.composing.blends import Codec, blended_scenes
+from emoji_world.composing.casting import BASE, cast_scenes
+from emoji_world.composing.wording import words_of
 from emoji_world.presence import PresenceNet, load_presence, save_presence
 from emoji_world.scenes import SIDE_PX, WIDE_PX
 from emoji_world.styles import apply_style
-from emoji_world.training.atlas import Atlas, by_width, draw_backgrounds, make_atlas
 from emoji_world.training.base import train_base
-from emoji_world.training.blends import blended_scenes
-from emoji_world.training.casting import BASE, cast_scenes
 from emoji_world.training.dino import retrieval, save_dino, train_dino, twin_scenes
 from emoji_world.training.files import save_base
 from emoji_world.training.gates import gate_attention, gate_base, gate_loras
@@ -32,7 +33,7 @@ from emoji_world.training.lora_bank import LoraBank
 from emoji_world.training.lora_plan import ORDINARY_PLAN, PLAN
 from emoji_world.training.loras import lora_scenes, train_loras
 from emoji_world.training.report import say
-from emoji_world.training.wording import words_of
+from emoji_world.training.vae import decode_all, encode_all
 
 WIDTHS = (SIDE_PX, WIDE_PX)
 LORAS = (*PLAN, *ORDINARY_PLAN)
@@ -176,7 +177,11 @@ def lora_stage(
 
 def judge_stage(options: Any, vae: Any, atlas: Atlas, *, start: PresenceNet | None = None) -> None:
     """Train the judge and write it."""
-    pools = [blended_scenes(options.judge_scenes, width, atlas, vae) for width in WIDTHS]
+    codec = Codec(
+        encode=partial(encode_all, vae, device=options.device, dtype=torch.float32),
+        decode=partial(decode_all, vae),
+    )
+    pools = [blended_scenes(options.judge_scenes, width, atlas, codec) for width in WIDTHS]
     say(f"{options.judge_scenes} scenes of each width for the judge")
     net = train_judge(
         pools, budget_s=options.judge_s, batch=options.batch, device=options.device, start=start

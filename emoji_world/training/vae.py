@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emoji_world.composing.compose import to_pixels
 from emoji_world.training.loop import (
     Average,
     Checkpoint,
@@ -22,7 +23,6 @@ from emoji_world.training.loop import (
     optimizer_of,
     set_rate,
     timed_steps,
-    to_pixels,
 )
 from emoji_world.training.parts import new_vae
 from emoji_world.training.report import say, write_sheet
@@ -112,6 +112,13 @@ def encode_all(
         with autocast(device):
             parts.append(vae.encode(pixels).latent_dist.mean.to(dtype))
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode_all(vae: Any, latents: Tensor) -> Tensor:
+    """Return the pictures in [-1, 1], float32 [n, 3, h, w], of latents [n, 8, h / 4, w / 4]."""
+    with autocast(latents.device):
+        return vae.decode(latents).sample.float()
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from emoji_world.artwork import Sprites, all_designs
 from emoji_world.backgrounds import PLACES
+from emoji_world.composing.atlas import Atlas, make_atlas
 from emoji_world.scenes import SIDE_PX, WIDE_PX
-from emoji_world.training.atlas import Atlas, make_atlas
 
 
 @pytest.fixture(scope="session")

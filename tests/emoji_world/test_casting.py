@@ -9,10 +9,10 @@ from transformers import CLIPTokenizer
 from emoji_world import base_model_dir
 from emoji_world.artwork import recolour
 from emoji_world.bestiary import INSTANCES, NOUNS
-from emoji_world.kin import LEAST_DISTANCE, colour_distance, near_instances
+from emoji_world.composing.casting import BASE, LORA, MIXED, again, cast_scenes, recast
+from emoji_world.composing.kin import LEAST_DISTANCE, colour_distance, near_instances
+from emoji_world.composing.wording import captions_of, words_of
 from emoji_world.scenes import SIDE_PX, WIDE_PX
-from emoji_world.training.casting import BASE, LORA, MIXED, again, cast_scenes, recast
-from emoji_world.training.wording import captions_of, words_of
 
 
 @pytest.fixture(autouse=True)

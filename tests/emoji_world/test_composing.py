@@ -9,9 +9,9 @@ from emoji_world import scenes
 from emoji_world.artwork import Sprites
 from emoji_world.backgrounds import PLACES
 from emoji_world.bestiary import NOUNS
+from emoji_world.composing.atlas import Atlas
+from emoji_world.composing.compose import Cast, compose
 from emoji_world.scenes import CENTRES, SIDE_PX, WIDE_PX, Subject, draw_scene
-from emoji_world.training.atlas import Atlas
-from emoji_world.training.composing import Cast, compose
 
 
 class RecordingRandom:

@@ -5,8 +5,8 @@ import torch
 
 from emoji_world.backgrounds import PLACES
 from emoji_world.bestiary import INSTANCES, LABELS
+from emoji_world.composing.blends import Evidence
 from emoji_world.presence import PresenceNet, judge, load_presence, save_presence
-from emoji_world.training.blends import Evidence
 from emoji_world.training.judge import question, questions, wear
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from emoji_world.backgrounds import PLACES
 from emoji_world.bestiary import NOUNS
+from emoji_world.composing.atlas import Atlas, Family
+from emoji_world.composing.compose import Cast
 from emoji_world.scenes import CENTRES, FEET, LONGEST, SIDE_PX, WIDE_PX, spread_of
-from emoji_world.training.atlas import Atlas, Family
-from emoji_world.training.composing import Cast
 
 MAX_SUBJECTS = 3
 _JITTERED, _JITTER = 0.25, 0.04

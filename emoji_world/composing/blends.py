@@ -5,19 +5,17 @@ drawing a subject twice. So scenes are mixed with others, evenly or more here th
 them as latents, which is how a sampler mixes. How much of each subject is left is known.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from emoji_world.composing.atlas import Atlas
+from emoji_world.composing.casting import MIXED, cast_scenes, recast
+from emoji_world.composing.compose import Cast, compose, to_pixels
 from emoji_world.scenes import SIDE_PX
-from emoji_world.training.atlas import Atlas
-from emoji_world.training.casting import MIXED, cast_scenes, recast
-from emoji_world.training.composing import Cast, compose
-from emoji_world.training.loop import autocast, to_pixels
-from emoji_world.training.vae import encode_all
 
 _UNMIXED = 0.45
 _UNEVEN = 0.5
@@ -46,6 +44,19 @@ class Evidence:
     instances: Tensor
     instance_shares: Tensor
     places: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codec:
+    """How pictures become latents and back.
+
+    Attributes:
+        encode: Of pictures, uint8 [n, 64, width, 3], the latents, float32 [n, 8, 16, cells].
+        decode: Of latents the pictures in [-1, 1], float32 [n, 3, 64, width].
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
 
 
 def _other(cast: Cast, atlas: Atlas) -> Cast:
@@ -91,7 +102,7 @@ def _share(weights: Tensor, cover: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _some(size: int, width_px: int, atlas: Atlas, vae: Any) -> Evidence:
+def _some(size: int, width_px: int, atlas: Atlas, codec: Codec) -> Evidence:
     device = atlas.sprites.device
     cast = cast_scenes(size, atlas, MIXED, width_px)
     other = _other(cast, atlas)
@@ -99,9 +110,7 @@ def _some(size: int, width_px: int, atlas: Atlas, vae: Any) -> Evidence:
     weights = _weights(size, width_px, device)
     pixels = torch.lerp(to_pixels(one.images), to_pixels(two.images), weights)
     coarse = functional.avg_pool2d(weights, 4)
-    latents = [encode_all(vae, x.images, device, dtype=torch.float32) for x in (one, two)]
-    with autocast(device):
-        decoded = vae.decode(torch.lerp(latents[0], latents[1], coarse)).sample.float()
+    decoded = codec.decode(torch.lerp(codec.encode(one.images), codec.encode(two.images), coarse))
     as_latents = torch.rand(size, 1, 1, 1, device=device) < 0.5
     pictures = torch.where(as_latents, decoded, pixels).clamp(-1, 1)
     same = (cast.sprites == other.sprites) & (cast.hue_turns == other.hue_turns)
@@ -120,10 +129,10 @@ def _some(size: int, width_px: int, atlas: Atlas, vae: Any) -> Evidence:
     )
 
 
-def blended_scenes(size: int, width_px: int, atlas: Atlas, vae: Any) -> Evidence:
+def blended_scenes(size: int, width_px: int, atlas: Atlas, codec: Codec) -> Evidence:
     """Return about half plain scenes and half mixed ones."""
     parts = [
-        _some(min(_AT_ONCE, size - start), width_px, atlas, vae)
+        _some(min(_AT_ONCE, size - start), width_px, atlas, codec)
         for start in range(0, size, _AT_ONCE)
     ]
     return Evidence(

@@ -119,8 +119,8 @@ def captions_of(
     parts, owners = [some(words.openings)], [torch.zeros(size, 3, device=device)]
     for position in range(most):
         index = order[:, position]
-        there = (position < counts)[:, None]
-        last = (position == counts - 1)[:, None]
+        there = (counts > position)[:, None]
+        last = (counts == position + 1)[:, None]
         noun = nouns.gather(1, index[:, None]).clamp(min=0)
         instance = instances.gather(1, index[:, None])
         known = len(words.strange) - 1 - torch.randint(words.adjectives, (size,), device=device)

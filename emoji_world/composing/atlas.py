@@ -13,7 +13,7 @@ from torch import Tensor
 from emoji_world.artwork import SPRITE_SIDE_PX, Sprites
 from emoji_world.backgrounds import PLACES, draw_some
 from emoji_world.bestiary import CLASSES, INSTANCES, NOUNS, SIBLINGS, Design
-from emoji_world.kin import near_instances
+from emoji_world.composing.kin import near_instances
 from emoji_world.scenes import SIDE_PX, WIDE_PX
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from emoji_world.artwork import SPRITE_SIDE_PX
+from emoji_world.composing.atlas import Atlas
 from emoji_world.scenes import CELL_PX, SIDE_PX
-from emoji_world.training.atlas import Atlas
 
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 
@@ -156,3 +156,8 @@ def compose(cast: Cast, atlas: Atlas) -> Composed:
     images = (canvas * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
     cover = (torch.cat(masks, 1) * 255).byte()
     return Composed(images=images, masks=cover, boxes=torch.stack(boxes, 1).view(count, -1, 4))
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Turn uint8 pictures [n, h, w, 3] into floats in [-1, 1], [n, 3, h, w]."""
+    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
