@@ -9,19 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
+from clora_core.lora.load import lora_targets, read_lora
 from emoji_world import (
     base_model_dir,
     dino_dir,
     example_manifest,
     lora_catalog,
+    plain_lora_catalog,
     presence_file,
     weights_dir,
 )
 from emoji_world.bestiary import INSTANCES, NOUNS, STYLES
-from emoji_world.catalog import catalog_entries, demo_rows
+from emoji_world.catalog import catalog_entries, demo_rows, plain_entries
 from emoji_world.presence import judge, load_presence
 from emoji_world.training.files import save_base
 
@@ -67,8 +69,25 @@ def test_the_catalog_names_every_instance_and_style_and_their_files_exist():
         assert (lora_catalog().parent / entry["uri"]).is_file()
 
 
+def test_the_catalog_of_ordinary_loras_is_the_one_the_code_writes_and_its_files_exist():
+    stored = yaml.safe_load(plain_lora_catalog().read_text())["loras"]
+    assert stored == plain_entries()
+    assert all((plain_lora_catalog().parent / entry["uri"]).is_file() for entry in stored)
+
+
+def test_ordinary_loras_load_and_are_small_together():
+    unet = UNet2DConditionModel.from_pretrained(base_model_dir() / "unet")
+    files = [plain_lora_catalog().parent / entry["uri"] for entry in plain_entries()]
+    assert sum(path.stat().st_size for path in files) <= 1.2 * MEGABYTE
+    for path in files:
+        factors = read_lora(path, lora_targets({"unet": unet})).components["unet"]
+        assert factors
+        assert all("attn" in layer for layer in factors)
+
+
 def test_no_two_loras_are_the_same_file():
-    files = [lora_catalog().parent / entry["uri"] for entry in catalog_entries()]
+    entries = catalog_entries() + plain_entries()
+    files = [lora_catalog().parent / entry["uri"] for entry in entries]
     assert len({hashlib.sha256(path.read_bytes()).digest() for path in files}) == len(files)
 
 
@@ -89,6 +108,7 @@ def test_the_judge_names_its_labels_and_finds_nothing_in_an_empty_picture():
     assert set(net.labels) == set(NOUNS) | {instance.name for instance in INSTANCES}
     [verdict] = judge(net, [np.full((64, 64, 3), 128, np.uint8)])
     assert max(verdict.present.values()) < 0.5
+    assert max(verdict.copies.values()) < 0.5
 
 
 def test_a_file_that_is_no_judge_is_refused_by_name():
