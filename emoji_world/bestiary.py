@@ -276,9 +276,18 @@ ORDINARY: tuple[str, ...] = (
 """Instances of six nouns that also have a LoRA trained in the ordinary way."""
 
 
+_PLAIN = "plain-"
+
+
 def plain_name(instance: str) -> str:
     """Return the name of the LoRA of an instance that was trained in the ordinary way."""
-    return f"plain-{instance}"
+    return f"{_PLAIN}{instance}"
+
+
+def instance_name(lora: str) -> str | None:
+    """Return the name of the instance that a LoRA of this world shows; None for any other."""
+    name = lora.removeprefix(_PLAIN)
+    return name if name in {instance.name for instance in INSTANCES} else None
 
 
 LABELS: tuple[str, ...] = NOUNS + tuple(instance.name for instance in INSTANCES)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from emoji_world import presence_file
-from emoji_world.measures.composed import VALIDATION_PAIRS, both_present, render_methods
+from emoji_world.measures.composed import VALIDATION_PAIRS, judged, render_methods
 from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import markdown, of_share
-from emoji_world.presence import load_presence
+from emoji_world.presence import FOUND, load_presence
 
 _FIRST_SEED = 100
 
@@ -98,8 +98,12 @@ def main() -> None:
     for change, method in trials:
         [composed] = render_methods(Renderer(options.device, **change), [method], pairs, seeds)
         name = ", ".join([method, *(f"{key} {_written(value)}" for key, value in change.items())])
-        figure = of_share(name, both_present(net, composed, pairs, seeds))
-        print(markdown([figure]).splitlines()[-1], flush=True)
+        found = judged(net, composed, pairs, seeds)
+        figures = [
+            of_share(f"{name}: {words}", [each[key] > FOUND for each in found])
+            for key, words in (("presence_all", "both present"), ("identity_all", "themselves"))
+        ]
+        print("\n".join(markdown(figures).splitlines()[2:]), flush=True)
 
 
 def _written(value: float | str) -> str:

@@ -22,6 +22,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from emoji_world.bestiary import NOUNS
+
+FOUND = 0.5
+"""Probability from which on something is there."""
+
+DOUBLED = 1.5
+"""More copies of one noun than this are a double."""
+
 
 class Seen(NamedTuple):
     """What the network says of n pictures, cells of 8 px.
@@ -108,6 +116,26 @@ class Verdict:
     place: str
     identity: dict[str, float] = field(default_factory=dict)
     copies: dict[str, float] = field(default_factory=dict)
+
+
+def figures_of(verdict: Verdict, instances: Sequence[str]) -> dict[str, float]:
+    """Return what a verdict says of a picture that should show some instances, 0 to 1 each.
+
+    ``presence_all`` and ``presence_share``: all, and what share, are recognisable.
+    ``identity_all``: all are clearly themselves. ``doubled``: there is more than one of a noun.
+    The last two are missing for a judge that answers presence alone.
+    """
+    hits = [verdict.present[name] > FOUND for name in instances]
+    figures = {"presence_all": float(all(hits)), "presence_share": sum(hits) / len(hits)}
+    if verdict.identity:
+        clearly = all(verdict.identity[name] > FOUND for name in instances)
+        figures |= {"identity_all": float(clearly), "doubled": float(is_doubled(verdict))}
+    return figures
+
+
+def is_doubled(verdict: Verdict) -> bool:
+    """Return whether there is more than one of a noun."""
+    return any(verdict.copies.get(noun, 0.0) > DOUBLED for noun in NOUNS)
 
 
 def image_logits(things: Tensor) -> Tensor:

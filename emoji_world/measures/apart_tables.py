@@ -11,7 +11,7 @@ from emoji_world import presence_file
 from emoji_world.artwork import Sprites
 from emoji_world.bestiary import INSTANCES
 from emoji_world.measures.blends import ALL_THERE, BLEND_WAYS, FAILURES, Random
-from emoji_world.measures.composed import EVALUATION_PAIRS, both_present, render_methods
+from emoji_world.measures.composed import EVALUATION_PAIRS, judged, render_methods
 from emoji_world.measures.ranking import Area, area_under_curve, area_with_interval
 from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.window_scores import (
@@ -158,7 +158,7 @@ def generated_table(
     lines: list[str] = []
     for method in methods:
         (made,) = render_methods(renderer, [method], pairs, seeds)
-        found = both_present(net, made, pairs, seeds)
+        found = [each["presence_all"] > 0.5 for each in judged(net, made, pairs, seeds)]
         cases = [
             Case(names=pair, shows=ALL_THERE if both else "not", image=image)
             for pair, both, image in zip(wanted, found, made.images, strict=True)

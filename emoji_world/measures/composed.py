@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clora_core.dino import DinoScorer, lora_scores, reference_centroid
-from emoji_world.bestiary import INSTANCES
+from emoji_world.bestiary import INSTANCES, ORDINARY, instance_name, plain_name
 from emoji_world.captions import PLACE_PHRASES
 from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import Figure, of_mean, of_share
-from emoji_world.presence import PresenceNet, judge
+from emoji_world.presence import FOUND, PresenceNet, figures_of, judge
 
 _NOUN = {instance.name: instance.noun for instance in INSTANCES}
 _PAIRS = tuple(
@@ -24,6 +24,13 @@ VALIDATION_PAIRS = _PAIRS[::4]
 """Pairs that settings were fitted on."""
 EVALUATION_PAIRS = _PAIRS[2::4]
 """Pairs that figures are taken on: none of them fitted anything."""
+
+PLAIN_PAIRS = tuple(
+    (plain_name(one), plain_name(two))
+    for index, one in enumerate(ORDINARY)
+    for two in ORDINARY[index + 1 :]
+)
+"""Pairs of LoRAs that were trained in the ordinary way; nothing is fitted on them."""
 
 _PHRASES = tuple(PLACE_PHRASES.values())
 
@@ -48,7 +55,7 @@ def render_methods(
     for method in methods:
         rows = [
             renderer.row(
-                f"a {_NOUN[one]} and a {_NOUN[two]} {_PHRASES[(index + turn) % len(_PHRASES)]}",
+                f"a {_noun(one)} and a {_noun(two)} {_PHRASES[(index + turn) % len(_PHRASES)]}",
                 (one, two),
                 seed,
                 method,
@@ -63,36 +70,62 @@ def render_methods(
     return composed
 
 
-def both_present(
+def judged(
     net: PresenceNet,
     composed: Composed,
     pairs: Sequence[tuple[str, str]],
     seeds: Sequence[int],
-) -> list[bool]:
-    """Return for each picture whether the judge finds both of its instances."""
-    wanted = [pair for pair in pairs for _ in seeds]
-    return [
-        all(verdict.present[name] > 0.5 for name in pair)
-        for verdict, pair in zip(judge(net, composed.images), wanted, strict=True)
-    ]
+) -> list[dict[str, float]]:
+    """Return the judge's figures of each picture, see ``figures_of``."""
+    wanted = [instances_of(pair) for pair in pairs for _ in seeds]
+    verdicts = judge(net, composed.images)
+    return [figures_of(verdict, pair) for verdict, pair in zip(verdicts, wanted, strict=True)]
 
 
-def composed_figures(
+def instances_of(loras: Sequence[str]) -> list[str]:
+    """Return the instances that LoRAs of this world show."""
+    return [name for lora in loras if (name := instance_name(lora)) is not None]
+
+
+def _noun(lora: str) -> str:
+    return _NOUN[instances_of([lora])[0]]
+
+
+_QUESTIONS = (
+    ("presence_all", "both instances present"),
+    ("identity_all", "both clearly themselves"),
+    ("doubled", "a subject doubled"),
+)
+
+
+def judged_figures(
     composed: Sequence[Composed],
     pairs: Sequence[tuple[str, str]],
     seeds: Sequence[int],
     net: PresenceNet,
+    label: str,
+) -> list[Figure]:
+    """Return what the judge finds in each method's pictures; ``label`` names the LoRAs."""
+    found = [(made.method, judged(net, made, pairs, seeds)) for made in composed]
+    return [
+        of_share(f"{label}, {method}: {words}", [each[key] > FOUND for each in figures])
+        for key, words in _QUESTIONS
+        for method, figures in found
+        if all(key in each for each in figures)
+    ]
+
+
+def dino_figures(
+    composed: Sequence[Composed],
+    pairs: Sequence[tuple[str, str]],
+    seeds: Sequence[int],
     dino: DinoScorer,
     centroids: dict[str, NDArray[np.float32]],
 ) -> list[Figure]:
-    """Return presence of both, min-DINO, and clora's paired difference from the best other."""
+    """Return each method's min-DINO, and the first method's paired difference from the best."""
     wanted = [pair for pair in pairs for _ in seeds]
-    figures: list[Figure] = []
     scores: dict[str, NDArray[np.float32]] = {}
     for made in composed:
-        both = both_present(net, made, pairs, seeds)
-        aim = "highest, ≥ 0.80" if made.method == "clora" else ""
-        figures.append(of_share(f"two LoRAs, {made.method}: both instances present", both, aim))
         features = dino.features(made.images)
         scores[made.method] = np.array(
             [
@@ -100,15 +133,13 @@ def composed_figures(
                 for feature, pair in zip(features, wanted, strict=True)
             ]
         )
-    for method, values in scores.items():
-        figures.append(of_mean(f"min-DINO, {method}", values.tolist()))
-    if "clora" in scores and len(scores) > 1:
-        best = max((m for m in scores if m != "clora"), key=lambda m: float(scores[m].mean()))
+    figures = [of_mean(f"min-DINO, {method}", values.tolist()) for method, values in scores.items()]
+    first, *others = scores
+    if others:
+        best = max(others, key=lambda method: float(scores[method].mean()))
         # Means of pairs, not pictures: seeds of one pair are no independent evidence.
-        gain = (scores["clora"] - scores[best]).reshape(len(pairs), len(seeds)).mean(1)
-        figures.append(
-            of_mean(f"min-DINO, clora less {best}, paired by pair", gain.tolist(), "> 0")
-        )
+        gain = (scores[first] - scores[best]).reshape(len(pairs), len(seeds)).mean(1)
+        figures.append(of_mean(f"min-DINO, {first} less {best}, paired by pair", gain.tolist()))
     return figures
 
 

@@ -8,21 +8,13 @@ from emoji_world.bestiary import INSTANCES, NOUNS
 from emoji_world.captions import PLACE_PHRASES, listed
 from emoji_world.measures.renderer import Renderer
 from emoji_world.measures.table import Figure, of_share
-from emoji_world.presence import PresenceNet, Verdict, judge
+from emoji_world.presence import FOUND, PresenceNet, is_doubled, judge
 from emoji_world.scenes import SIDE_PX, WIDE_PX
 
 _PLACES = tuple(PLACE_PHRASES)
-_DOUBLED = 1.5
-"""More copies of one noun than this are a double."""
-
 _BASE_AIMS = {(SIDE_PX, 1): "≥ 0.95", (WIDE_PX, 1): "≥ 0.95", (WIDE_PX, 3): "≥ 0.95"}
 _BESIDE = ((SIDE_PX, 0), (SIDE_PX, 1), (SIDE_PX, 2), (WIDE_PX, 1), (WIDE_PX, 2))
 _SINGLE_AIMS = {(SIDE_PX, 0): "≥ 0.90", (SIDE_PX, 1): "≥ 0.85", (WIDE_PX, 2): "≥ 0.85"}
-
-
-def doubled(verdict: Verdict) -> bool:
-    """Return whether the judge counts more than one of a noun."""
-    return any(verdict.copies.get(noun, 0.0) > _DOUBLED for noun in NOUNS)
 
 
 def base_figures(renderer: Renderer, net: PresenceNet, *, each: int) -> list[Figure]:
@@ -43,13 +35,13 @@ def base_figures(renderer: Renderer, net: PresenceNet, *, each: int) -> list[Fig
         ]
         verdicts = judge(net, renderer.render(rows))
         there = [
-            all(verdict.present[noun] > 0.5 for noun in named)
+            all(verdict.present[noun] > FOUND for noun in named)
             for verdict, named in zip(verdicts, nouns, strict=True)
         ]
         name = f"base, {count} of {count} subjects present, {width} px wide"
         figures.append(of_share(name, there, _BASE_AIMS.get((width, count), "reported")))
         aim = "≤ 0.05" if (width, count) == (WIDE_PX, 3) else ""
-        figures.append(of_share("· a subject doubled", [doubled(v) for v in verdicts], aim))
+        figures.append(of_share("· a subject doubled", [is_doubled(v) for v in verdicts], aim))
     return figures
 
 
@@ -94,7 +86,7 @@ def single_figures(
         ]
         verdicts = judge(net, renderer.render(rows))
         own = [known[name].name for name in wanted]
-        there = [v.present[name] > 0.5 for v, name in zip(verdicts, own, strict=True)]
+        there = [v.present[name] > FOUND for v, name in zip(verdicts, own, strict=True)]
         for name, hit in zip(wanted, there, strict=True):
             seen[name].append(hit)
         figures.append(
@@ -105,6 +97,6 @@ def single_figures(
             )
         )
         if net.individuals:
-            clearly = [v.identity[name] > 0.5 for v, name in zip(verdicts, own, strict=True)]
+            clearly = [v.identity[name] > FOUND for v, name in zip(verdicts, own, strict=True)]
             figures.append(of_share("· clearly itself", clearly))
     return [*figures, *(of_share(f"· {name}", hits) for name, hits in seen.items())]

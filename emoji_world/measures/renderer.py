@@ -15,7 +15,7 @@ from clora_core.lora.cache import LoraCache
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage
-from emoji_world import base_model_dir, lora_catalog
+from emoji_world import base_model_dir, lora_catalog, plain_lora_catalog
 from emoji_world.scenes import SIDE_PX
 
 _BATCH_ROWS = 16
@@ -31,16 +31,19 @@ class Renderer:
         base: Path | None = None,
         **settings: Any,
     ) -> None:
-        """Load the model, another than the committed one where it is named.
+        """Load the model and the LoRAs of both catalogs, or other ones where they are named.
 
         ``settings`` change the preset ``emoji``.
         """
         self._composer = Composer(
             load_base_model(base or base_model_dir(), device=device), LoraCache(2**28)
         )
-        catalog = catalog or lora_catalog()
-        entries = yaml.safe_load(catalog.read_text())["loras"]
-        self._uses = {entry["name"]: _use(entry, catalog.parent) for entry in entries}
+        catalogs = [catalog] if catalog else [lora_catalog(), plain_lora_catalog()]
+        self._uses = {
+            entry["name"]: _use(entry, path.parent)
+            for path in catalogs
+            for entry in yaml.safe_load(path.read_text())["loras"]
+        }
         self._sampler = SamplerConfig.resolve({"preset": "emoji", **settings})
         self.seconds: list[float] = []
 

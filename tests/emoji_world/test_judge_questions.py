@@ -4,9 +4,16 @@ import numpy as np
 import torch
 
 from emoji_world.backgrounds import PLACES
-from emoji_world.bestiary import INSTANCES, LABELS
+from emoji_world.bestiary import INSTANCES, LABELS, instance_name
 from emoji_world.composing.blends import Evidence
-from emoji_world.presence import PresenceNet, judge, load_presence, save_presence
+from emoji_world.presence import (
+    PresenceNet,
+    Verdict,
+    figures_of,
+    judge,
+    load_presence,
+    save_presence,
+)
 from emoji_world.training.judge import question, questions, wear
 
 
@@ -88,3 +95,30 @@ def test_a_judge_of_presence_alone_says_nothing_of_identity():
     assert set(verdict.present) == set(LABELS)
     assert verdict.identity == {}
     assert verdict.copies == {}
+
+
+def test_figures_of_a_picture_are_of_the_instances_that_it_should_show():
+    verdict = Verdict(
+        present={"violet-cat": 0.9, "husky-dog": 0.6, "polar-bear": 0.1},
+        place="beach",
+        identity={"violet-cat": 0.9, "husky-dog": 0.2, "polar-bear": 0.1},
+        copies={"cat": 1.0, "dog": 1.6},
+    )
+    assert figures_of(verdict, ["violet-cat", "husky-dog"]) == {
+        "presence_all": 1.0,
+        "presence_share": 1.0,
+        "identity_all": 0.0,
+        "doubled": 1.0,
+    }
+    assert figures_of(verdict, ["violet-cat", "polar-bear"])["presence_share"] == 0.5
+
+
+def test_a_judge_without_identity_has_two_figures_less():
+    verdict = Verdict(present={"violet-cat": 0.9}, place="beach")
+    assert set(figures_of(verdict, ["violet-cat"])) == {"presence_all", "presence_share"}
+
+
+def test_both_loras_of_an_instance_are_that_instance_and_other_names_are_none():
+    assert instance_name("violet-cat") == instance_name("plain-violet-cat") == "violet-cat"
+    assert instance_name("cat") is None
+    assert instance_name("pixel-art") is None
