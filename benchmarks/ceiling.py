@@ -4,8 +4,8 @@
 
 For every prompt, LoRA set and seed of the output, each LoRA is switched on alone in the whole
 prompt (its neighbours are drawn by the base model), and the embedded world's judge looks for it.
-The ceiling of a picture is that all its LoRAs are found so. Writes ``ceiling.json`` beside the
-output's tables.
+The ceiling of a picture is that all its LoRAs are found so, or are all clearly themselves. Writes
+``ceiling.json`` beside the output's tables.
 """
 
 import json
@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from emoji_world import presence_file
+from emoji_world.measures.composed import instances_of
 from emoji_world.measures.renderer import Renderer
-from emoji_world.presence import judge, load_presence
+from emoji_world.presence import figures_of, judge, load_presence
 from pipelines.evaluation.bootstrap import mean_interval
 from pipelines.storage.storage import open_storage
 from pipelines.units.output_table import read_output_rows
@@ -25,8 +26,8 @@ FILE_NAME = "ceiling.json"
 _COLUMNS = ["prompt", "loras", "seed", "width", "height"]
 
 
-def ceiling(pictures: Sequence[dict[str, Any]]) -> dict[str, float | int]:
-    """Return share of pictures whose LoRAs are all found alone, with its interval over LoRA sets.
+def ceiling(pictures: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return shares of pictures whose LoRAs all pass alone, with intervals over LoRA sets.
 
     Args:
         pictures: Prompt, names of LoRAs, seed, width and height of each.
@@ -45,19 +46,17 @@ def ceiling(pictures: Sequence[dict[str, Any]]) -> dict[str, float | int]:
         for index, name in alone
     ]
     verdicts = judge(net, renderer.render(rows))
-    found = [True] * len(pictures)
-    for (index, name), verdict in zip(alone, verdicts, strict=True):
-        found[index] &= bool(verdict.present[name] > 0.5)
     groups = [" + ".join(each["loras"]) for each in pictures]
-    interval = mean_interval(zip(groups, map(float, found), strict=True))
-    if interval is None:
-        raise ValueError("no pictures")
-    return {
-        "mean": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "num_pictures": interval.num_values,
-    }
+    shares: dict[str, dict[str, float]] = {}
+    for figure in ("presence_all", "identity_all"):
+        passed = [1.0] * len(pictures)
+        for (index, name), verdict in zip(alone, verdicts, strict=True):
+            passed[index] *= figures_of(verdict, instances_of([name]))[figure]
+        interval = mean_interval(zip(groups, passed, strict=True))
+        if interval is None:
+            raise ValueError("no pictures")
+        shares[figure] = {"mean": interval.mean, "low": interval.low, "high": interval.high}
+    return shares
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -49,7 +49,7 @@ def composed_row(
     subjects = [lora.subject or "" for lora in loras if lora.kind == "concept"]
     # The embedded text encoder reads 24 tokens.
     is_long = len(subjects) > MOST_IN_A_SENTENCE
-    prompt = ", ".join(subjects) if is_long else " and ".join(f"a {name}" for name in subjects)
+    prompt = " ".join(subjects) if is_long else " and ".join(f"a {name}" for name in subjects)
     return Row(
         prompt=prompt,
         loras=tuple(loras),

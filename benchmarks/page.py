@@ -34,7 +34,11 @@ from pipelines.units.output_table import read_output_rows
 
 NUM_LOSSES = 8
 PICTURE_WIDTH_PX = 2000
-OVER_SETS = ("presence_all", "dino_apart", "dino_min")
+OVER_SETS = ("presence_all", "identity_all", "doubled", "dino_apart", "dino_min")
+
+
+Ceiling = Mapping[str, Mapping[str, float]]
+"""Of ``benchmarks.ceiling``: a figure's name to its mean and both ends of its interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +51,15 @@ class Benchmark:
         evaluation: Of the output.
         facts: (name, value) of what it was made with.
         ceiling: From ``benchmarks.ceiling``; None if it was not measured.
-        others: Further outputs by title.
+        others: Further outputs by title, each with its ceiling.
     """
 
     name: str
     title: str
     evaluation: Evaluation
     facts: Sequence[tuple[str, str]]
-    ceiling: Mapping[str, float] | None = None
-    others: Mapping[str, Evaluation] = field(default_factory=dict)
+    ceiling: Ceiling | None = None
+    others: Mapping[str, tuple[Evaluation, Ceiling | None]] = field(default_factory=dict)
 
 
 def benchmark_page(benchmark: Benchmark) -> str:
@@ -75,10 +79,9 @@ def benchmark_page(benchmark: Benchmark) -> str:
         "## How far it carries to other LoRAs",
         _over_sets(evaluation.comparison),
     ]
-    if benchmark.ceiling is not None:
-        parts.append(_ceiling(benchmark.ceiling))
-    for title, other in benchmark.others.items():
-        parts += [f"## {title}", _over_sets(other.comparison)]
+    parts += _ceiling(benchmark.ceiling)
+    for title, (other, other_ceiling) in benchmark.others.items():
+        parts += [f"## {title}", _over_sets(other.comparison), *_ceiling(other_ceiling)]
     parts += [
         "## LoRA sets where another method is better",
         _lost_sets(evaluation),
@@ -118,7 +121,8 @@ def _over_sets(comparison: Comparison) -> str:
         lines.append(f"| {arm.name} | {len(arm.keys):,} | {' | '.join(cells)} |")
     note = (
         "In brackets 95 % bootstrap intervals over LoRA sets, which say how far a figure carries "
-        "to other LoRAs; a lead whose interval is all above 0 is more than their choice explains."
+        "to other LoRAs; a lead whose interval leaves 0 out is more than their choice explains. Of "
+        "doubled less is better."
     )
     return "\n".join(lines) + f"\n\n{note}"
 
@@ -131,11 +135,15 @@ def _lead(interval: Interval, metric: Metric) -> str:
     )
 
 
-def _ceiling(found: Mapping[str, float]) -> str:
-    return (
-        f"Ceiling: each LoRA alone in the same prompts and seeds, all of a picture's LoRAs found: "
-        f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]."
-    )
+def _ceiling(found: Ceiling | None) -> list[str]:
+    if found is None:
+        return []
+    shown = [
+        f"{words} in {each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+        for name, words in (("presence_all", "all found"), ("identity_all", "all themselves"))
+        for each in [found[name]]
+    ]
+    return [f"Ceiling, each LoRA alone in the same prompts and seeds: {', '.join(shown)}."]
 
 
 def _lost_sets(evaluation: Evaluation) -> str:
@@ -229,7 +237,10 @@ def main(arguments: Sequence[str]) -> int:
             facts=made_with(storage, record),
             ceiling=_read_ceiling(storage),
             others={
-                title: evaluated(*pair, damages, reference=options.reference)
+                title: (
+                    evaluated(*pair, damages, reference=options.reference),
+                    _read_ceiling(pair[0]),
+                )
                 for title, pair in others.items()
                 if pair is not None
             },
@@ -257,7 +268,7 @@ def _complete(output: str, damages: Damages) -> tuple[Storage, Mapping[str, Any]
     return storage, record
 
 
-def _read_ceiling(storage: Storage) -> Mapping[str, float] | None:
+def _read_ceiling(storage: Storage) -> Ceiling | None:
     return json.loads(storage.read(FILE_NAME)) if storage.exists(FILE_NAME) else None
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from clora_core.recipe.errors import CloraError
 from emoji_world import base_model_dir, presence_file
-from emoji_world.bestiary import INSTANCES
+from emoji_world.bestiary import instance_name
 from emoji_world.scenes import SIDE_PX
 from jobs.job.job_roots import service_roots
 from jobs.job.run_request import references_folder
@@ -36,7 +36,6 @@ from pipelines.units.damages import Damages
 from pipelines.units.output_table import read_output_rows
 
 JUDGED_AT_ONCE = 256
-FOUND = 0.5
 
 
 class NoOutputError(CloraError):
@@ -152,28 +151,22 @@ def _presence(storage: Storage, damages: Damages) -> dict[str, dict[str, float]]
     mine = [row for row in rows.to_pylist() if row["base_model_digest"] == embedded]
     if not mine:
         return {}
-    from emoji_world.presence import judge, load_presence
+    from emoji_world.presence import figures_of, judge, load_presence
 
     net = load_presence(presence_file())
-    # The judge knows nouns as well; a LoRA that is called like one is no instance of its.
-    instances = {instance.name for instance in INSTANCES}
-    found: dict[str, dict[str, float]] = {}
     wanted = {
-        row["key"]: names
+        row["key"]: [str(name) for name in names]
         for row in mine
-        if (names := [lora["name"] for lora in row["loras"] if lora["kind"] == "concept"])
-        and set(names) <= instances
+        if (names := [instance_name(x["name"]) for x in row["loras"] if x["kind"] == "concept"])
+        and None not in names  # the judge knows nouns as well, and a LoRA may be called like one
         and row["height"] == SIDE_PX  # it knows subjects of that scale, on any width
     }
     mine = [row for row in mine if row["key"] in wanted]
+    found: dict[str, dict[str, float]] = {}
     for batch, pixels in _images(storage, mine, damages):
         verdicts = [judge(net, [image])[0] for image in pixels]  # widths may differ
         for row, verdict in zip(batch, verdicts, strict=True):
-            hits = [verdict.present[name] > FOUND for name in wanted[row["key"]]]
-            found[row["key"]] = {
-                "presence_all": float(all(hits)),
-                "presence_share": sum(hits) / len(hits),
-            }
+            found[row["key"]] = figures_of(verdict, wanted[row["key"]])
     return found
 
 

@@ -10,7 +10,7 @@ from pipelines.evaluation.comparison import Arm, Comparison, Difference
 from pipelines.evaluation.results import METRICS, Metric
 from pipelines.evaluation.tables import shown_interval
 
-_JUDGED_BY = ("dino_min", "dino_apart", "presence_all")
+_JUDGED_BY = ("dino_min", "dino_apart", "presence_all", "identity_all")
 
 
 def findings(comparison: Comparison) -> list[str]:

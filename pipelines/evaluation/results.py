@@ -65,6 +65,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="dino_apart", label="DINO apart"),
     Metric(name="presence_all", label="all found"),
     Metric(name="presence_share", label="share found"),
+    Metric(name="identity_all", label="all themselves"),
+    Metric(name="doubled", label="doubled", higher_is_better=False),
     Metric(name="clip_text", label="CLIP text"),
     Metric(name="mask_leakage", label="leakage", higher_is_better=False),
     Metric(name="mask_overlap", label="mask overlap", higher_is_better=None),

@@ -16,7 +16,7 @@ from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.people_csv import csv_for_people
 from pipelines.evaluation.results import METRICS, Metric
 
-_SET_METRICS = ("dino_min", "dino_apart", "presence_all")
+_SET_METRICS = ("dino_min", "dino_apart", "presence_all", "identity_all")
 
 
 def table_files(evaluation: Evaluation) -> dict[str, bytes]:
