@@ -91,7 +91,7 @@ def contact_sheet(
         for column, method in enumerate(methods):
             x = left + LABEL_PX + alone_px + column * (TILE_PX + GAP_PX)
             if line == 0:
-                draw.text((x, HEADER_PX + 8), method, fill=_INK, font=_font(20))
+                draw.text((x, HEADER_PX + 8), method, fill=_INK, font=_fitting(method))
                 cost = _cost([members[method] for _, members in chosen if method in members])
                 draw.text((x, 2 * HEADER_PX - 8), cost, fill=_FAINT, font=_font(14))
             row = by_method.get(method)
@@ -145,6 +145,12 @@ def _tile(content: bytes, side_px: int = TILE_PX) -> Image.Image:
     scale = side_px / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _fitting(method: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the largest font in which a method's name stays above its own column."""
+    fonts = [_font(size) for size in range(20, 9, -1)]
+    return next((font for font in fonts if font.getlength(method) <= TILE_PX), fonts[-1])
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

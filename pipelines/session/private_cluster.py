@@ -39,6 +39,9 @@ _DEFAULTS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # Of Ray's first server; a busy machine may need more than Ray's 20 to 30 seconds.
     "RAY_gcs_server_port_wait_time_s": "90",
+    # Ray ends a worker that is idle for a second where there are more than processors, so storing
+    # a unit began with a new process, which took a small machine's second core for seconds.
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
 }
 MAX_SAID_LINES = 5
 MAX_SAID_CHARACTERS = 200

@@ -8,6 +8,8 @@ from pipelines.outputs.contact_sheet import (
     LABEL_PX,
     MAX_SHEET_ROWS,
     TILE_PX,
+    _fitting,
+    _font,
     choose_rows,
     contact_sheet,
 )
@@ -86,3 +88,9 @@ def test_wide_images_keep_their_shape_and_long_texts_fit():
 
 def test_nothing_made_is_no_sheet():
     assert contact_sheet([], png, title="none") is None
+
+
+def test_a_long_name_of_a_method_stays_above_its_own_column():
+    for name in ("clora", "clora-gated-no-update"):
+        assert _fitting(name).getlength(name) <= TILE_PX
+    assert _fitting("clora").getlength("clora") == _font(20).getlength("clora")
