@@ -108,7 +108,7 @@ def test_the_embedded_benchmark_is_large_enough():
     for name in ("emoji_triples", "emoji_plain_triples"):
         triples, _ = load_sweep(EXAMPLES / f"{name}.yaml")
         assert all(len(each.loras) == 3 for each in triples.compositions)
-        assert (triples.width, len(triples.seeds)) == (96, 4)
+        assert (triples.width, triples.height) == (96, 64)
 
 
 @pytest.mark.parametrize("name", ["emoji_benchmark", "emoji_triples", "emoji_ablations"])
