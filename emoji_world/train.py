@@ -2,7 +2,7 @@
 
 Stages, one after another in one process: vae, base (text encoder and UNet), loras, judge, gates,
 which are quick figures of what came out, and dino. More seconds are better weights; a stage with a
-checkpoint goes on where it was cut off.
+checkpoint continues where it was cut off.
 """
 
 import argparse
