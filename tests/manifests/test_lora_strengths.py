@@ -205,9 +205,9 @@ def test_files_whose_strength_is_in_their_tensors_keep_their_digests(path: Path)
 
 KOHYA_DIGEST = "d7a98ec6c7aa6ad16fdd879c1510493466c2f6f418ce186484f484025b355d4a"
 EMBEDDED_DIGESTS = {
-    "azure-frog": "b35784975ec484d4521c76b304e5e02fbc64827f53f9b017cad84773dadb1e62",
-    "line-art": "49c457901fefc7aec7aa980d704b6e70005cfded9c080376172978686cb57931",
-    "violet-cat": "5f70958c00408eae83e66784e1372adb663d9ed203e703de628569d1c6731e78",
+    "azure-frog": "c15dd9773b4877a244a27eaf03dae630081236c862ba85d61cd5179e1f4876d2",
+    "line-art": "f1cdf37ee6d93797bdbe9aef39ac1afad45b5c490c161ceea80aa8f2d1103c01",
+    "violet-cat": "4df39cdffc29b7ddace84c00cbc1dce5cccf96080cdb7a9ffa356008d2c7971e",
 }
 
 
