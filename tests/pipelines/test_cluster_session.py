@@ -203,6 +203,8 @@ def test_what_the_user_set_is_left_except_for_loopback(
     ray = fake()
     with cluster_session(None):
         assert own.items() <= ray.environment.items()
+        # A worker that stores a unit is still there for the next one, a minute later.
+        assert int(ray.environment["RAY_idle_worker_killing_time_threshold_ms"]) > 60_000
         assert ray.environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
 
