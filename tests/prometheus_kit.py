@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster_kit import ROOT
-from e2e.head_node import free_ports
+from free_ports import free_ports
 
 ALERTS = ROOT / "cluster/prometheus/alerts.yaml"
 DASHBOARD = ROOT / "cluster/grafana/clora.json"

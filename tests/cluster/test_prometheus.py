@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from engine_kit import BAD_ROW, commit, row
+from free_ports import free_ports as ports
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_kit import (
     ALERTS,
@@ -22,7 +23,6 @@ from prometheus_kit import (
     needs_prometheus,
     prometheus,
 )
-from prometheus_kit import free_ports as ports
 
 from pipelines.metrics.actor import COUNTERS, GAUGES
 from pipelines.metrics.run import RunMetrics

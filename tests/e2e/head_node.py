@@ -15,9 +15,12 @@ from pathlib import Path
 
 import psutil
 from e2e.kit import REPOSITORY
+from free_ports import free_ports
 
 OBJECT_STORE_BYTES = 512 * 1024**2
 READY_TIMEOUT_S = 180.0
+_TRIES = 3
+"""Ray gives up a node that needs more than half a minute, while its dashboard answers already."""
 _QUICK_METRICS = {"RAY_metrics_report_interval_ms": "1000"}
 """Ray's own are up to ten seconds old, and short runs are over by then."""
 
@@ -78,16 +81,6 @@ def second_node(head: HeadNode, environment: Mapping[str, str]) -> Iterator[str]
         yield f"127.0.0.1:{ports[2]}"
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def _wait_for_port(port: int) -> None:
     end = time.monotonic() + READY_TIMEOUT_S
     while True:
@@ -104,25 +97,51 @@ def _wait_for_port(port: int) -> None:
 def _node(
     kind: list[str], flags: Mapping[str, object], environment: Mapping[str, str]
 ) -> Iterator[None]:
-    # Ray's sockets have paths of at most 107 characters, so no folder of pytest's.
-    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", *kind, "--block"]
     common = {"node-ip-address": "127.0.0.1", "object-store-memory": OBJECT_STORE_BYTES}
-    own = {"temp-dir": folder}
-    command += [f"--{name}={value}" for name, value in {**flags, **common, **own}.items()]
-    with (folder / "start.log").open("w") as log:
-        node = subprocess.Popen(
-            command,
-            env={**environment, **_QUICK_METRICS},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        yield
-    finally:
-        _end(node, folder)
-        shutil.rmtree(folder, ignore_errors=True)
+    command += [f"--{name}={value}" for name, value in {**flags, **common}.items()]
+    for tries_left in reversed(range(_TRIES)):
+        # Ray's sockets have paths of at most 107 characters, so no folder of pytest's.
+        folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+        with (folder / "start.log").open("w") as log:
+            node = subprocess.Popen(
+                [*command, f"--temp-dir={folder}"],
+                env={**environment, **_QUICK_METRICS},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            if _has_started(node, folder / "start.log"):
+                yield
+                ended = f"a node ended before its tests did:\n{_last_words(folder)}"
+                assert node.poll() is None, ended
+                return
+            assert tries_left, f"a node did not start:\n{_last_words(folder)}"
+        finally:
+            _end(node, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _has_started(node: subprocess.Popen[bytes], log: Path) -> bool:
+    """Wait until Ray says that a node has started; return False if it ends instead."""
+    end = time.monotonic() + READY_TIMEOUT_S
+    while "Ray runtime started" not in log.read_text(errors="replace"):
+        if node.poll() is not None:
+            return False
+        assert time.monotonic() < end, f"a node does not start:\n{_last_words(log.parent)}"
+        time.sleep(0.2)
+    return True
+
+
+def _last_words(folder: Path) -> str:
+    """Return the ends of the logs that say why a node of Ray ended."""
+    logs = folder / "session_latest" / "logs"
+    names = ("ray_process_exit.log", "raylet.out", "gcs_server.out", "dashboard_agent.log")
+    found = [
+        log for log in (folder / "start.log", *(logs / name for name in names)) if log.exists()
+    ]
+    return "\n".join(f"{log.name}:\n{log.read_text(errors='replace')[-2000:]}" for log in found)
 
 
 def _end(node: subprocess.Popen[bytes], folder: Path) -> None:

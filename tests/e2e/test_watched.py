@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e.head_node import HeadNode, free_ports, packages, second_node
+from e2e.head_node import HeadNode, packages, second_node
 from e2e.kit import REPOSITORY, RUN_TIMEOUT_S, committed, manifest, write_job
+from free_ports import free_ports
 from prometheus_kit import dashboard_expressions, needs_prometheus, prometheus
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(4 * RUN_TIMEOUT_S), needs_prometheus]

@@ -3,7 +3,7 @@ import urllib.request
 
 import psutil
 import pytest
-from e2e.head_node import free_ports
+from free_ports import free_ports
 
 from pipelines.metrics.run import RunMetrics
 from pipelines.metrics.server import MetricsAddress, MetricsPortError, parse_address, served
