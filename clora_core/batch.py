@@ -46,7 +46,7 @@ def run_batch(
 ) -> list[ComposedImage | RowFailure]:
     """Return one result per row, in order; a row whose image is no image is a failure."""
     start = time.perf_counter()
-    digests = sorted({lora.digest for lanes in batch.rows for lora in lanes.row.loras})
+    digests = sorted({lora.digest for lanes in batch.rows for lora in lanes.row.sampled_loras})
     packed = [batch.factors[digest] for digest in digests]
     text_banks = [LoraBank(tower.encoder, packed, tower.name) for tower in model.towers]
     latents, trace = sample(

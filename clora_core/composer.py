@@ -63,7 +63,7 @@ class Composer:
             try:
                 self._check_size(row)
                 lanes = row_lanes(self._model, row)
-                factors |= {lora.digest: self._factors(lora) for lora in row.loras}
+                factors |= {lora.digest: self._factors(lora) for lora in row.sampled_loras}
             except CompositionError as error:
                 results[index] = RowFailure.of(error)
                 continue

@@ -15,6 +15,21 @@ ENGINE_VERSION = 1
 """Raised whenever the same row would give a different image than before. Part of a row's key."""
 
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+FusePrompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}$")]
+
+FUSE_SETTINGS = frozenset(
+    {
+        "fuse_cutoff",
+        "fuse_prompts",
+        "mix_of_show_steps",
+        "custom_diffusion_captions",
+        "ziplora_steps",
+        "ziplora_learning_rate",
+        "ziplora_overlap",
+        "ziplora_images",
+    }
+)
+"""Settings that change pixels of fused methods alone."""
 
 
 class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
@@ -84,6 +99,19 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         freefuse_negative_bias: Method ``freefuse``: what a position's attention to other concepts'
             words is lowered by, before the softmax.
         freefuse_positive_bias: Likewise raised by, to its own concept's words.
+        fuse_cutoff: Methods ``mix-of-show`` and ``custom-diffusion`` solve for what a layer's
+            inputs show; directions whose share of the strongest one is below this do not count.
+            0 is the exact minimum, which fits what was hardly ever seen and harms other words.
+        fuse_prompts: Prompts in which they see each concept, ``{}`` for its trigger and subject, at
+            the end; empty for those of the published code. Needed where a base model does not know
+            "photo".
+        mix_of_show_steps: Steps of the image of each concept that ``mix-of-show`` watches.
+        custom_diffusion_captions: Captions that ``custom-diffusion`` keeps as they are; empty for
+            200 plain ones.
+        ziplora_steps: Steps in which ``ziplora`` fits its mergers.
+        ziplora_learning_rate: Of these steps. The mergers start at 1 and move by about this a step.
+        ziplora_overlap: Weight of the mergers' overlap in their loss.
+        ziplora_images: Images of each LoRA that the mergers are fitted to.
     """
 
     scheduler: Literal["ddim", "dpmpp", "euler"] = "ddim"
@@ -116,6 +144,14 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
     freefuse_steps: int = Field(default=10, ge=1)
     freefuse_negative_bias: float = Field(default=1.0, ge=0.0)
     freefuse_positive_bias: float = Field(default=1.0, ge=0.0)
+    fuse_cutoff: float = Field(default=0.01, ge=0.0, lt=1.0)
+    fuse_prompts: tuple[FusePrompt, ...] = ()
+    mix_of_show_steps: int = Field(default=20, ge=1, le=1000)
+    custom_diffusion_captions: tuple[str, ...] = ()
+    ziplora_steps: int = Field(default=100, ge=1)
+    ziplora_learning_rate: float = Field(default=0.01, gt=0.0)
+    ziplora_overlap: float = Field(default=0.01, ge=0.0)
+    ziplora_images: int = Field(default=5, ge=1)
 
     @model_validator(mode="after")
     def _base_steps_know_no_triggers(self) -> "SamplerConfig":
@@ -192,6 +228,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "refine_steps": (0, 5, 10),
         "num_refine_updates": 4,
         "mask_threshold": 0.4,
+        "fuse_prompts": ("a {}", "{}"),
     },
     # For clora-gated on Stable Diffusion 1.5 and XL: derived from what was fitted to the embedded
     # world, measured on neither model.

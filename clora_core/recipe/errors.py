@@ -15,6 +15,8 @@ class Stage(StrEnum):
 
     LORA = "lora"
     PROMPT = "prompt"
+    FUSE = "fuse"
+    """While its LoRAs were made into one adapter."""
     SAMPLE = "sample"
     DECODE = "decode"
     GENERATE = "generate"
@@ -64,6 +66,12 @@ class LoraFileError(CompositionError):
     """A file of weights cannot be used, at all or with this base model; the message names it."""
 
     stage = Stage.LORA
+
+
+class FusionError(CompositionError):
+    """LoRAs cannot be made into one adapter; the message says why."""
+
+    stage = Stage.FUSE
 
 
 class NonFiniteImageError(CompositionError):

@@ -5,15 +5,17 @@ and sharing references all rest on that. So the row's own id, the columns carrie
 a LoRA is called or where its file is have no place in it.
 
 The rule for what comes later: a setting that did not exist before is left out of a row's key while
-at its default; where a setting, precision or back end changes an old row's pixels beyond rounding,
-``ENGINE_VERSION`` steps and the changelog says so.
+at its default, and settings of fusing are left out of rows whose method fuses nothing. Where a
+setting, precision or back end changes an old row's pixels beyond rounding, ``ENGINE_VERSION`` steps
+and the changelog says so.
 """
 
 import hashlib
 from functools import lru_cache
 
 from clora_core.recipe.canonical import canonical_json, encoded, plain
-from clora_core.recipe.config import ENGINE_VERSION, SamplerConfig
+from clora_core.recipe.config import ENGINE_VERSION, FUSE_SETTINGS, SamplerConfig
+from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Region, Row
 
 _FIRST_SETTINGS = frozenset(
@@ -59,11 +61,20 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
         "method": row.method,
         "negative_prompt": row.negative_prompt,
         "prompt": row.prompt,
-        "sampler": sampler_json(row.sampler),
+        "sampler": sampler_json(_settings_of(row.method, row.sampler)),
         "seed": row.seed,
         "width": row.width,
     }
     return hashlib.sha256(encoded(parts).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _settings_of(method: str, config: SamplerConfig) -> SamplerConfig:
+    """Return the settings without those that change no pixel of the method."""
+    if METHODS[method].fused_by is not None:
+        return config
+    defaults = {name: type(config).model_fields[name].default for name in FUSE_SETTINGS}
+    return config.model_copy(update=defaults)
 
 
 @lru_cache(maxsize=4096)

@@ -113,6 +113,8 @@ class Row:
         row_id: The caller's own name of the row, unique in a manifest; echoed, never used.
         base_model_digest: Identity of the base model that makes it.
         carried_json: Canonical JSON of the manifest's other columns, for the output.
+        fused: The adapter that its concepts were fused into, set where a row of a fused method is
+            sampled; see ``fusion``.
     """
 
     prompt: str
@@ -127,6 +129,14 @@ class Row:
     row_id: str = ""
     base_model_digest: str = ""
     carried_json: str = "{}"
+    fused: Lora | None = None
+
+    @property
+    def sampled_loras(self) -> tuple[Lora, ...]:
+        """The LoRAs that the sampler applies: with a fused adapter, that and the styles."""
+        if self.fused is None:
+            return self.loras
+        return (self.fused, *(lora for lora in self.loras if lora.kind == "style"))
 
     @property
     def concepts(self) -> tuple[Lora, ...]:

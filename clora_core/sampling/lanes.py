@@ -178,7 +178,7 @@ def lora_weights(
     column = {digest: index for index, digest in enumerate(loras)}
     matrix = torch.zeros(len(lanes), len(loras), dtype=torch.float64)
     for lane, (row, shares) in enumerate(lanes):
-        for lora, share in zip(row.loras, shares, strict=True):
+        for lora, share in zip(row.sampled_loras, shares, strict=True):
             if share:
                 matrix[lane, column[lora.digest]] += lora.weight * share
     return matrix
@@ -201,8 +201,8 @@ def _word_bias(
 def _text_shares(row: Row, variant: Variant) -> tuple[float, ...]:
     """Leave concepts out of the text encoder if the row says so; styles always act on it."""
     return tuple(
-        share if row.sampler.text_encoder_lora or kind == "style" else 0.0
-        for kind, share in zip(row.kinds, variant.text_shares, strict=True)
+        share if row.sampler.text_encoder_lora or lora.kind == "style" else 0.0
+        for lora, share in zip(row.sampled_loras, variant.text_shares, strict=True)
     )
 
 

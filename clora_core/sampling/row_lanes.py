@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.recipe.config import SamplerConfig
-from clora_core.recipe.errors import PromptError
+from clora_core.recipe.errors import FusionError, PromptError
 from clora_core.recipe.findings import region_problem
 from clora_core.recipe.methods import METHODS, GateRecipe, Mix, Variant
 from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
@@ -137,11 +137,14 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
 
     Raises:
         CompositionError: The method cannot make this row.
+        FusionError: The method samples with a fused adapter and the row has none.
         PromptError: A subject is missing from the prompt or cut off by the text encoder's limit.
     """
     if row.method not in METHODS:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
     variants = METHODS[row.method].variants(Mix.of(row))
+    if METHODS[row.method].fused_by is not None and row.fused is None:
+        raise FusionError(f"method {row.method!r} needs the row's LoRAs fused beforehand")
     concepts = row.concepts
     problem = region_problem(row.method, row.loras)
     if problem is not None:

@@ -14,6 +14,7 @@ from clora_core.recipe.methods import (
     clora_gated,
     composite,
     freefuse,
+    fused,
     merge,
     single,
     switch,
@@ -36,6 +37,9 @@ METHODS: Mapping[str, Method] = {
         clora_gated.METHOD,
         clora_gated.WITHOUT_UPDATE,
         freefuse.METHOD,
+        fused.MIX_OF_SHOW,
+        fused.ZIPLORA,
+        fused.CUSTOM_DIFFUSION,
     )
 }
 

@@ -98,6 +98,9 @@ class Method:
         masked: Predictions are blended by attention masks; otherwise by their mean.
         make_gate: A gated method's rules: its variants share one lane, whose LoRAs and texts act
             where their masks are. None where every variant has a lane of its own.
+        fused_by: Settings that decide the fused adapter which the method samples with in place of
+            the row's concept LoRAs, see ``recipe.fusion``; None for methods that fuse nothing. Its
+            variants' shares are of that adapter and the styles, in this order.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Method:
     guided: bool = False
     masked: bool = False
     make_gate: Callable[[SamplerConfig], GateRecipe] | None = None
+    fused_by: tuple[str, ...] | None = None
 
     @property
     def takes_regions(self) -> bool:

@@ -1,0 +1,111 @@
+"""A fused adapter as a LoRA file, in the spelling of peft or of kohya, which other tools load.
+
+Scales are in the factors, so a reader must not scale again. Readers of peft's spelling take one
+rank for a whole component and scale layers of another rank by their ratio, so all layers of a
+component are written with the largest rank, filled up with zeros. kohya's files have an alpha for
+each layer, which is its rank.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import save
+from torch import Tensor
+
+from clora_core.fuse.ingredient import FusedAdapter
+from clora_core.lora.factors import LoraFactors
+
+Naming = Literal["peft", "kohya"]
+
+METADATA_KEY = "clora_fused"
+
+
+def encode_adapter(
+    adapter: FusedAdapter,
+    facts: Mapping[str, object],
+    *,
+    naming: Naming = "peft",
+    dtype: torch.dtype = torch.float32,
+    is_xl: bool = False,
+) -> bytes:
+    """Return the adapter as a safetensors file.
+
+    Args:
+        adapter: The adapter.
+        facts: What it was made of and how; becomes JSON in the file's metadata.
+        naming: Whose names the tensors get.
+        dtype: Of the tensors.
+        is_xl: The base model is Stable Diffusion XL, where kohya numbers the text encoders.
+    """
+    tensors = (
+        _peft_tensors(adapter.factors)
+        if naming == "peft"
+        else _kohya_tensors(adapter.factors, is_xl=is_xl)
+    )
+    cast = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    provenance = {
+        **facts,
+        "final_loss": adapter.final_loss,
+        "losses": list(adapter.losses),
+        "tensors_sha256": tensors_digest(cast),
+    }
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(provenance, sort_keys=True)}
+    if naming == "kohya":
+        ranks = [f.rank for layers in adapter.factors.components.values() for f in layers.values()]
+        metadata |= {
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": str(max(ranks, default=0)),
+            "ss_network_alpha": str(max(ranks, default=0)),
+        }
+    return save(cast, metadata)
+
+
+def tensors_digest(tensors: Mapping[str, Float[Tensor, "..."]]) -> str:
+    """Return the sha256 (hex) of all tensors with their names, by which damage is found."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _peft_tensors(factors: LoraFactors) -> dict[str, Float[Tensor, "..."]]:
+    tensors: dict[str, Float[Tensor, "out ..."]] = {}
+    for component, layers in factors.components.items():
+        rank = max(factor.rank for factor in layers.values())
+        for name, factor in layers.items():
+            tensors[f"{component}.{name}.lora_A.weight"] = _filled(factor.down, 0, rank)
+            up = factor.up * factor.scale
+            tensors[f"{component}.{name}.lora_B.weight"] = _filled(up, 1, rank)
+    return tensors
+
+
+def _kohya_tensors(factors: LoraFactors, *, is_xl: bool) -> dict[str, Float[Tensor, "..."]]:
+    towers = {"text_encoder": "lora_te1" if is_xl else "lora_te", "text_encoder_2": "lora_te2"}
+    prefixes = {"unet": "lora_unet", **towers}
+    tensors: dict[str, Float[Tensor, "out ..."]] = {}
+    for component, layers in factors.components.items():
+        for name, factor in layers.items():
+            stem = f"{prefixes[component]}_{_with_text_model(component, name).replace('.', '_')}"
+            tensors[f"{stem}.lora_down.weight"] = factor.down
+            tensors[f"{stem}.lora_up.weight"] = factor.up * factor.scale
+            tensors[f"{stem}.alpha"] = torch.tensor(float(factor.rank))
+    return tensors
+
+
+def _with_text_model(component: str, name: str) -> str:
+    """Return a layer's name with the level that trainers write, whether or not the model has it."""
+    if component == "unet" or name.startswith("text_model."):
+        return name
+    return f"text_model.{name}"
+
+
+def _filled(factor: Float[Tensor, "..."], axis: int, rank: int) -> Float[Tensor, "..."]:
+    shape = list(factor.shape)
+    shape[axis] = rank - shape[axis]
+    return torch.cat([factor, factor.new_zeros(shape)], dim=axis)

@@ -1,0 +1,103 @@
+"""What an adapter is fused from, and what comes out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.row import Lora
+
+Layer = tuple[str, str]
+"""Component (``unet``, ``text_encoder`` ...) and dotted name of a layer."""
+
+DrawImages = Callable[[int], Sequence[UInt8[np.ndarray, "height width 3"]]]
+"""Returns images that the ingredient with this index makes alone."""
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One concept LoRA of a fusion."""
+
+    lora: Lora
+    factors: LoraFactors
+
+    @property
+    def words(self) -> str:
+        """What calls the concept in a prompt: its trigger and its subject."""
+        return mark_prompt(self.lora.subject or "", (self.lora,), {0}).text
+
+    def prompts(self, templates: Sequence[str]) -> list[str]:
+        """Return the concept's words in each template, which has ``{}`` for them."""
+        return [template.replace("{}", self.words) for template in templates]
+
+    def factor(self, layer: Layer) -> Factor | None:
+        """Return the factors of ``layer`` with the row's weight, None if the LoRA has none."""
+        component, name = layer
+        found = self.factors.of(component).get(name)
+        if found is None:
+            return None
+        return Factor(found.down, found.up, found.scale * self.lora.weight)
+
+    def matrices(
+        self, layer: Layer
+    ) -> tuple[Float[Tensor, "rank in"], Float[Tensor, "out rank"]] | None:
+        """Return a linear layer's factors in float64, scale and weight in the second."""
+        found = self.factor(layer)
+        if found is None:
+            return None
+        down, up = found.down.flatten(start_dim=1), found.up.flatten(start_dim=1)
+        return down.double(), up.double() * found.scale
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedAdapter:
+    """One adapter that stands for several.
+
+    Attributes:
+        factors: Of every layer, in float64; scales are 1.
+        final_loss: What its recipe minimises, at the end.
+        losses: The same over the steps of an optimisation; empty for a recipe in closed form.
+    """
+
+    factors: LoraFactors
+    final_loss: float
+    losses: tuple[float, ...] = ()
+
+
+def layers_of(ingredients: Sequence[Ingredient]) -> list[Layer]:
+    """Return every layer that an ingredient changes, in a fixed order."""
+    return sorted(
+        {
+            (component, name)
+            for ingredient in ingredients
+            for component, layers in ingredient.factors.components.items()
+            for name in layers
+        }
+    )
+
+
+def summed(ingredients: Sequence[Ingredient], layer: Layer) -> Factor:
+    """Return the sum of all deltas on ``layer`` as one factor, its ranks one after the other."""
+    factors = [found for each in ingredients if (found := each.factor(layer)) is not None]
+    ndim = max(factor.down.ndim for factor in factors)
+    downs = [_as(factor.down.double(), ndim) for factor in factors]
+    ups = [_as(factor.up.double() * factor.scale, ndim) for factor in factors]
+    return Factor(torch.cat(downs).contiguous(), torch.cat(ups, dim=1).contiguous(), 1.0)
+
+
+def by_component(layers: dict[Layer, Factor]) -> LoraFactors:
+    """Return the layers as a LoRA."""
+    components: dict[str, dict[str, Factor]] = {}
+    for (component, name), factor in layers.items():
+        components.setdefault(component, {})[name] = factor
+    return LoraFactors(components)
+
+
+def _as(factor: Float[Tensor, "rows columns ..."], ndim: int) -> Float[Tensor, "rows columns ..."]:
+    """Return a 1x1 convolution's factor as it is written with four sides."""
+    return factor if factor.ndim == ndim else factor[:, :, None, None]
