@@ -41,6 +41,7 @@ class RunRequest:
         storage: The output.
         references_storage: Where references are kept.
         references_folder: The same, relative to the output; None if it is elsewhere.
+        fused_storage: Where fused adapters are kept.
         references: How references are made, by the digest of their base model; empty for none.
         load_model_host: Where actors get their model host.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
@@ -61,6 +62,7 @@ class RunRequest:
     storage: Storage
     references_storage: Storage
     references_folder: str | None
+    fused_storage: Storage
     references: Mapping[str, ReferenceSettings]
     load_model_host: LoadModelHost
     load_scorer: LoadScorer | None

@@ -11,6 +11,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from manifests.places.locations import LocationError
+from manifests.places.place_names import joined
+from pipelines.fusing.fused_files import FUSED_FOLDER
+from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.lease import HeldLease, LeaseLostError, acquire
 from pipelines.leases.lease_record import latest_lease
 from pipelines.ledger.account import Account
@@ -24,7 +27,13 @@ from pipelines.planning.plan import Plan
 from pipelines.request import Observer, RunRequest
 from pipelines.run_account import new_record, nothing_to_make
 from pipelines.run_phases import Run
-from pipelines.run_plan import Planned, plan_references, plan_rows, sealed_plan
+from pipelines.run_plan import (
+    Planned,
+    plan_references,
+    plan_row_fusions,
+    plan_rows,
+    sealed_plan,
+)
 from pipelines.session.cluster_session import cluster_session
 from pipelines.session.shares import Shares, share_cluster
 from pipelines.storage.error import PlaceError, StorageError
@@ -61,11 +70,15 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         references = plan_references(request, planned.plan)
         if references is not None and references.num_rows:
             observer.note(_announced(request, planned.plan, references))
+        fusions = plan_row_fusions(request, planned.plan)
+        if fusions.fusions:
+            observer.note(_announced_fusions(request, fusions))
         run = Run(
             request=request,
             observer=observer,
             planned=planned,
             references=references,
+            fusions=fusions,
             lease=lease,
             record=new_record(request, run_id),
             metrics=RunMetrics(planned.plan.num_rows),
@@ -88,6 +101,16 @@ def _announced(request: RunRequest, plan: Plan, references: Plan) -> str:
         f"{references.num_rows:,} reference image(s) are made first, which the {plan.num_rows:,} "
         f"row(s) are scored against, and kept in {request.references_storage.uri}; "
         "scoring.references says how many of each LoRA, 0 for none and no scores"
+    )
+
+
+def _announced_fusions(request: RunRequest, fusions: FusionPlan) -> str:
+    """Return a sentence on adapters that nobody has asked for by name, before they take time."""
+    methods = ", ".join(f"{method} {count:,}" for method, count in fusions.by_method.items())
+    folder = joined(request.fused_storage.uri, FUSED_FOLDER)
+    return (
+        f"{len(fusions.fusions):,} adapter(s) are fused first ({methods}), which "
+        f"{fusions.num_rows:,} row(s) are sampled with, and kept in {folder}"
     )
 
 

@@ -1,16 +1,20 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Row
+from clora_core.results import RowFailure
 from manifests.places.place_names import joined
 from manifests.rows.table import lora_values
+from pipelines.fusing.fused_source import FusedSource
+from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.lease import HeldLease
 from pipelines.leases.makers import present
 from pipelines.leases.seal import plan_name
@@ -36,6 +40,9 @@ from pipelines.run_account import manifest_account
 from pipelines.run_plan import Planned, wanted_references
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
+from pipelines.stages.fuse_stage import CommitFused, FusionReceipt
+from pipelines.stages.fused_work import References
+from pipelines.stages.shared_fusions import make_shared_fusions
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
 from pipelines.units.output_files import encode_parquet
@@ -52,6 +59,7 @@ class Run:
         observer: Who watches.
         planned: What is to be made.
         references: What is to be made before; None if images are not scored.
+        fusions: What is to be fused before.
         lease: On the output.
         record: Of the run, in the output.
         metrics: Of the run, for Prometheus.
@@ -61,12 +69,13 @@ class Run:
     observer: Observer
     planned: Planned
     references: Plan | None
+    fusions: FusionPlan
     lease: HeldLease
     record: RunRecord
     metrics: RunMetrics
 
     def make(self, shares: Shares) -> None:
-        """Make references, then rows."""
+        """Make references, then fused adapters, then rows."""
         request, record, plan = self.request, self.record, self.planned.plan
         restore_errors(request.storage, self.planned.ledger)
         record.manifest = write_asked(request.storage, request.rows)
@@ -77,7 +86,8 @@ class Run:
         if self.planned.is_sealed:
             self.lease.sealed()
         centroids = self._make_references(shares)
-        self._make_units(Phase.IMAGES, plan, request.storage, centroids, shares)
+        fused = self._fuse(shares)
+        self._make_units(Phase.IMAGES, plan, request.storage, centroids, shares, fused)
         self.lease.fence.check()
         TryMarks(storage=request.storage, run_id=record.run_id).clear()
 
@@ -99,6 +109,49 @@ class Run:
         self._note_missing(wanted, ledger.made, found, storage)
         name = f"plans/{self.record.run_id}-centroids.parquet"
         return write_centroids(request.storage, name, found)
+
+    def _fuse(self, shares: Shares) -> FusedSource | None:
+        """Fuse the adapters that pending rows need and nobody has made; return where all are."""
+        request, plan, observer = self.request, self.fusions, self.observer
+        if not plan.num_rows:
+            return None
+        storage, run_id = request.fused_storage, self.record.run_id
+        failures: dict[str, RowFailure] = {}
+        if plan.fusions:
+            # Imported late, as in ``_make_units``.
+            from pipelines.stages import fuse_graph
+
+            totals = PhaseTotals(num_planned=len(plan.fusions), num_units=len(plan.fusions))
+            self.record.phases[Phase.FUSIONS] = totals
+            observer.begin(Phase.FUSIONS, totals.num_planned)
+            into = CommitFused(
+                storage=storage,
+                run_id=run_id,
+                fence=self.lease.fence,
+                references=References(
+                    storage=request.references_storage if self.references is not None else None
+                ),
+            )
+            start = time.perf_counter()
+
+            def make(fusions: Sequence[Fusion]) -> Generator[FusionReceipt]:
+                return fuse_graph.make_fusions(fusions, request.load_model_host, into, shares)
+
+            with present(storage, run_id, request.lease_times):
+                made = make_shared_fusions(
+                    plan.fusions, make, storage, times=request.lease_times, note=observer.note
+                )
+                with closing(made) as receipts:
+                    for receipt in receipts:
+                        totals.add(receipt)
+                        totals.wall_seconds = time.perf_counter() - start
+                        self.metrics.observe_fusion(receipt)
+                        observer.stored(receipt)
+                        if receipt.failure is not None:
+                            failures[receipt.unit_id] = receipt.failure
+        if failures:
+            observer.note(_failed_fusions(plan, failures))
+        return FusedSource(storage=storage, dtype=request.resources.dtype, failures=failures)
 
     def _note_missing(
         self,
@@ -132,6 +185,7 @@ class Run:
         storage: Storage,
         centroids: CentroidSource,
         shares: Shares,
+        fused: FusedSource | None = None,
     ) -> None:
         # Imported late: Ray reads its environment when it is imported, and the session sets it.
         from pipelines.stages.graph import Stages, make_units
@@ -146,6 +200,7 @@ class Run:
             load_scorer=request.load_scorer,
             load_centroids=centroids,
             scores_windows=request.scores_windows,
+            fused=fused,
             store=CommitUnits(
                 storage=storage,
                 run_id=record.run_id,
@@ -214,6 +269,15 @@ class Run:
         record.error = None if error is None else f"{type(error).__name__}: {error}"[:2000]
         record.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         write_run_record(self.request.storage, record)
+
+
+def _failed_fusions(plan: FusionPlan, failures: Mapping[str, RowFailure]) -> str:
+    """Return a sentence on adapters that could not be made, with the first reason."""
+    first = next(fusion for fusion in plan.fusions if fusion.key in failures)
+    return (
+        f"{len(failures):,} of {len(plan.fusions):,} adapter(s) could not be fused, and their rows "
+        f"fail: {first.adapter_name}: {failures[first.key].message}"
+    )
 
 
 def _write_plan(storage: Storage, name: str, plan: Plan) -> None:

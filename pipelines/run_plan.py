@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from clora_core.recipe.row import Row
+from pipelines.fusing.plan import FusionPlan, plan_fusions
 from pipelines.leases.lease import HeldLease
 from pipelines.leases.lease_record import LeaseRecord, earlier_leases
 from pipelines.leases.seal import find_rivals, plans_of_earlier_runs, seal_units
@@ -92,6 +93,11 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
         attempts=request.attempts,
         block_of=block_of,
     )
+
+
+def plan_row_fusions(request: RunRequest, rows: Plan) -> FusionPlan:
+    """Return the adapters that the planned ``rows`` need."""
+    return plan_fusions(rows.members(), request.fused_storage, dtype=request.resources.dtype)
 
 
 def sealed_plan(

@@ -9,7 +9,7 @@ each layer, which is its rank.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -62,6 +62,17 @@ def encode_adapter(
             "ss_network_alpha": str(max(ranks, default=0)),
         }
     return save(cast, metadata)
+
+
+def provenance_of(content: bytes) -> dict[str, Any]:
+    """Return the facts that ``encode_adapter`` wrote into a file.
+
+    Raises:
+        ValueError, KeyError: It is no such file.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    return json.loads(header["__metadata__"][METADATA_KEY])
 
 
 def tensors_digest(tensors: Mapping[str, Float[Tensor, "..."]]) -> str:

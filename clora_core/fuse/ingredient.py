@@ -62,11 +62,13 @@ class FusedAdapter:
         factors: Of every layer, in float64; scales are 1.
         final_loss: What its recipe minimises, at the end.
         losses: The same over the steps of an optimisation; empty for a recipe in closed form.
+        unet_evaluations: Samples through the UNet that it took; one with a gradient is one, too.
     """
 
     factors: LoraFactors
     final_loss: float
     losses: tuple[float, ...] = ()
+    unet_evaluations: int = 0
 
 
 def layers_of(ingredients: Sequence[Ingredient]) -> list[Layer]:

@@ -83,7 +83,11 @@ def fuse(
     )
     total = sum(each.scale for each in solved.values())
     left = sum(each.loss for each in solved.values())
-    return FusedAdapter(factors=_factors(solved), final_loss=left / total if total else 0.0)
+    return FusedAdapter(
+        factors=_factors(solved),
+        final_loss=left / total if total else 0.0,
+        unet_evaluations=len(ingredients) * config.mix_of_show_steps if spatial else 0,
+    )
 
 
 def _factors(solved: dict[Layer, SolvedLayer]) -> LoraFactors:

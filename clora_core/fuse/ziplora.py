@@ -113,7 +113,10 @@ def fuse(
         for name, factor in factors.items()
     }
     return FusedAdapter(
-        factors=by_component(kept | merged), final_loss=losses[-1], losses=tuple(losses)
+        factors=by_component(kept | merged),
+        final_loss=losses[-1],
+        losses=tuple(losses),
+        unet_evaluations=config.ziplora_steps * 2 * len(ingredients),
     )
 
 

@@ -49,3 +49,23 @@ def first_phase_evaluations(method: str, num_concepts: int, config: SamplerConfi
     halves = 1 if config.guidance_scale == 1 else 2
     last = halves if config.attention_half == "both" else 1
     return halves * (gate.base_steps - 1) + last
+
+
+def fusion_evaluations(method: str, num_concepts: int, config: SamplerConfig) -> int:
+    """Return the samples through the UNet that fusing one adapter takes, images left out.
+
+    A sample with a gradient counts as one, as in ``unet_evaluations``. ``mix-of-show`` needs none
+    where the LoRAs change nothing beyond the text encoder, keys and values.
+
+    Args:
+        method: Whose recipe fuses; 0 for one that fuses nothing.
+        num_concepts: LoRAs that are fused.
+        config: Settings.
+    """
+    match method:
+        case "mix-of-show":
+            return num_concepts * config.mix_of_show_steps
+        case "ziplora":
+            return 2 * num_concepts * config.ziplora_steps
+        case _:
+            return 0

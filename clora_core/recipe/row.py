@@ -161,8 +161,15 @@ class Row:
         return next((lora.problem for lora in self.loras if lora.problem is not None), None)
 
     def with_local_files(self, local_path: LocalPath) -> "Row":
-        """Return the row with its LoRA and mask files on this machine, as the sampler takes it."""
-        loras = tuple(_with_local_files(lora, local_path) for lora in self.loras)
+        """Return the row with its LoRA and mask files on this machine, as the sampler takes it.
+
+        LoRAs that were fused are not sampled with, so their files are not needed.
+        """
+        is_fused = self.fused is not None
+        loras = tuple(
+            lora if is_fused and lora.kind == "concept" else _with_local_files(lora, local_path)
+            for lora in self.loras
+        )
         return replace(self, loras=loras)
 
 

@@ -74,6 +74,8 @@ class JobFile(BaseModel, frozen=True, extra="forbid"):
             them. Where no preset is named it is that of the row's base model: ``emoji`` for the
             embedded one, else ``paper``.
         scoring: How images are scored, those of all base models by one DINO model.
+        fused_at: Folder or bucket whose ``fused`` holds adapters of methods that fuse, which many
+            jobs may share; the output if not given.
         resources: What the run may use. But for ``dtype`` it changes no row's key.
         failure_budget: How many rows may fail before the run stops.
     """
@@ -86,6 +88,7 @@ class JobFile(BaseModel, frozen=True, extra="forbid"):
     method: str = "clora"
     sampler: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     scoring: ScoringSettings = ScoringSettings()
+    fused_at: str | None = None
     resources: Resources = Resources()
     failure_budget: FailureBudget = FailureBudget()
 
@@ -212,6 +215,7 @@ def _with_absolute_paths(job: JobFile, *, folder: str) -> JobFile:
             "manifest": placed(job.manifest),
             "output": placed(job.output),
             "loras": job.loras if job.loras == EMOJI_WORLD else placed(job.loras),
+            "fused_at": placed(job.fused_at),
             "base_model": unless_embedded(job.base_model),
             "base_models": {name: unless_embedded(at) for name, at in job.base_models.items()},
             "scoring": scoring.model_copy(update=places),

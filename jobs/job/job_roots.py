@@ -38,6 +38,7 @@ def job_names(job: JobFile) -> dict[str, str]:
         **{model_setting(name): model for name, model in job.models.items()},
         "scoring.model": job.scoring.model,
         "scoring.references_at": job.scoring.references_at,
+        "fused_at": job.fused_at,
     }
     return {field: name for field, name in named_by_job.items() if name not in (None, EMOJI_WORLD)}
 

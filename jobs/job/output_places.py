@@ -19,6 +19,8 @@ def output_problems(job: JobFile, *, place: str) -> list[Problem]:
     places = {"output": job.output}
     if job.scoring.references != 0 and job.scoring.references_at is not None:
         places["scoring.references_at"] = job.scoring.references_at
+    if job.fused_at is not None:
+        places["fused_at"] = job.fused_at
     problems: list[Problem] = []
     for field, uri in places.items():
         try:

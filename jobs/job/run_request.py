@@ -51,6 +51,7 @@ def run_request(
             within=None if references_at else job.output,
         ),
         references_folder=None if references_at else f"references/{folder}",
+        fused_storage=open_storage(job.fused_at or job.output, retry_s=resources.store_retry_s),
         references={}
         if dino_dir is None
         else {

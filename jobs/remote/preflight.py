@@ -25,7 +25,7 @@ from manifests.weights.digests import file_sha256
 from pipelines.storage.error import StorageError
 from pipelines.storage.storage import open_storage
 
-_OUTPUTS = ("output", "scoring.references_at")
+_OUTPUTS = ("output", "scoring.references_at", "fused_at")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,19 +1,15 @@
-"""Units of a store that several runs share: each made by one of them, while the others wait for it.
-
-A pass makes what nobody else is making. What others held is then waited for, and made here after
-all if its run is over before it is done.
-"""
+"""Units of a store that several runs share: each made by one of them, while the others wait."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 from clora_core.recipe.row import Row
 from manifests.places.place_names import joined
-from pipelines.leases.claims import Claimant, wait_until_free
+from pipelines.leases.claims import Claimant
 from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.shared_work import share_work
 from pipelines.planning.plan import Plan
 from pipelines.storage.error import StorageError
 from pipelines.storage.storage import Storage
@@ -54,26 +50,16 @@ def make_shared_units(
         times: How long a silence of another run is death.
         note: Gets a sentence of what is waited for.
     """
-    while plan.num_units:
-        held: dict[str, str] = {}
-        with closing(make(plan)) as receipts:
-            for receipt in receipts:
-                if receipt.facts.held_by:
-                    held[receipt.unit_id] = receipt.facts.held_by
-                else:
-                    yield receipt
-        if not held:
-            return
-        done = wait_until_free(
-            storage,
-            held,
-            lambda: [unit_id_of(name) for name in storage.list(ROWS_FOLDER, ".parquet")],
-            what="unit(s) of references",
-            times=times,
-            note=note,
-        )
-        yield from _receipts_of_others(storage, plan.only(done))
-        plan = plan.only(held.keys() - done)
+    return share_work(
+        plan.unit_ids,
+        lambda unit_ids: make(plan.only(unit_ids)),
+        storage,
+        find_done=lambda: [unit_id_of(name) for name in storage.list(ROWS_FOLDER, ".parquet")],
+        receipts_of=lambda unit_ids: _receipts_of_others(storage, plan.only(unit_ids)),
+        what="unit(s) of references",
+        times=times,
+        note=note,
+    )
 
 
 def set_aside_meanwhile(storage: Storage, name: str) -> str:

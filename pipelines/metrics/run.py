@@ -52,6 +52,15 @@ class RunMetrics:
         self._peak_memory = gauge(
             "clora_peak_memory_bytes", "Largest peak memory of a generating process."
         )
+        self._fusions = counter(
+            "clora_fusions", "Adapters of the fuse phase.", ["method", "status"]
+        )
+        self._fusion_seconds = histogram(
+            "clora_fusion_seconds",
+            "Wall time of fusing one adapter.",
+            ["method"],
+            buckets=_SECONDS_BUCKETS,
+        )
         self._scores = histogram(
             "clora_dino_score",
             "Smallest DINO similarity of an image to its LoRAs' references.",
@@ -109,6 +118,13 @@ class RunMetrics:
             versions.get("torch", ""),
             versions.get("diffusers", ""),
         ).set(1)
+
+    def observe_fusion(self, receipt: Receipt) -> None:
+        """Count an adapter of the fuse phase."""
+        for row in receipt.rows:
+            self._fusions.labels(row.method, "made" if row.made else "failed").inc()
+            if not receipt.facts.is_done:
+                self._fusion_seconds.labels(row.method).observe(row.seconds)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

@@ -68,7 +68,7 @@ def reference_rows(rows: Iterable[Row], settings: Mapping[str, ReferenceSettings
                 seen.add(identity)
                 alone = replace(lora, weight=1.0, region=None)
                 for seed in range(settings[model].num_references):
-                    yield _reference_row(alone, seed, model, settings[model])
+                    yield reference_row(alone, seed, model, settings[model])
 
 
 def whole_blocks(settings: Mapping[str, ReferenceSettings]) -> dict[str, ReferenceSettings]:
@@ -88,9 +88,10 @@ def block_of(row: Row) -> str:
     return f"{identity} {row.seed // SEEDS_PER_BLOCK}"
 
 
-def _reference_row(
+def reference_row(
     lora: Lora, seed: int, base_model_digest: str, settings: ReferenceSettings
 ) -> Row:
+    """Return the row of one image that a LoRA makes alone."""
     row = Row(
         base_model_digest=base_model_digest,
         row_id=f"reference-{lora.name}-{seed}",

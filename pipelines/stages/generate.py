@@ -11,6 +11,7 @@ the marks that tries leave, see ``ledger.tries``.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from clora_core.results import ComposedImage, RowFailure
 from manifests.places.file_cache import local_copy
 from manifests.places.locations import LocationError, StoreAwayError
 from manifests.rows.table import rows_of
+from pipelines.fusing.fused_source import FusedSource
 from pipelines.leases.lease import Fence
 from pipelines.leases.unit_claims import UnitClaims
 from pipelines.ledger.tries import TryMarks, UnitTries
@@ -33,6 +35,7 @@ from pipelines.units.schemas import GENERATED, RESULT
 MAX_MESSAGE_LENGTH = 2_000
 
 Compose = Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
+MakeRows = Callable[[Sequence[Row]], tuple[list[dict[str, Any]], int]]
 
 
 class GenerateImages:
@@ -45,9 +48,11 @@ class GenerateImages:
         attempts: TryMarks,
         fence: Fence | None,
         claims: UnitClaims | None,
+        fused: FusedSource | None,
     ) -> None:
         self._take_unit = take_unit
         self._claims = claims
+        self._fused = fused
         self._attempts = attempts
         give_up_when_terminated(attempts)
         self._host = load_model_host()
@@ -73,7 +78,7 @@ class GenerateImages:
             if message.facts.is_idle:
                 return message
         try:
-            made = generate_unit(message, self._host, self._attempts)
+            made = generate_unit(message, self._host, self._attempts, fused=self._fused)
         except Exception as error:  # torch has no one class for a lost device; raised again below
             if device_is_lost(error):
                 end_without_device(self._attempts, error)
@@ -83,7 +88,11 @@ class GenerateImages:
 
 
 def generate_unit(
-    message: UnitMessage, host: ModelHost, attempts: TryMarks | None = None
+    message: UnitMessage,
+    host: ModelHost,
+    attempts: TryMarks | None = None,
+    *,
+    fused: FusedSource | None = None,
 ) -> UnitMessage:
     """Return the unit with its images or failures, and what making them took.
 
@@ -91,17 +100,19 @@ def generate_unit(
         message: The unit; its rows have one base model.
         host: What makes it.
         attempts: Where its tries are marked; None for nowhere.
+        fused: Where rows of fused methods get their adapters; None if there are no such rows.
     """
+    make_rows = partial(generate_rows, compose=host.compose, fused=fused)
     before = host.use()
     rows = rows_of(message.rows)
     host.hold(rows[0].base_model_digest)
     start = time.perf_counter()
     tries = None if attempts is None else attempts.begin(message.unit_id)
     if attempts is None or tries is None or not tries.one_by_one:
-        results, num_alone = generate_rows(rows, host.compose)
+        results, num_alone = make_rows(rows)
     else:
         results = [
-            _generate_alone(row, host.compose, attempts, tries, message.unit_id) for row in rows
+            _generate_alone(row, make_rows, attempts, tries, message.unit_id) for row in rows
         ]
         num_alone = len(rows)
     seconds = time.perf_counter() - start
@@ -121,7 +132,9 @@ def generated_table(planned: pa.Table, results: Sequence[Mapping[str, Any]]) -> 
     return pa.table([*planned.columns, *made.columns], schema=GENERATED)
 
 
-def generate_rows(rows: Sequence[Row], compose: Compose) -> tuple[list[dict[str, Any]], int]:
+def generate_rows(
+    rows: Sequence[Row], compose: Compose, fused: FusedSource | None = None
+) -> tuple[list[dict[str, Any]], int]:
     """Return rows of ``schemas.RESULT`` in order, and how many were tried alone.
 
     Raises:
@@ -130,7 +143,7 @@ def generate_rows(rows: Sequence[Row], compose: Compose) -> tuple[list[dict[str,
     results: dict[int, ComposedImage | RowFailure] = {}
     composable: dict[int, Row] = {}
     for index, row in enumerate(rows):
-        prepared = _prepare(row)
+        prepared = _prepare(row, fused)
         if isinstance(prepared, RowFailure):
             results[index] = prepared
         else:
@@ -141,7 +154,7 @@ def generate_rows(rows: Sequence[Row], compose: Compose) -> tuple[list[dict[str,
 
 
 def _generate_alone(
-    row: Row, compose: Compose, attempts: TryMarks, tries: UnitTries, unit_id: str
+    row: Row, make_rows: MakeRows, attempts: TryMarks, tries: UnitTries, unit_id: str
 ) -> dict[str, Any]:
     """Return the row made under a mark of its own, or failed if it died under one before."""
     deaths = tries.deaths_alone.get(row.key, 0)
@@ -153,16 +166,21 @@ def _generate_alone(
         )
         return _result_row(RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message))
     mark = attempts.begin_row(unit_id, row.key)
-    (result,), _ = generate_rows([row], compose)
+    (result,), _ = make_rows([row])
     attempts.end_row(mark)
     return result
 
 
-def _prepare(row: Row) -> Row | RowFailure:
+def _prepare(row: Row, fused: FusedSource | None) -> Row | RowFailure:
     """Return what the composer takes; a row whose LoRA file cannot be used never gets there."""
     if row.problem is not None:
         return RowFailure(stage=Stage.LORA, error="LoraFileError", message=row.problem)
     try:
+        if fused is not None:
+            prepared = fused.prepare(row)
+            if isinstance(prepared, RowFailure):
+                return prepared
+            row = prepared
         return row.with_local_files(lambda uri: str(local_copy(uri)))
     except (LocationError, StoreAwayError) as error:
         return RowFailure(stage=Stage.LORA, error=type(error).__name__, message=str(error))

@@ -25,6 +25,7 @@ from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clora_core.recipe.errors import CloraError
+from pipelines.fusing.fused_source import FusedSource
 from pipelines.planning.plan import UNITS_PER_BATCH, Plan
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
@@ -39,7 +40,7 @@ from pipelines.units.schemas import PLANNED_ROW
 SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
 
-_WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class Stages:
         load_centroids: Where score actors get what images are compared with.
         store: Commits units.
         scores_windows: Whether windows of images are scored, too.
+        fused: Where generating actors get fused adapters; None if no row needs one.
     """
 
     load_model_host: LoadModelHost
@@ -59,6 +61,7 @@ class Stages:
     load_centroids: Callable[[], Centroids]
     store: CommitUnits
     scores_windows: bool = True
+    fused: FusedSource | None = None
 
 
 def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]:
@@ -68,13 +71,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
         StorageError, StoreAwayError, LeaseLostError, DamagedFileError: A stage met it.
         Exception: The machinery failed; rows that are committed stay so.
     """
-    _silence_console()
-    context = data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_no_progress_timeout_s = SILENT_S
-    # Ray's own wrapper would lose which error it was.
-    context.raise_original_map_exception = True
+    set_up_ray_data()
     store = stages.store
     receipts = (
         data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
@@ -86,13 +83,14 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
                 "attempts": store.attempts,
                 "fence": store.fence,
                 "claims": store.claims,
+                "fused": stages.fused,
             },
             compute=ActorPoolStrategy(
                 min_size=shares.num_generators, max_size=shares.max_generators
             ),
             num_cpus=shares.generator_cpus,
             num_gpus=shares.generator_gpus or None,
-            **_WHOLE_BLOCKS,
+            **WHOLE_BLOCKS,
         )
         .map_batches(
             ScoreImages,
@@ -103,20 +101,31 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
             },
             compute=ActorPoolStrategy(size=shares.num_helpers),
             num_cpus=shares.helper_cpus,
-            **_WHOLE_BLOCKS,
+            **WHOLE_BLOCKS,
         )
         .map_batches(
             store,
             compute=TaskPoolStrategy(size=shares.num_helpers),
             num_cpus=shares.helper_cpus,
-            **_WHOLE_BLOCKS,
+            **WHOLE_BLOCKS,
         )
     )
     try:
-        for batch in receipts.iter_batches(prefetch_batches=0, **_WHOLE_BLOCKS):
+        for batch in receipts.iter_batches(prefetch_batches=0, **WHOLE_BLOCKS):
             yield from read_receipts(batch)
     except RayTaskError as error:
         raise own_error(error) from error
+
+
+def set_up_ray_data() -> None:
+    """Set the options that every graph of this process runs with."""
+    _silence_console()
+    context = data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = SILENT_S
+    # Ray's own wrapper would lose which error it was.
+    context.raise_original_map_exception = True
 
 
 def _silence_console() -> None:

@@ -50,7 +50,9 @@ def compose_unchanged(
     """Return one result per row, in order; rows whose LoRA files changed are not composed."""
     results: dict[int, Result] = {}
     for index, row in enumerate(rows):
-        problem = next(filter(None, map(identity.problem, row.loras)), None)
+        # What was fused was compared when it was fused, and the adapter has a digest of its own.
+        files = [lora for lora in row.sampled_loras if lora is not row.fused]
+        problem = next(filter(None, map(identity.problem, files)), None)
         if problem is not None:
             results[index] = RowFailure(stage=Stage.LORA, error="LoraFileChanged", message=problem)
     unchanged = [index for index in range(len(rows)) if index not in results]

@@ -16,11 +16,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
 from clora_core.recipe.config import ENGINE_VERSION
+from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
 from manifests.places.folder_cache import local_folder
 from pipelines.session.resources import Resources
 from pipelines.session.shares import Shares
+from pipelines.stages.fused_work import FusedFile, FusionWork, ReadReference
 from pipelines.stages.lora_identity import LoraIdentity, compose_unchanged
 from pipelines.units.message import HostUse
 
@@ -43,6 +45,10 @@ class ModelHost(Protocol):
 
     def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         """Return one result per row, in order, by the held model; a machine's fault is raised."""
+        ...
+
+    def fuse(self, fusion: Fusion, read_reference: ReadReference) -> FusedFile:
+        """Return the adapter's file, made with the held model; a row's fault is raised, too."""
         ...
 
     def use(self) -> HostUse:
@@ -96,7 +102,7 @@ class _OneModelHost:
         self._cache = cache
         self._device_cache = device_cache
         self._identity = LoraIdentity()
-        self._held: tuple[str, Composer] | None = None
+        self._held: tuple[str, Composer, FusionWork] | None = None
         self._model_loads = 0
         self._model_load_seconds = 0.0
         self._on_gpu = on_gpu
@@ -109,19 +115,26 @@ class _OneModelHost:
             return
         start = time.perf_counter()
         self._let_go()
-        self._held = (base_model_digest, self._load(base_model_digest))
+        self._held = (base_model_digest, *self._load(base_model_digest))
         self._model_loads += 1
         self._model_load_seconds += time.perf_counter() - start
 
-    def _load(self, base_model_digest: str) -> "Composer":
+    def _load(self, base_model_digest: str) -> "tuple[Composer, FusionWork]":
         from clora_core.composer import Composer
         from clora_core.diffusion.model import load_base_model
 
         folder = local_folder(self._source.base_model_dirs[base_model_digest])
         resources = self._source.resources
         model = load_base_model(folder, dtype=resources.dtype, device=self._device)
-        return Composer(
+        composer = Composer(
             model, self._cache, device_loras=self._device_cache, max_lanes=resources.max_lanes
+        )
+        return composer, FusionWork(
+            model,
+            composer,
+            dtype=resources.dtype,
+            identity=self._identity,
+            versions_json=self.versions_json,
         )
 
     def _let_go(self) -> None:
@@ -139,14 +152,22 @@ class _OneModelHost:
             torch.cuda.empty_cache()
 
     def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
+        _, composer, _ = self._begun()
+        return compose_unchanged(rows, composer.compose, self._identity)
+
+    def fuse(self, fusion: Fusion, read_reference: ReadReference) -> FusedFile:
+        _, _, work = self._begun()
+        return work.fuse(fusion, read_reference)
+
+    def _begun(self) -> "tuple[str, Composer, FusionWork]":
+        """Return what is held, the peak of its memory set back."""
         if self._held is None:
             raise RuntimeError("no base model is held")
         if self._on_gpu:
             import torch
 
             torch.cuda.reset_peak_memory_stats()
-        _, composer = self._held
-        return compose_unchanged(rows, composer.compose, self._identity)
+        return self._held
 
     def use(self) -> HostUse:
         stats = self._cache.stats

@@ -15,6 +15,7 @@ class Phase(StrEnum):
     """What a run makes, in this order."""
 
     REFERENCES = "references"
+    FUSIONS = "fusions"
     IMAGES = "images"
 
 

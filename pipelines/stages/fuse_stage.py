@@ -1,0 +1,209 @@
+"""The fuse stage: one adapter at a time, claimed, made and committed, or failed with its reason.
+
+A fusion that cannot be made is a value, as a bad row is, and rows that need it fail with its
+reason. A machine's fault is raised. A process that dies leaves a mark, and a fusion that has ended
+two processes is then tried under a mark of its own, see ``ledger.tries``.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from clora_core.recipe.errors import CompositionError, Stage
+from clora_core.recipe.fusion import Fusion
+from clora_core.results import RowFailure
+from manifests.places.locations import LocationError, StoreAwayError
+from pipelines.fusing.fused_files import fused_name
+from pipelines.leases.claims import Claimant
+from pipelines.leases.lease import Fence
+from pipelines.ledger.tries import TryMarks
+from pipelines.stages.fused_work import FusedFile, References
+from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
+from pipelines.stages.model_host import ModelHost
+from pipelines.storage.storage import Storage
+from pipelines.units.message import UnitFacts
+from pipelines.units.receipts import Receipt, RowReceipt
+
+MAX_MESSAGE_LENGTH = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionReceipt(Receipt):
+    """What the driver learns of one adapter; ``failure`` is why there is none."""
+
+    failure: RowFailure | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommitFused:
+    """Where adapters are committed, and under which run; can be sent to any machine.
+
+    Attributes:
+        storage: Holds ``fused/``.
+        run_id: The run.
+        fence: Asked before an adapter is committed; None without a lease.
+        references: Where images of single LoRAs may be.
+    """
+
+    storage: Storage
+    run_id: str
+    fence: Fence | None
+    references: References
+
+    @property
+    def attempts(self) -> TryMarks:
+        """Where tries are marked: beside what is committed."""
+        return TryMarks(storage=self.storage, run_id=self.run_id)
+
+    def is_done(self, key: str) -> bool:
+        """Whether the adapter is there."""
+        return self.storage.exists(fused_name(key))
+
+
+class FuseLoras:
+    """Actor of the fuse stage; holds one model host for its life."""
+
+    def __init__(
+        self,
+        fusions: Sequence[Fusion],
+        load_model_host: Callable[[], ModelHost],
+        into: CommitFused,
+    ) -> None:
+        self._fusions = fusions
+        self._into = into
+        self._attempts = into.attempts
+        give_up_when_terminated(self._attempts)
+        self._host = load_model_host()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return a receipt for each ticket of ``batch``, a number of one of the fusions."""
+        made = [self._fuse(self._fusions[ticket]) for ticket in batch["ticket"].to_pylist()]
+        return pa.table({"receipt_json": [json.dumps(asdict(receipt)) for receipt in made]})
+
+    def _fuse(self, fusion: Fusion) -> FusionReceipt:
+        try:
+            return fuse_one(fusion, self._host, self._into, self._attempts)
+        except Exception as error:  # torch has no one class for a lost device; raised again below
+            if device_is_lost(error):
+                end_without_device(self._attempts, error)
+            raise
+
+
+def fuse_one(
+    fusion: Fusion, host: ModelHost, into: CommitFused, attempts: TryMarks
+) -> FusionReceipt:
+    """Make and commit one adapter, unless it is there or another run makes it.
+
+    Raises:
+        LeaseLostError: The run was taken over.
+        Exception: The device is lost, or the store is away.
+    """
+    if into.fence is not None:
+        into.fence.check()
+    claimant = Claimant(storage=into.storage, run_id=into.run_id)
+    standing = claimant.claim(fusion.key, lambda: into.is_done(fusion.key))
+    if standing.is_done or standing.held_by:
+        facts = UnitFacts(held_by=standing.held_by, is_done=standing.is_done)
+        return _receipt(fusion, facts, made=standing.is_done)
+    before = host.use()
+    host.hold(fusion.base_model_digest)
+    start = time.perf_counter()
+    made = _made(fusion, host, into, attempts)
+    use = host.use()
+    facts = UnitFacts(
+        generate_seconds=time.perf_counter() - start,
+        model_loads=use.model_loads - before.model_loads,
+        model_load_seconds=use.model_load_seconds - before.model_load_seconds,
+        peak_memory_bytes=use.peak_memory_bytes,
+        output_bytes=len(made.content) if isinstance(made, FusedFile) else 0,
+        device=host.device,
+        versions_json=host.versions_json,
+    )
+    if isinstance(made, RowFailure):
+        attempts.end(fusion.key)
+        return _receipt(fusion, facts, failure=made)
+    if into.fence is not None:
+        into.fence.check()
+    committed = into.storage.put_if_absent(fused_name(fusion.key), made.content)
+    attempts.end(fusion.key)
+    return _receipt(
+        fusion, facts, made=True, committed=committed, evaluations=made.unet_evaluations
+    )
+
+
+def _made(
+    fusion: Fusion, host: ModelHost, into: CommitFused, attempts: TryMarks
+) -> FusedFile | RowFailure:
+    tries = attempts.begin(fusion.key)
+    if tries.one_by_one and tries.deaths_alone.get(fusion.key):
+        message = (
+            f"the process that fused them died {tries.number - 1} times; it may need more memory "
+            "than there is (see Ray's worker logs)"
+        )
+        return RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message)
+    mark = attempts.begin_row(fusion.key, fusion.key) if tries.one_by_one else None
+    try:
+        return host.fuse(fusion, into.references)
+    except CompositionError as error:
+        return _failure(error.stage, error)
+    except (LocationError, StoreAwayError) as error:
+        return _failure(Stage.LORA, error)
+    except Exception as error:  # what else a fusion can fail of has no class in common
+        if device_is_lost(error):
+            raise
+        return _failure(Stage.FUSE, error)
+    finally:
+        if mark is not None:
+            attempts.end_row(mark)
+
+
+def _failure(stage: Stage, error: Exception) -> RowFailure:
+    message = str(error)[:MAX_MESSAGE_LENGTH] or type(error).__name__
+    return RowFailure(stage=stage, error=type(error).__name__, message=message)
+
+
+def _receipt(
+    fusion: Fusion,
+    facts: UnitFacts,
+    *,
+    made: bool = False,
+    committed: bool = False,
+    failure: RowFailure | None = None,
+    evaluations: int = 0,
+) -> FusionReceipt:
+    row = RowReceipt(
+        method=fusion.method,
+        made=made,
+        stage=None if failure is None else failure.stage,
+        seconds=facts.generate_seconds,
+        unet_evaluations=evaluations,
+        dino_min=None,
+    )
+    return FusionReceipt(
+        unit_id=fusion.key, committed=committed, rows=(row,), facts=facts, failure=failure
+    )
+
+
+def read_fusion_receipts(batch: pa.Table) -> Iterator[FusionReceipt]:
+    """Yield the receipts that ``FuseLoras`` returned."""
+    for text in batch["receipt_json"].to_pylist():
+        values: dict[str, Any] = json.loads(text)
+        failure = values["failure"]
+        yield FusionReceipt(
+            unit_id=values["unit_id"],
+            committed=values["committed"],
+            rows=tuple(RowReceipt(**row) for row in values["rows"]),
+            facts=UnitFacts(**values["facts"]),
+            failure=None
+            if failure is None
+            else RowFailure(**{**failure, "stage": Stage(failure["stage"])}),
+        )
+
+
+def done_elsewhere(fusion: Fusion) -> FusionReceipt:
+    """Return the receipt of an adapter that another run has committed."""
+    return _receipt(fusion, UnitFacts(is_done=True), made=True)
