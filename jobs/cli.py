@@ -190,7 +190,7 @@ def gc(
 def sweep(
     path: Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep file (YAML).")],
 ) -> None:
-    """Write out a grid of LoRAs, prompts, seeds and methods as manifest and job. Exit 0 or 2."""
+    """Write out a grid, or a published testbed, as manifest and job. Exit 0 or 2."""
 
 
 @_does("table.table")

@@ -36,10 +36,12 @@ class SweepRules:
     Attributes:
         catalog: LoRAs by name.
         read_text: Returns the text of a prompt file; raises ``LocationError``.
+        listed: Compositions of a published list, each with its place.
     """
 
     catalog: Mapping[str, LoraEntry]
     read_text: Callable[[str], str]
+    listed: Sequence[tuple[str, SweepComposition]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
     ]
     grid, more = _with_grids(spec, rules.catalog)
     findings += more
+    grid += rules.listed
     motifs: list[Motif] = []
     room = MAX_ROWS // (len(spec.samplers) * len(spec.seeds) * len(spec.methods))
     for number, (place, composition) in enumerate(grid):
@@ -100,7 +103,7 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
         room -= len(scenes)
         if room < 0 or len(findings) > MAX_FINDINGS:
             break
-    if not grid and not findings:
+    if not grid and not findings and spec.testbed is None:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
     if grid and not motifs and not findings:
         text = "give no prompt: a prompt_file holds none beside blank lines and comments; add one"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from manifests.grid.testbed_spec import PublishedTestbed
 from manifests.places.place_names import absolute
 from manifests.places.yaml_file import read_mapping, validated
 from manifests.rows.schema import Seed, Side
@@ -70,6 +71,8 @@ class SweepSpec(BaseModel):
         compositions: LoRA sets, one by one.
         pairs_of: LoRAs of which every two with different subjects are a composition too.
         triples_of: The same with every three.
+        testbed: A published list, which brings its own LoRAs and further compositions with prompts
+            of their own.
         prompts: Templates (see ``grid.template``) for compositions that have none of their own.
         backgrounds: What ``{background}`` is, in turn; templates without it are made once.
         words: Lists for ``__name__`` in templates.
@@ -97,6 +100,7 @@ class SweepSpec(BaseModel):
     compositions: tuple[Annotated[SweepComposition, BeforeValidator(_composition)], ...] = ()
     pairs_of: tuple[str, ...] = ()
     triples_of: tuple[str, ...] = ()
+    testbed: PublishedTestbed | None = None
     prompts: Annotated[tuple[Prompt, ...], Field(min_length=1)] = ("{subjects}",)
     backgrounds: tuple[Prompt, ...] = ()
     words: Mapping[str, Annotated[tuple[AnyText, ...], Field(min_length=1)]] = Field(
@@ -136,5 +140,6 @@ def _known(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     of_composition = tuple(SweepComposition.model_fields)
     return {
         "": tuple(SweepSpec.model_fields),
+        "testbed": tuple(PublishedTestbed.model_fields),
         **{f"compositions.{number}": of_composition for number in range(count)},
     }

@@ -32,6 +32,11 @@ def places(template: str) -> list[str]:
     return _PLACE.findall(template)
 
 
+def holds_lists(text: str) -> bool:
+    """Return whether a text would not stay as it is: it holds a brace or ``__name__``."""
+    return "{" in text or "}" in text or _WORDS.search(text) is not None
+
+
 def filled(template: str, values: Mapping[str, Any]) -> str:
     """Return the template with ``values`` in their places; other places stay as they are.
 
