@@ -126,3 +126,4 @@ def test_the_paper_s_benchmark_is_its_11_prompts_10_seeds_and_50_references():
     assert len(prompts) == 11
     assert len(spec.seeds) == 10
     assert spec.scoring["references"] == 50
+    assert {"clora", "merge", "composite", "switch"} <= set(spec.methods)
