@@ -196,7 +196,8 @@ def test_a_subject_that_stands_in_another_s_words_first_is_told():
     assert "testbed c + p: with its triggers the prompt would be" in sentence
     assert "; name another word in testbed.subjects, or leave such prompts out" in sentence
     bed = read(groups, skip_unfit=True)
-    assert not bed.compositions and not bed.problems
+    assert not bed.compositions
+    assert not bed.problems
     assert [problem.field for problem in bed.left_out] == ["testbed c + p"]
     assert made(read(groups, subjects={"p": "tower"})) == [
         (("c", "p"), "hero, in a castle, castle, tower")
