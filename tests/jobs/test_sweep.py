@@ -6,6 +6,7 @@ import pytest
 import yaml
 from input_kit import write_catalog
 
+from clora_core.recipe.methods import METHODS
 from emoji_world.measures.composed import VALIDATION_PAIRS
 from jobs.commands.sweep import JOB_NAME, MANIFEST_NAME, sweep
 from jobs.job.inputs import prepare
@@ -120,10 +121,12 @@ def test_no_embedded_benchmark_shares_a_pair_with_what_fitted_settings(name):
     assert not used & fitted
 
 
-def test_the_paper_s_benchmark_is_its_11_prompts_10_seeds_and_50_references():
+def test_the_paper_s_benchmark_is_its_seven_systems_11_prompts_10_seeds_and_50_references():
     spec, _ = load_sweep(EXAMPLES / "paper_benchmark.yaml")
     prompts = [prompt for each in spec.compositions for prompt in each.prompts or ()]
     assert len(prompts) == 11
     assert len(spec.seeds) == 10
     assert spec.scoring["references"] == 50
-    assert {"clora", "merge", "composite", "switch"} <= set(spec.methods)
+    fused = {"ziplora", "mix-of-show", "custom-diffusion"}
+    assert set(spec.methods) == {"clora", "merge", "composite", "switch"} | fused
+    assert set(spec.methods) <= set(METHODS)
