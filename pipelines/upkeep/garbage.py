@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pipelines.fusing.fused_files import fused_keys
 from pipelines.leases.claims import CLAIMS_FOLDER
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import HeldLease, acquire
@@ -40,7 +41,7 @@ class Garbage:
     Attributes:
         images: Without a committed row.
         unfinished: Hidden writes that broke off.
-        marks: Tries and claims of units that are committed.
+        marks: Tries and claims of units and fused adapters that are committed.
     """
 
     images: tuple[str, ...]
@@ -55,7 +56,7 @@ class Garbage:
 
 def find_garbage(storage: Storage) -> Garbage:
     """Return what nothing refers to; of a live run that includes what it has not committed yet."""
-    return _find(tuple(storage.walk("")), read_ledger(storage))
+    return _find(storage, tuple(storage.walk("")), read_ledger(storage))
 
 
 def remove_garbage(storage: Storage, *, times: LeaseTimes, note: Callable[[str], None]) -> Garbage:
@@ -83,7 +84,7 @@ def _shut_out(
         # In this order: what is committed in between must not be taken for garbage.
         names = tuple(storage.walk(""))
         ledger = read_ledger(storage)
-        garbage = _find(names, ledger)
+        garbage = _find(storage, names, ledger)
         rivals = find_rivals(
             earlier,
             settled=ledger.unit_ids,
@@ -93,7 +94,8 @@ def _shut_out(
             return garbage
 
 
-def _find(names: Iterable[str], ledger: Ledger) -> Garbage:
+def _find(storage: Storage, names: Iterable[str], ledger: Ledger) -> Garbage:
+    done = ledger.unit_ids | fused_keys(storage)
     images: list[str] = []
     unfinished: list[str] = []
     marks: list[str] = []
@@ -105,7 +107,7 @@ def _find(names: Iterable[str], ledger: Ledger) -> Garbage:
             unfinished.append(name)
         elif image is not None and image[1] not in ledger.made:
             images.append(name)
-        elif name.startswith(_MARKS) and name.split("/")[1] in ledger.unit_ids:
+        elif name.startswith(_MARKS) and name.split("/")[1] in done:
             marks.append(name)
     return Garbage(
         images=tuple(sorted(images)),

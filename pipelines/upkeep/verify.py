@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pipelines.fusing.fused_files import FUSED_FOLDER, check_fused
 from pipelines.leases.lease_record import all_leases, lease_name
 from pipelines.leases.makers import maker_ids
 from pipelines.leases.seal import PLANS_FOLDER
@@ -107,6 +108,7 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
             yield DamagedFileError(storage.uri, name, "is no lease")
     yield from _damaged(storage, (PLANS_FOLDER, MANIFESTS_FOLDER, ERRORS_FOLDER), _read_through)
     yield from _damaged(storage, (EDITIONS_FOLDER,), read_edition)
+    yield from _damaged(storage, (FUSED_FOLDER,), check_fused, suffix=".safetensors")
     try:
         number = read_json(storage, LATEST, lambda values: int(values["number"]))
         if not storage.exists(edition_name(number)):
@@ -146,10 +148,13 @@ def _read(storage: Storage, name: str) -> tuple[list[dict[str, Any]], str]:
 
 
 def _damaged(
-    storage: Storage, folders: Sequence[str], read: Callable[[Storage, str], object]
+    storage: Storage,
+    folders: Sequence[str],
+    read: Callable[[Storage, str], object],
+    suffix: str = ".parquet",
 ) -> Iterator[DamagedFileError]:
-    """Yield the damage of the Parquet files in ``folders`` that ``read`` meets."""
-    for name in (name for folder in folders for name in storage.list(folder, ".parquet")):
+    """Yield the damage that ``read`` meets in the files of ``folders`` with this suffix."""
+    for name in (name for folder in folders for name in storage.list(folder, suffix)):
         try:
             read(storage, name)
         except DamagedFileError as error:
