@@ -237,6 +237,31 @@ def render(
     """Make an image again from what it says of itself. Exit 0 the same, 1 another, 2 bad input."""
 
 
+class Naming(StrEnum):
+    """Whose names the tensors of a written LoRA get."""
+
+    kohya = "kohya"
+    peft = "peft"
+
+
+@_does("fuse.fuse")
+def fuse(
+    path: JobPath,
+    loras: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LORA[:WEIGHT]...]", help="Of its catalog; none: of its rows."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the files.")] = Path("fused"),
+    method: Annotated[
+        str | None, typer.Option(metavar="M", help="Recipe for named LoRAs; default: the job's.")
+    ] = None,
+    naming: Annotated[Naming, typer.Option(help="Names of the tensors.")] = Naming.kohya,
+    *,
+    half: Annotated[bool, typer.Option("--half", help="Write float16, half as large.")] = False,
+) -> None:
+    """Write several LoRAs fused into one file, for use elsewhere. Exit 0, 1 or 2."""
+
+
 @_does("loras.inspect", group=loras_app)
 def inspect(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRA files.")],

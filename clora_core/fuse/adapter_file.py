@@ -13,15 +13,17 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
-from clora_core.fuse.ingredient import FusedAdapter
-from clora_core.lora.factors import LoraFactors
+from clora_core.fuse.ingredient import FusedAdapter, Layer, by_component
+from clora_core.lora.factors import Factor, LoraFactors
 
 Naming = Literal["peft", "kohya"]
 
 METADATA_KEY = "clora_fused"
+
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def encode_adapter(
@@ -31,6 +33,7 @@ def encode_adapter(
     naming: Naming = "peft",
     dtype: torch.dtype = torch.float32,
     is_xl: bool = False,
+    title: str = "",
 ) -> bytes:
     """Return the adapter as a safetensors file.
 
@@ -40,6 +43,7 @@ def encode_adapter(
         naming: Whose names the tensors get.
         dtype: Of the tensors.
         is_xl: The base model is Stable Diffusion XL, where kohya numbers the text encoders.
+        title: What galleries and tools call it.
     """
     tensors = (
         _peft_tensors(adapter.factors)
@@ -53,7 +57,12 @@ def encode_adapter(
         "losses": list(adapter.losses),
         "tensors_sha256": tensors_digest(cast),
     }
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(provenance, sort_keys=True)}
+    metadata = {
+        "format": "pt",
+        METADATA_KEY: json.dumps(provenance, sort_keys=True),
+        "modelspec.title": title,
+        "modelspec.description": f"Fused from several LoRAs; what went in is in {METADATA_KEY}.",
+    }
     if naming == "kohya":
         ranks = [f.rank for layers in adapter.factors.components.values() for f in layers.values()]
         metadata |= {
@@ -62,6 +71,28 @@ def encode_adapter(
             "ss_network_alpha": str(max(ranks, default=0)),
         }
     return save(cast, metadata)
+
+
+def decode_adapter(content: bytes) -> tuple[FusedAdapter, dict[str, Any]]:
+    """Return the adapter that ``encode_adapter`` wrote with peft's names, and its facts.
+
+    Raises:
+        ValueError, KeyError: It is no such file.
+    """
+    facts = provenance_of(content)
+    factors: dict[Layer, Factor] = {}
+    tensors = load(content)
+    for name in tensors:
+        if name.endswith(_DOWN):
+            stem = name.removesuffix(_DOWN)
+            component, _, layer = stem.partition(".")
+            factors[component, layer] = Factor(tensors[name], tensors[f"{stem}{_UP}"], 1.0)
+    adapter = FusedAdapter(
+        factors=by_component(factors),
+        final_loss=facts["final_loss"],
+        losses=tuple(facts["losses"]),
+    )
+    return adapter, facts
 
 
 def provenance_of(content: bytes) -> dict[str, Any]:
@@ -81,7 +112,7 @@ def tensors_digest(tensors: Mapping[str, Float[Tensor, "..."]]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -90,9 +121,9 @@ def _peft_tensors(factors: LoraFactors) -> dict[str, Float[Tensor, "..."]]:
     for component, layers in factors.components.items():
         rank = max(factor.rank for factor in layers.values())
         for name, factor in layers.items():
-            tensors[f"{component}.{name}.lora_A.weight"] = _filled(factor.down, 0, rank)
+            tensors[f"{component}.{name}{_DOWN}"] = _filled(factor.down, 0, rank)
             up = factor.up * factor.scale
-            tensors[f"{component}.{name}.lora_B.weight"] = _filled(up, 1, rank)
+            tensors[f"{component}.{name}{_UP}"] = _filled(up, 1, rank)
     return tensors
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from clora_core.recipe.cost import fusion_evaluations
 from jobs.console.estimate import COST_COLUMNS, Estimate, estimate
 from jobs.console.progress import duration
 from jobs.exit_code import ALL_MADE, command
@@ -13,9 +14,10 @@ from jobs.job.job_file import load_job
 from jobs.job.output_places import output_problems
 from jobs.job.run_request import run_request
 from manifests.text.problems import InputError
+from pipelines.fusing.plan import FusionPlan
 from pipelines.ledger.ledger import read_ledger
 from pipelines.planning.plan import Plan
-from pipelines.run_plan import plan_references, plan_rows
+from pipelines.run_plan import plan_references, plan_row_fusions, plan_rows
 from pipelines.units.output_table import read_output_rows
 
 
@@ -33,10 +35,13 @@ def plan(path: str | Path) -> int:
         raise InputError(problems)
     rows = plan_rows(request, read_ledger(request.storage))
     references = plan_references(request, rows)
+    fusions = plan_row_fusions(request, rows)
     made = read_output_rows(request.storage, COST_COLUMNS)
     made_references = read_output_rows(request.references_storage, COST_COLUMNS)
     cost = estimate(rows.members_by_unit(), made)
     print(_described(rows, references, prepared.scoring, job.resources.rows_per_unit))
+    if fusions.num_rows:
+        print(_fusions_described(fusions))
     if len(prepared.models_by_digest) > 1:
         print(_by_model(rows, prepared.models_by_digest))
     print(_costs("UNet evaluations", cost, job.resources.actors))
@@ -67,6 +72,23 @@ def _described(rows: Plan, references: Plan | None, scoring: Scoring, rows_per_u
             f"{scoring.num_references:,} of each LoRA (scoring.references)"
         )
     return "\n".join(lines)
+
+
+def _fusions_described(fusions: FusionPlan) -> str:
+    """Return which adapters are fused first, and how often a sample goes through the UNet for it.
+
+    Of images that a recipe needs and nobody has made as references, nothing is known here.
+    """
+    methods = ", ".join(f"{method} {count:,}" for method, count in fusions.by_method.items())
+    evaluations = sum(
+        fusion_evaluations(fusion.method, len(fusion.loras), fusion.sampler)
+        for fusion in fusions.fusions
+    )
+    return (
+        f"fused adapters    {len(fusions.fusions):,} to make{f' ({methods})' if methods else ''}, "
+        f"{fusions.num_already_made:,} there, for {fusions.num_rows:,} rows\n"
+        f"  evaluations     {evaluations:,}"
+    )
 
 
 def _by_model(rows: Plan, models: Mapping[str, JobModel]) -> str:

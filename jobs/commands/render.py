@@ -5,19 +5,22 @@ or that of the latest run in whose output the picture lies. What is made is comp
 picture, so this is also how to ask whether another machine or version still makes the same.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clora_core.recipe.config import ENGINE_VERSION
+from clora_core.recipe.fusion import fusion_of
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Row
 from clora_core.results import AttentionRecord, RowFailure
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.job.job_file import JobFile, load_job, parse_job
 from jobs.job.job_roots import job_places, refuse_outside, service_roots
+from jobs.job.local_host import fused_content, local_host, written_beside
 from jobs.notes import note
 from jobs.pictures.picture import Picture, PictureError, read_picture, with_texts
 from jobs.pictures.recipe import Recipe, unknown_fields
@@ -27,6 +30,7 @@ from manifests.text.wording import listed
 from manifests.weights.base_model import BaseModelFacts
 from pipelines.ledger.run_record import read_run_records
 from pipelines.report.attention import attention_sheet, maps_name
+from pipelines.stages.fused_work import References
 from pipelines.storage.storage import open_storage
 from pipelines.units.damages import Damages
 
@@ -83,7 +87,9 @@ def render(
     row = row_of(recipe, job, base, allowed, path)
     for text in _doubts(picture, recipe):
         note(text)
-    (made,) = _composer(job, base).compose([row], keep_maps=maps)
+    with TemporaryDirectory() as folder:
+        row = _with_fused(row, job, base, Path(folder))
+        (made,) = _composer(job, base).compose([row], keep_maps=maps)
     if isinstance(made, RowFailure):
         note(f"not made: {made.error}: {made.message}")
         return SOME_FAILED
@@ -179,6 +185,17 @@ def _write_maps(path: Path, recipe: Recipe, image: np.ndarray, attention: Attent
 def _is_used(setting: str) -> bool:
     """Return whether a place of the job has a part in making a picture."""
     return setting == "loras" or setting.partition(".")[0] in ("base_model", "base_models")
+
+
+def _with_fused(row: Row, job: JobFile, base: BaseModelFacts, folder: Path) -> Row:
+    """Return the row with the adapter that its method fuses, taken from its job or made here."""
+    fusion = fusion_of(replace(row, base_model_digest=base.digest), dtype=job.resources.dtype)
+    if fusion is None:
+        return row
+    host = local_host({base.digest: str(base.folder)}, job.resources)
+    storage = open_storage(job.fused_at or job.output)
+    content, _ = fused_content(fusion, storage, References(storage=None), host)
+    return replace(row, fused=fusion.lora(str(written_beside(content, folder, fusion.key))))
 
 
 def _composer(job: JobFile, base: BaseModelFacts) -> "Composer":

@@ -60,7 +60,8 @@ class _Counts:
         rows_per_s = self.num_done / elapsed_s
         left_s = (self.num_rows - self.num_done) / rows_per_s
         left = f", {duration(left_s)} left" if self.num_done < self.num_rows else ""
-        return f"{rows_per_s:.2g} rows/s{left}"
+        what = "adapters" if self.phase is Phase.FUSIONS else "rows"
+        return f"{rows_per_s:.2g} {what}/s{left}"
 
     def line(self) -> str:
         """Return e.g. ``images 16/24, 1 failed, 0.5 rows/s, 16 s left``."""

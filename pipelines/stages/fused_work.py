@@ -132,7 +132,7 @@ class FusionWork:
             "versions": self._versions_json,
             "seconds": round(time.perf_counter() - start, 3),
         }
-        content = encode_adapter(adapter, facts)
+        content = encode_adapter(adapter, facts, title=fusion.adapter_name)
         return FusedFile(
             content=content,
             unet_evaluations=adapter.unet_evaluations + sum(drawn),
