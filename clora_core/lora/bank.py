@@ -10,25 +10,28 @@ on or off, so nothing global can be left behind.
 
 A ``Gate`` in place of W makes the weight depend on the position too, so that one lane holds several
 LoRAs, each in its own place. Its parts work by LoRA; a layer spreads them over the ranks.
+``LayerWeights`` in place of W have a W for each layer.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clora_core.lora.factors import Factor, LoraFactors
 from clora_core.lora.gate import Gate
+from clora_core.lora.layer_weights import LayerWeights
 
 
 class _PackedLayer:
     """The factors of all LoRAs on one layer."""
 
     def __init__(self, name: str, module: nn.Module, factors: Sequence[tuple[int, Factor]]) -> None:
+        self.name = name
         self.is_in_transformer = ".transformer_blocks." in name
         weight: Float[Tensor, "out in *kernel"] = module.weight  # type: ignore[assignment]
         self.module = module
@@ -41,9 +44,13 @@ class _PackedLayer:
         self.columns = torch.tensor(columns, device=weight.device)
 
     def delta(
-        self, x: Float[Tensor, "lane ..."], weights: Float[Tensor, "lane lora"] | Gate
+        self,
+        x: Float[Tensor, "lane ..."],
+        weights: Float[Tensor, "lane lora"] | Gate | LayerWeights,
     ) -> Float[Tensor, "lane ..."]:
         """Return what the LoRAs add to the layer's output for input ``x``."""
+        if isinstance(weights, LayerWeights):
+            weights = weights.of(self.name)
         if self.is_conv:
             conv: Any = self.module
             hidden = functional.conv2d(x, self.down, None, conv.stride, conv.padding, conv.dilation)
@@ -51,6 +58,13 @@ class _PackedLayer:
             return functional.conv2d(hidden * by_rank, self.up)
         hidden = functional.linear(x, self.down)
         return functional.linear(hidden * self._by_rank(weights, hidden), self.up)
+
+    def product(self, columns: Bool[Tensor, " rank"]) -> "LayerDelta":
+        """Return the product of the factors in some ranks."""
+        wide = torch.promote_types(self.up.dtype, torch.float32)
+        up = self.up.flatten(start_dim=1)[:, columns].to(wide)
+        down = self.down[columns].flatten(start_dim=1).to(wide)
+        return LayerDelta(up @ down, len(down))
 
     def _by_rank(
         self, weights: Float[Tensor, "lane lora"] | Gate, hidden: Float[Tensor, "lane ..."]
@@ -76,6 +90,13 @@ class _PackedLayer:
         return by_lora.flatten(start_dim=2).mT[:, :, self.columns]  # [lane, position, rank]
 
 
+class LayerDelta(NamedTuple):
+    """What a LoRA of weight 1 adds to one layer's weights, in single precision or better."""
+
+    values: Float[Tensor, "out in_kernel"]
+    rank: int
+
+
 class LoraBank:
     """LoRAs packed for one model component.
 
@@ -94,19 +115,29 @@ class LoraBank:
             _PackedLayer(layer, component.get_submodule(layer), factors)
             for layer, factors in by_layer.items()
         ]
-        self._weights: Float[Tensor, "lane lora"] | Gate | None = None
+        self._weights: Float[Tensor, "lane lora"] | Gate | LayerWeights | None = None
 
     @property
     def num_layers(self) -> int:
         """Layers that at least one LoRA changes."""
         return len(self._layers)
 
-    def use(self, weights: Float[Tensor, "lane lora"] | Gate) -> None:
+    def deltas(self, *loras: int) -> Iterator[tuple[str, tuple[LayerDelta, ...]]]:
+        """Yield, layer by layer, what each of ``loras`` adds to a weight that all of them change.
+
+        The products are made as they are asked for: all at once would be another component.
+        """
+        for layer in self._layers:
+            ranks = [layer.columns == lora for lora in loras]
+            if all(bool(columns.any()) for columns in ranks):
+                yield layer.name, tuple(layer.product(columns) for columns in ranks)
+
+    def use(self, weights: Float[Tensor, "lane lora"] | Gate | LayerWeights) -> None:
         """Set the weights of the next passes; their batch must hold these lanes, in this order.
 
         A gate is for passes over images: layers that read a text have no positions of an image.
         """
-        given = weights.weights if isinstance(weights, Gate) else weights
+        given = weights.weights if isinstance(weights, Gate | LayerWeights) else weights
         if given.shape[-1] != self._num_loras:
             raise ValueError(f"{given.shape[-1]} weights a lane for {self._num_loras} LoRAs")
         self._weights = weights
