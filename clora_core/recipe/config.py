@@ -60,8 +60,10 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
             The published code does not; the paper's wording may be read so.
         text_encoder_lora: Apply concepts' text-encoder weights, where their files have them.
             Those of styles always apply, as in the published code.
-        switch_every: Steps a LoRA stays active under method ``switch``.
-        switch_as_published: Give the first LoRA one step more, as the released callback does.
+        switch_every: Steps a LoRA stays active under method ``switch``; under ``w-switch`` the
+            heaviest one.
+        switch_as_published: Start their schedules one step late, so that the first LoRA has one
+            step more, as the released callbacks do.
         merge_weights: ``given`` takes each LoRA's weight; ``mean`` divides those of concepts by
             the number of concepts, with regions by the number that act at a place.
         map_size: Side of the attention maps in positions for a square image of the model's own
@@ -112,6 +114,10 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         ziplora_learning_rate: Of these steps. The mergers start at 1 and move by about this a step.
         ziplora_overlap: Weight of the mergers' overlap in their loss.
         ziplora_images: Images of each LoRA that the mergers are fitted to.
+        k_lora_alpha: Method ``k-lora``: how much the style's layers gain over the run. More turns
+            more layers to the style as the image goes on.
+        k_lora_beta: Method ``k-lora``: what the style's layers count at step 0. More gives it more
+            layers from the start.
     """
 
     scheduler: Literal["ddim", "dpmpp", "euler"] = "ddim"
@@ -152,6 +158,8 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
     ziplora_learning_rate: float = Field(default=0.01, gt=0.0)
     ziplora_overlap: float = Field(default=0.01, ge=0.0)
     ziplora_images: int = Field(default=5, ge=1)
+    k_lora_alpha: float = Field(default=1.5, ge=0.0)
+    k_lora_beta: float = Field(default=0.5, ge=0.0)
 
     @model_validator(mode="after")
     def _base_steps_know_no_triggers(self) -> "SamplerConfig":

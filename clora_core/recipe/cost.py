@@ -1,7 +1,10 @@
 """What a row costs, before it is made: how often one sample goes through the UNet."""
 
+from collections.abc import Sequence
+
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.methods import METHODS, Mix
+from clora_core.recipe.row import LoraKind
 
 
 def unet_evaluations(
@@ -20,7 +23,7 @@ def unet_evaluations(
         is_placed: Every concept has a region in mode ``replace``, so no masks are looked for.
     """
     kind = METHODS[method]
-    num_variants = len(kind.variants(Mix(("concept",) * num_concepts, config)))
+    num_variants = _num_variants(method, num_concepts, config)
     gate = kind.gate(num_variants, config)
     num_lanes = num_variants if gate is None else 1
     halves = 1 if config.guidance_scale == 1 else 2
@@ -43,7 +46,7 @@ def first_phase_evaluations(method: str, num_concepts: int, config: SamplerConfi
     Rows that differ in their LoRAs alone share them.
     """
     kind = METHODS[method]
-    gate = kind.gate(len(kind.variants(Mix(("concept",) * num_concepts, config))), config)
+    gate = kind.gate(_num_variants(method, num_concepts, config), config)
     if gate is None or not gate.base_steps:
         return 0
     halves = 1 if config.guidance_scale == 1 else 2
@@ -69,3 +72,10 @@ def fusion_evaluations(method: str, num_concepts: int, config: SamplerConfig) ->
             return 2 * num_concepts * config.ziplora_steps
         case _:
             return 0
+
+
+def _num_variants(method: str, num_concepts: int, config: SamplerConfig) -> int:
+    kind = METHODS[method]
+    concepts: Sequence[LoraKind] = ("concept",) * num_concepts
+    styles: Sequence[LoraKind] = ("style",) * (kind.num_styles or 0)
+    return len(kind.variants(Mix((*concepts, *styles), config)))

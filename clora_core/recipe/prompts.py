@@ -36,6 +36,11 @@ class MarkedPrompt:
     subjects: tuple[Span, ...]
     triggers: tuple[Span | None, ...]
 
+    def words(self, concept: int) -> Span:
+        """Return the span of a concept's trigger and subject, which stand together."""
+        spans = (self.subjects[concept], self.triggers[concept] or self.subjects[concept])
+        return min(start for start, _ in spans), max(end for _, end in spans)
+
 
 def mark_prompt(prompt: str, concepts: Sequence[Lora], active: Collection[int]) -> MarkedPrompt:
     """Return ``prompt`` with the triggers of the concepts ``active`` put before their subjects.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clora_core.diffusion.conditions import Conditions
 from clora_core.lora.gate import Gate
+from clora_core.lora.layer_weights import LayerWeights
 from clora_core.sampling.lanes import Half, LaneBatch
 
 
@@ -29,7 +30,7 @@ class PassInputs:
 
     latents: Float[Tensor, "row channel height width"]
     t: Num[Tensor, ""]
-    weights: Float[Tensor, "row_variant lora"]
+    weights: Float[Tensor, "row_variant lora"] | LayerWeights
     masks: Float[Tensor, "row variant height width"] | None = None
 
 
@@ -46,7 +47,7 @@ class Call:
 
     latents: Float[Tensor, "lane channel height width"]
     conditions: Conditions
-    weights: Float[Tensor, "lane lora"] | Gate
+    weights: Float[Tensor, "lane lora"] | Gate | LayerWeights
     contexts: Int[Tensor, " lane"] | None = None
 
     def __getitem__(self, lanes: slice) -> "Call":
@@ -59,10 +60,13 @@ def call_of_all(lanes: LaneBatch, inputs: PassInputs, halves: Sequence[Half]) ->
     if inputs.masks is not None:
         return _gated(lanes, inputs, inputs.masks, halves)
     by_row = inputs.latents.repeat_interleave(lanes.kind.num_variants, dim=0)
+    weights = inputs.weights
     return Call(
         by_row.repeat(len(halves), 1, 1, 1),
         Conditions.join([lanes.conditions[half] for half in halves]),
-        inputs.weights.repeat(len(halves), 1),  # [half*row*variant, lora]
+        weights.repeat(len(halves))
+        if isinstance(weights, LayerWeights)
+        else weights.repeat(len(halves), 1),  # [half*row*variant, lora]
     )
 
 
@@ -72,6 +76,8 @@ def _gated(
     masks: Float[Tensor, "row variant height width"],
     halves: Sequence[Half],
 ) -> Call:
+    if isinstance(inputs.weights, LayerWeights):
+        raise TypeError("a gated lane takes its LoRAs by position, not by layer")
     num_rows, num_parts = masks.shape[:2]
     weights = inputs.weights.to(masks.dtype).unflatten(0, (num_rows, num_parts))
     elsewhere = None

@@ -6,7 +6,7 @@ for which concept, is laid out here as index tensors, padded where rows differ.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 
@@ -18,7 +18,9 @@ from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
-from clora_core.recipe.methods import METHODS, GateRecipe, Method, Mix, Variant
+from clora_core.lora.layer_choice import LayerChoice
+from clora_core.lora.layer_weights import LayerWeights
+from clora_core.recipe.methods import METHODS, GateRecipe, Method, Variant
 from clora_core.recipe.row import Row
 from clora_core.sampling.loss import PADDING
 from clora_core.sampling.row_lanes import BatchKind, RowLanes
@@ -48,6 +50,7 @@ class LaneBatch:
         replaced: Variants whose region is their mask.
         word_bias: What gated rows add to their attention to each word; None for nothing.
         loras: Column of every LoRA digest in the weights.
+        layer_choice: What layers choose their LoRA by, where the method has them choose.
     """
 
     kind: BatchKind
@@ -61,6 +64,7 @@ class LaneBatch:
     replaced: Bool[Tensor, "row variant"]
     word_bias: Float[Tensor, "row variant token"] | None
     loras: tuple[str, ...]
+    layer_choice: LayerChoice | None = None
 
     @property
     def method(self) -> Method:
@@ -99,14 +103,43 @@ class LaneBatch:
         num_concepts = len(self.rows[0].row.concepts)
         return self.method.num_updates(step, num_concepts, self.kind.sampler)
 
-    def weights_at(self, step: int) -> Float[Tensor, "row_variant lora"]:
+    @property
+    def variant_weights(self) -> Float[Tensor, "row variant 1 1"] | None:
+        """How much each variant's prediction weighs everywhere; None for equally."""
+        if not self.method.weighted:
+            return None
+        weights = torch.tensor([lanes.importance for lanes in self.rows], dtype=torch.float64)
+        return weights.to(self.regions)[:, :, None, None]
+
+    def with_layers_of(self, bank: LoraBank) -> "LaneBatch":
+        """Return the batch with what its layers choose their LoRA by, if its method does that.
+
+        Measured here once for all steps.
+
+        Args:
+            bank: The UNet's LoRA bank.
+        """
+        if self.method.layer_scale is None:
+            return self
+        column = {digest: index for index, digest in enumerate(self.loras)}
+        pairs = [
+            (column[by_kind["concept"]], column[by_kind["style"]])
+            for by_kind in ({lora.kind: lora.digest for lora in r.row.loras} for r in self.rows)
+        ]
+        return replace(self, layer_choice=LayerChoice.of(bank, pairs))
+
+    def weights_at(self, step: int) -> Float[Tensor, "row_variant lora"] | LayerWeights:
         """Return every variant's LoRA weights in the UNet at ``step``."""
         per_variant = [
             (lanes.row, shares)
             for lanes in self.rows
-            for shares in self.method.shares_at(step, lanes.variants, Mix.of(lanes.row))
+            for shares in self.method.shares_at(step, lanes.variants, lanes.mix)
         ]
-        return lora_weights(per_variant, self.loras).to(self.map_tokens.device)
+        weights = lora_weights(per_variant, self.loras).to(self.map_tokens.device)
+        scale = self.method.layer_scale
+        if self.layer_choice is None or scale is None:
+            return weights
+        return self.layer_choice.weights(scale(step, self.kind.sampler), weights)
 
     def context_weights(self) -> Float[Tensor, "row_variant lora"]:
         """Return every variant's LoRA weights in the layers that read the text of gated rows."""

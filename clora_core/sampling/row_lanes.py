@@ -4,13 +4,14 @@ Which rows can share a batch follows from here as well: those of one ``BatchKind
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from clora_core.diffusion.model import DiffusionModel
+from clora_core.diffusion.prompt_similarity import concept_importance
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError, PromptError
 from clora_core.recipe.findings import region_problem
@@ -52,13 +53,23 @@ class BatchKind:
 
 @dataclass(frozen=True)
 class RowLanes:
-    """One row's variants, their prompts and where the concepts are in them."""
+    """One row's variants, their prompts and where the concepts are in them.
+
+    Attributes:
+        importance: How much each concept weighs by its words, where the method asks.
+    """
 
     row: Row
     variants: tuple[Variant, ...]
     prompts: tuple[MarkedPrompt, ...]
     positions: tuple[tuple[ConceptPositions, ...], ...]  # [variant][concept]
     regions: Float[Tensor, "variant region_height region_width"]
+    importance: tuple[float, ...] = ()
+
+    @property
+    def mix(self) -> Mix:
+        """What the method combines."""
+        return replace(Mix.of(self.row), importance=self.importance)
 
     @property
     def kind(self) -> BatchKind:
@@ -142,8 +153,9 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     """
     if row.method not in METHODS:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
-    variants = METHODS[row.method].variants(Mix.of(row))
-    if METHODS[row.method].fused_by is not None and row.fused is None:
+    method = METHODS[row.method]
+    variants = method.variants(Mix.of(row))
+    if method.fused_by is not None and row.fused is None:
         raise FusionError(f"method {row.method!r} needs the row's LoRAs fused beforehand")
     concepts = row.concepts
     problem = region_problem(row.method, row.loras)
@@ -152,7 +164,11 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers) for v in variants)
     tokenizer = model.towers[0].tokenizer
     positions = tuple(concept_positions(tokenizer, marked, concepts) for marked in prompts)
-    return RowLanes(row, variants, prompts, positions, _regions(model, row, variants))
+    importance: tuple[float, ...] = ()
+    if method.importance is not None:  # every variant of such a method has all triggers
+        importance = concept_importance(model, prompts[0], method.importance)
+    regions = _regions(model, row, variants)
+    return RowLanes(row, variants, prompts, positions, regions, importance)
 
 
 def _region(row: Row, variant: Variant) -> Region | None:

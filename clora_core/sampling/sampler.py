@@ -53,6 +53,7 @@ def sample(
         keep_maps: Keep every step's maps and masks in the trace.
     """
     kind = lanes.kind
+    lanes = lanes.with_layers_of(bank)
     solver = make_solver(model.scheduler_config, kind.sampler, model.device)
     seeds = [prepared.row.seed for prepared in lanes.rows]
     noise = initial_noise(model, seeds, kind.height_px, kind.width_px)
@@ -149,7 +150,7 @@ def _denoise(
             result = round_.result
         if result is None or not result.predictions:
             result = passes.predict(PassInputs(latents * shrink, t, weights, masks))
-        blended_by = None
+        blended_by = lanes.variant_weights
         if lanes.method.masked:
             blended_by = _masks(lanes, result, step, trace)
         if gating is not None:

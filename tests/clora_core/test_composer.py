@@ -443,8 +443,9 @@ def assert_as_before(model, before):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_leaves_the_model_bit_for_bit(composer, model, rows, method):
     row = replace(rows[0], method=method, sampler=tiny_sampler(num_steps=1, guide_until_step=1))
-    if method == "single":
-        row = replace(row, loras=row.loras[:1])
+    concepts = row.loras[: METHODS[method].max_concepts]
+    styles = rows[2].loras[2:] * (METHODS[method].num_styles or 0)
+    row = replace(row, loras=(*concepts, *styles))
     before = snapshot(model)
     [made] = composer.compose([row])
     assert isinstance(made, ComposedImage)

@@ -46,6 +46,13 @@ def test_the_settings_of_gated_methods_are_all_there_with_their_defaults():
             )
 
 
+def test_the_settings_of_k_lora_are_all_there_with_their_defaults():
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section("K-LoRA"), re.MULTILINE)
+    fields = SamplerConfig.model_fields
+    expected = {name: str(fields[name].default) for name in fields if name.startswith("k_lora_")}
+    assert dict(rows) == expected
+
+
 def test_presets_are_all_there():
     assert sorted(first_cells(section("Settings"))) == sorted(PRESETS)
 

@@ -12,7 +12,7 @@ from oracles.sequential import sequential_sample
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
 from clora_core.recipe.errors import CompositionError, PromptError
-from clora_core.recipe.methods import METHODS
+from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.methods.switch import active_concept
 
 QUICK = {"num_steps": 2, "guide_until_step": 1, "num_refine_updates": 1}
@@ -51,6 +51,15 @@ def only_one(row):
     return replace(row, loras=row.loras[1:], method="single")
 
 
+def as_taken(row):
+    """The row with as many concepts and styles as its method takes."""
+    method = METHODS[row.method]
+    concepts = row.concepts[-(method.max_concepts or len(row.concepts)) :]
+    styles = styles_of(row)[: method.num_styles]
+    loras = tuple(lora for lora in row.loras if lora in (*concepts, *styles))
+    return replace(row, loras=loras)
+
+
 @pytest.mark.parametrize("method", ["base", "single", "merge", "composite", "switch"])
 @pytest.mark.parametrize("text_encoder_lora", [True, False])
 def test_simple_methods_are_their_loops(core, pipeline, row, method, text_encoder_lora):
@@ -83,15 +92,16 @@ def test_switch_takes_turns_as_its_loop_does(core, pipeline, row, as_published):
 )
 def test_the_turns_of_three_loras(as_published, turns):
     config = tiny_sampler(switch_every=2, switch_as_published=as_published)
-    assert "".join(str(active_concept(step, 3, config)) for step in range(12)) == turns
+    mix = Mix(("concept",) * 3, config)
+    assert "".join(str(active_concept(step, mix)) for step in range(12)) == turns
 
 
 @pytest.mark.parametrize("every", [1, 3, 5])
 @pytest.mark.parametrize("num", [1, 2, 3, 4])
 def test_the_papers_formula_of_turns(every, num):
-    config = tiny_sampler(switch_every=every)
+    mix = Mix(("concept",) * num, tiny_sampler(switch_every=every))
     for step in range(40):
-        assert active_concept(step, num, config) == (step % (num * every)) // every
+        assert active_concept(step, mix) == (step % (num * every)) // every
 
 
 def test_mean_weights_divide_concepts_and_leave_styles(core, pipeline, row):
@@ -127,9 +137,7 @@ def test_weights_of_zero_are_the_base_with_triggers(core, row, method):
         freefuse_negative_bias=0.0,
         freefuse_positive_bias=0.0,
     )
-    row = replace(row, method=method, loras=loras, sampler=sampler)
-    if method == "single":
-        row = only_one(row)
+    row = as_taken(replace(row, method=method, loras=loras, sampler=sampler))
     base = replace(row, method="base", loras=())
     assert relative(core.sample(row)[0], core.sample(base)[0]) < 1e-13
 

@@ -321,12 +321,17 @@ def test_evaluations_are_counted_as_foretold(core, joint, change):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("num_concepts", [1, 2, 3])
-def test_evaluations_of_every_method(core, three, method, num_concepts):
-    if method == "single" and num_concepts > 1:
-        pytest.skip("a single LoRA is one")
+def test_evaluations_of_every_method(core, three, style, method, num_concepts):
+    if num_concepts > (METHODS[method].max_concepts or 3):
+        pytest.skip("the method takes fewer")
     sampler = tiny_sampler(num_steps=2, guide_until_step=1, num_refine_updates=1)
     row = replace(
-        three, method=method, loras=three.loras[:num_concepts], sampler=sampler, width=64, height=64
+        three,
+        method=method,
+        loras=(*three.loras[:num_concepts], *[style] * (METHODS[method].num_styles or 0)),
+        sampler=sampler,
+        width=64,
+        height=64,
     )
     _, trace = core.sample(row, graph_budget_bytes=2**40)
     assert trace.evaluations == unet_evaluations(method, num_concepts, row.sampler)

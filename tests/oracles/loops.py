@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from oracles.importance import loop_importance
+from oracles.k_lora import choose_layers
 from oracles.peft_pipeline import (
     activate,
     encode,
@@ -20,6 +22,7 @@ from oracles.peft_pipeline import (
 from oracles.prompts import all_triggers
 from torch import Tensor
 
+from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Row
 
 # ---------------------------------------------------------------------------------- definitions
@@ -99,7 +102,7 @@ def loop_blend(predictions: Tensor, masks: Tensor) -> Tensor:
 
 
 def loop_sample(pipeline: Any, row: Row) -> Tensor:
-    """Return the final latents of a row of method base, single, merge, composite or switch.
+    """Return the final latents of a row of a method without masks and updates.
 
     Args:
         pipeline: From ``load_pipeline``, in the dtype to sample in; left as it was.
@@ -112,6 +115,10 @@ def loop_sample(pipeline: Any, row: Row) -> Tensor:
     prompt = row.prompt if is_base else all_triggers(row.prompt, row.concepts)
     solver = make_solver(pipeline, row)
     z = initial_latents(pipeline, row, solver)
+    importance = [1 / max(1, len(row.concepts))] * len(row.concepts)
+    how = {"w-switch": "ablated", "w-composite": "triggers"}.get(row.method)
+    if how is not None:
+        importance = loop_importance(pipeline, row.prompt, row.concepts, how)
 
     with loaded_loras(pipeline, loras) as names, torch.no_grad():
         everything = [(name, _weight(lora, row)) for name, lora in zip(names, loras, strict=True)]
@@ -121,30 +128,54 @@ def loop_sample(pipeline: Any, row: Row) -> Tensor:
         activate(pipeline, everything, in_text=None if config.text_encoder_lora else styles)
         text = encode(pipeline, row, prompt, guided=guided)
         for step, timestep in enumerate(solver.timesteps):
-            predictions: list[Tensor] = []
-            for adapters in _turns(row, everything, step):
+            guided_noises: list[Tensor] = []
+            for adapters in _turns(row, everything, step, importance):
                 activate(pipeline, adapters)
-                predictions.append(predict(pipeline, solver, z, timestep, text))
-            mean = torch.stack(predictions).mean(dim=0)
-            noise = guide(mean, config.guidance_scale)
+                if row.method == "k-lora":
+                    by_kind = {lora.kind: name for name, lora in zip(names, loras, strict=True)}
+                    scale = config.k_lora_alpha * (step / config.num_steps) + config.k_lora_beta
+                    choose_layers(pipeline.unet, by_kind["concept"], by_kind["style"], scale)
+                predicted = predict(pipeline, solver, z, timestep, text)
+                guided_noises.append(guide(predicted, config.guidance_scale))
+            factors = importance if len(guided_noises) > 1 else [1.0]
+            noise = sum(w * each for w, each in zip(factors, guided_noises, strict=True))
+            noise = noise / sum(factors)
             z = solver.step(noise, timestep, z, return_dict=False)[0]
     return z
 
 
 def _turns(
-    row: Row, everything: list[tuple[str, float]], step: int
+    row: Row, everything: list[tuple[str, float]], step: int, importance: Sequence[float]
 ) -> list[list[tuple[str, float]]]:
     """Return the adapter sets whose predictions are averaged on this step."""
-    if row.method in {"base", "single", "merge"} or not row.concepts:
+    if row.method in {"base", "single", "merge", "k-lora"} or not row.concepts:
         return [everything]
     pairs = list(zip(everything, row.loras, strict=True))
     styles = [pair for pair, lora in pairs if lora.kind == "style"]
     alone = [[pair, *styles] for pair, lora in pairs if lora.kind == "concept"]
-    if row.method == "composite":
+    if row.method in {"composite", "w-composite"}:
         return alone
+    if row.method == "w-switch":
+        return [alone[loop_turns(importance, row.sampler)[step]]]
     if row.method == "switch":
         return [alone[_switch_index(row, step)]]
     raise ValueError(f"no loop for method {row.method!r}")
+
+
+def loop_turns(importance: Sequence[float], config: SamplerConfig) -> list[int]:
+    """Return the concept of each step under w-switch, as the released schedule is written."""
+    lengths = [max(1, round(config.switch_every * w / max(importance))) for w in importance]
+    schedule: list[int] = []
+    while len(schedule) < config.num_steps:
+        for concept, length in enumerate(lengths):
+            schedule += [concept] * length
+    schedule = schedule[: config.num_steps]
+    num_last = math.ceil(config.num_steps * 5 / 100)
+    schedule[-num_last:] = [0] * num_last
+    if not config.switch_as_published:
+        return schedule
+    # Its callback runs at the end of each step, and the first LoRA is active before the first.
+    return [0] + [schedule[finished] for finished in range(config.num_steps - 1)]
 
 
 def _switch_index(row: Row, step: int) -> int:

@@ -15,12 +15,15 @@ from clora_core.recipe.methods import (
     composite,
     freefuse,
     fused,
+    k_lora,
     merge,
     single,
     switch,
+    w_composite,
+    w_switch,
 )
 from clora_core.recipe.methods.gate import GateRecipe
-from clora_core.recipe.methods.method import Method, Mix, Variant
+from clora_core.recipe.methods.method import Importance, Method, Mix, Variant
 
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -30,6 +33,9 @@ METHODS: Mapping[str, Method] = {
         merge.METHOD,
         switch.METHOD,
         composite.METHOD,
+        w_switch.METHOD,
+        w_composite.METHOD,
+        k_lora.METHOD,
         clora.METHOD,
         clora.WITHOUT_UPDATE,
         clora.WITHOUT_MASK,
@@ -43,4 +49,4 @@ METHODS: Mapping[str, Method] = {
     )
 }
 
-__all__ = ["METHODS", "GateRecipe", "Method", "Mix", "Variant"]
+__all__ = ["METHODS", "GateRecipe", "Importance", "Method", "Mix", "Variant"]

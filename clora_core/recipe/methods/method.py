@@ -7,6 +7,7 @@ alone, so what a row costs and whether it can be made is known without one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import CompositionError
@@ -14,6 +15,7 @@ from clora_core.recipe.methods.gate import GateRecipe
 from clora_core.recipe.row import LoraKind, Row
 
 Shares = tuple[float, ...]
+Importance = Literal["ablated", "triggers"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,14 @@ class Mix:
         kinds: Kind of each LoRA, in the row's order.
         config: The row's settings.
         placed: Concepts (by index among the row's concepts) that have a region.
+        importance: How much each concept weighs by its words, adding up to 1; empty where the
+            method does not ask, or before the text encoder was.
     """
 
     kinds: Sequence[LoraKind]
     config: SamplerConfig
     placed: frozenset[int] = frozenset()
+    importance: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, row: Row) -> "Mix":
@@ -92,8 +97,16 @@ class Method:
         needs_loras: A row without LoRAs is a mistake.
         min_concepts: Fewest concept LoRAs of a row.
         max_concepts: Most; None for no limit.
-        active_concept: Takes step, number of concepts and settings: the concept whose LoRA is
-            active in the UNet then, beside the styles. None for every variant's own.
+        num_styles: Style LoRAs of a row; None for any number.
+        active_concept: Takes step and mix: the concept whose LoRA is active in the UNet then,
+            beside the styles. None for every variant's own.
+        importance: How the text encoder weighs the concepts' words: by what leaving them out
+            changes (``ablated``) or by their own likeness to the prompt (``triggers``). None
+            where the method does not ask.
+        weighted: Predictions are blended by the importance of the concepts, one variant each.
+        layer_scale: Takes step and settings: each attention projection of the UNet runs with the
+            concept's LoRA alone if that counts at least this many times as much there as the
+            style's, else with the style's alone. None for layers that are all alike.
         guided: The contrastive loss moves the latents.
         masked: Predictions are blended by attention masks; otherwise by their mean.
         make_gate: A gated method's rules: its variants share one lane, whose LoRAs and texts act
@@ -108,7 +121,11 @@ class Method:
     needs_loras: bool = True
     min_concepts: int = 0
     max_concepts: int | None = None
-    active_concept: Callable[[int, int, SamplerConfig], int] | None = None
+    num_styles: int | None = None
+    active_concept: Callable[[int, Mix], int] | None = None
+    importance: Importance | None = None
+    weighted: bool = False
+    layer_scale: Callable[[int, SamplerConfig], float] | None = None
     guided: bool = False
     masked: bool = False
     make_gate: Callable[[SamplerConfig], GateRecipe] | None = None
@@ -159,19 +176,21 @@ class Method:
         Raises:
             CompositionError: The method cannot make such a row.
         """
-        found, fewest = mix.num_concepts, self.min_concepts
-        if found < fewest or (self.max_concepts is not None and found > self.max_concepts):
-            most = self.max_concepts
-            wanted = f"{fewest} or more" if most is None else f"{fewest} to {most}"
-            wanted = str(fewest) if fewest == most else wanted
-            raise CompositionError(
-                f"method {self.name!r} needs {wanted} concept LoRA(s), the row has {found}"
-            )
-        return self.make_variants(mix)
+        found, fewest, most = mix.num_concepts, self.min_concepts, self.max_concepts
+        styles = mix.kinds.count("style")
+        fits = found >= fewest and (most is None or found <= most)
+        if fits and self.num_styles in (None, styles):
+            return self.make_variants(mix)
+        wanted = f"{fewest} or more" if most is None else f"{fewest} to {most}"
+        wanted = str(fewest) if fewest == most else wanted
+        needs, has = f"{wanted} concept LoRA(s)", f"{found}"
+        if self.num_styles is not None:
+            needs, has = f"{needs} and {self.num_styles} style LoRA(s)", f"{has} and {styles}"
+        raise CompositionError(f"method {self.name!r} needs {needs}, the row has {has}")
 
     def shares_at(self, step: int, variants: Sequence[Variant], mix: Mix) -> tuple[Shares, ...]:
         """Return every variant's shares in the UNet at ``step``."""
         if self.active_concept is None:
             return tuple(variant.shares for variant in variants)
-        active = self.active_concept(step, mix.num_concepts, mix.config)
+        active = self.active_concept(step, mix)
         return (mix.only(active),) * len(variants)

@@ -3,11 +3,11 @@
 The text is encoded once, with all LoRAs active and every trigger in the prompt.
 """
 
-from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.methods.method import Method, Mix, Variant
 
 
-def _variants(mix: Mix) -> tuple[Variant, ...]:
+def variants(mix: Mix) -> tuple[Variant, ...]:
+    """Return the one variant, which starts with the first concept."""
     return (
         Variant(
             triggers=frozenset(range(mix.num_concepts)),
@@ -17,16 +17,20 @@ def _variants(mix: Mix) -> tuple[Variant, ...]:
     )
 
 
-def active_concept(step: int, num_concepts: int, config: SamplerConfig) -> int:
-    """Return which concept's LoRA is active at ``step``.
+def active_concept(step: int, mix: Mix) -> int:
+    """Return which concept's LoRA is active at ``step``, by the paper's formula."""
+    return scheduled(step, mix) // mix.config.switch_every % mix.num_concepts
 
-    The paper's formula, counted from 0; the released callback switches after a step instead of
-    before it, so that the first LoRA has one step more.
+
+def scheduled(step: int, mix: Mix) -> int:
+    """Return the step of the schedule that ``step`` follows, counted from 0.
+
+    The released callback switches after a step instead of before it, so there the schedule is one
+    step late and the first LoRA has one step more.
     """
-    shifted = max(step - 1, 0) if config.switch_as_published else step
-    return shifted // config.switch_every % num_concepts
+    return max(step - 1, 0) if mix.config.switch_as_published else step
 
 
 METHOD = Method(
-    name="switch", make_variants=_variants, min_concepts=1, active_concept=active_concept
+    name="switch", make_variants=variants, min_concepts=1, active_concept=active_concept
 )
