@@ -19,7 +19,7 @@ from clora_core.recipe.methods import Importance
 from clora_core.recipe.prompts import MarkedPrompt
 
 LEAST = 0.05
-"""Least weight: published for ``ablated``, ours for ``triggers``, where CLIP is far above it."""
+"""Least weight: published for ``ablated``, ours for ``triggers``, whose cosine may be negative."""
 WITHOUT_TRIGGER = 0.1
 """Weight of a concept whose LoRA has no trigger, where words are left out."""
 ALL_OF_THE_PROMPT = 2.0
