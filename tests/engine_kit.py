@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from clora_core.recipe.config import SamplerConfig
-from clora_core.recipe.errors import Stage
+from clora_core.recipe.errors import FusionError, Stage
+from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage, Diagnostics, RowFailure
 from manifests.rows.table import row_table
@@ -26,6 +27,7 @@ from pipelines.request import RunRequest
 from pipelines.session.resources import Resources
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits, commit_unit
+from pipelines.stages.fused_work import FusedFile, ReadReference
 from pipelines.stages.generate import generate_rows, generated_table
 from pipelines.stages.score import Centroids, score_rows
 from pipelines.storage.local import LocalStorage
@@ -41,6 +43,10 @@ BAD_ROW = "bad"
 EXIT = "exit"
 HUNGRY = "hungry"
 LOSES_DEVICE = "loses the device twice"
+UNFUSABLE = "unfusable"
+KILLER = "killer"
+"""Names of LoRAs that cannot be fused, or end the process that fuses them."""
+
 PROCESSES_TIMEOUT_S = 180.0
 ON_ONE_CPU = Shares(
     num_generators=1,
@@ -95,6 +101,29 @@ def rows(count: int, **changes: Any) -> list[Row]:
 def pids(log: Path | None) -> set[str]:
     """Return the processes that called the fake engine with this log."""
     return {line.split()[0] for line in log.read_text().splitlines()} if log else set()
+
+
+def fused_adapter(fusion: Fusion) -> bytes:
+    """Return the file of an adapter whose one tensor follows from its key."""
+    # Imported late: most tests of the engine need no torch.
+    import torch
+
+    from clora_core.fuse.adapter_file import encode_adapter
+    from clora_core.fuse.ingredient import FusedAdapter, by_component
+    from clora_core.lora.factors import Factor
+
+    value = int(fusion.key[:4], 16) / 65536
+    factor = Factor(torch.full((1, 2), value), torch.ones(2, 1), 1.0)
+    adapter = FusedAdapter(factors=by_component({("unet", "layer"): factor}), final_loss=value)
+    return encode_adapter(adapter, {"key": fusion.key})
+
+
+def fusions_of(log: Path) -> list[str]:
+    """Return the keys that fake engines with this log were asked to fuse, one for each time."""
+    if not log.exists():
+        return []
+    lines = (line.split() for line in log.read_text().splitlines())
+    return [words[2] for words in lines if words[1:2] == ["fused"]]
 
 
 class FakeModelHost:
@@ -156,6 +185,17 @@ class FakeModelHost:
         assert self._log is not None
         lines = self._log.read_text().splitlines()
         return sum(str(seed) in line.split()[1:] for line in lines)
+
+    def fuse(self, fusion: Fusion, _read_reference: ReadReference) -> FusedFile:
+        names = [lora.name for lora in fusion.loras]
+        if self._log is not None:
+            with self._log.open("a") as file:
+                file.write(f"{os.getpid()} fused {fusion.key}\n")
+        if UNFUSABLE in names:
+            raise FusionError(f"{UNFUSABLE} cannot be fused")
+        if KILLER in names:
+            os._exit(1)
+        return FusedFile(content=fused_adapter(fusion), unet_evaluations=3, num_drawn=0)
 
     def use(self) -> HostUse:
         return HostUse(
@@ -247,6 +287,7 @@ def request(
         "storage": LocalStorage(out),
         "references_storage": LocalStorage(out / "references"),
         "references_folder": "references",
+        "fused_storage": changes.get("storage", LocalStorage(out)),
         "references": {
             BASE_MODEL: ReferenceSettings(num_references=3, sampler=SAMPLER, side_px=SIDE_PX)
         },

@@ -3,17 +3,20 @@
 For tests that ask what is in an output after each write, or that run it hundreds of times.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from clora_core.recipe.fusion import Fusion
 from pipelines import run
 from pipelines.planning.plan import Plan
 from pipelines.session.shares import Cluster, Shares
+from pipelines.stages.fuse_stage import CommitFused, FusionReceipt, fuse_one
 from pipelines.stages.generate import generate_unit
+from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import ScoreImages
 from pipelines.units.message import UnitFacts, UnitMessage
 from pipelines.units.receipts import Receipt, read_receipts
@@ -25,9 +28,10 @@ __all__ = ["run_inline"]
 def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``compose_rows`` make units in this process from now on, to the end of the test."""
     # Imported late: Ray reads its environment when it is imported, and a fixture sets it.
-    from pipelines.stages import graph
+    from pipelines.stages import fuse_graph, graph
 
     monkeypatch.setattr(graph, "make_units", _make_units)
+    monkeypatch.setattr(fuse_graph, "make_fusions", _make_fusions)
     monkeypatch.setattr(run, "cluster_session", _no_cluster)
 
 
@@ -52,5 +56,13 @@ def _make_units(plan: Plan, stages: Any, shares: Shares) -> Generator[Receipt]:
             if stages.store.claims is not None:
                 made = stages.store.claims.claim(made)
             if not made.facts.is_idle:
-                made = generate_unit(made, engine, stages.store.attempts)
+                made = generate_unit(made, engine, stages.store.attempts, fused=stages.fused)
             yield from read_receipts(stages.store(score(made.to_batch())))
+
+
+def _make_fusions(
+    fusions: Sequence[Fusion], load_model_host: LoadModelHost, into: CommitFused, shares: Shares
+) -> Generator[FusionReceipt]:
+    host = load_model_host(shares)
+    for fusion in fusions:
+        yield fuse_one(fusion, host, into, into.attempts)
