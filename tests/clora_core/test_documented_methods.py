@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from clora_core.recipe.config import PRESETS, SamplerConfig
+from clora_core.recipe.config import FUSE_SETTINGS, PRESETS, SamplerConfig
 from clora_core.recipe.methods import METHODS, composite
 from clora_core.recipe.methods.method import Method, Mix, Variant
 
@@ -44,6 +44,15 @@ def test_the_settings_of_gated_methods_are_all_there_with_their_defaults():
             assert text.strip("`") == (
                 "no" if default is False else f"{default}".removesuffix(".0")
             )
+
+
+def test_the_settings_of_fusing_are_all_there_with_their_defaults():
+    text = section("Methods that fuse: Mix-of-Show, ZipLoRA, Custom Diffusion")
+    text = text.partition("| setting |")[2]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", text, re.MULTILINE)
+    fields = SamplerConfig.model_fields
+    assert {name for name, _ in rows} == FUSE_SETTINGS
+    assert dict(rows) == {name: str(fields[name].default) for name, _ in rows}
 
 
 def test_the_settings_of_k_lora_are_all_there_with_their_defaults():

@@ -6,7 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from engine_kit import BAD_ROW, EXIT, POISON, Watcher, lora, pids, request, row, rows
+from engine_kit import (
+    BAD_ROW,
+    EXIT,
+    KILLER,
+    POISON,
+    Watcher,
+    fusions_of,
+    lora,
+    pids,
+    request,
+    row,
+    rows,
+)
 
 from manifests.places.locations import LocationError
 from manifests.text.problems import InputError, Problem
@@ -185,3 +197,24 @@ def test_a_fault_of_the_program_stays_ray_s_error():
 
     error = RayTaskError("map", "trace", ZeroDivisionError("x"))
     assert own_error(error) is error
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("engine_cluster")
+def test_a_fusion_that_ends_its_process_fails_its_rows_and_others_are_fused(tmp_path: Path):
+    log = tmp_path / "calls"
+    cat, dog, killer = lora("cat"), lora("dog"), lora(KILLER)
+    manifest = [
+        row(0, method="mix-of-show", loras=(cat, dog)),
+        row(1, method="mix-of-show", loras=(cat, killer)),
+        row(2, method="ziplora", loras=(cat, dog)),
+    ]
+    wanted = request(tmp_path / "out", manifest, log=log, references={})
+    watcher = Watcher()
+    account = compose_rows(wanted, watcher, address=None)
+    assert (account.num_made, account.num_failed) == (2, 1)
+    assert watcher.phases == [("fusions", 3), ("images", 3)]
+    (error,) = read_ledger(LocalStorage(tmp_path / "out")).last_errors.values()
+    assert error["stage"] == "process"
+    assert "the process that fused them died 3 times" in error["message"]
+    assert len(fusions_of(log)) == 2 + 3
