@@ -28,16 +28,19 @@ demo: $(VENV)/.product ## Compose a small manifest on the embedded world, offlin
 	$(BIN)/clora demo --out $(OUT)
 
 benchmark: $(VENV)/.product ## Every method on the embedded world; pictures in out/, figures in docs/benchmark.md
-	for name in emoji_benchmark emoji_triples emoji_plain emoji_plain_triples; do \
+	for name in emoji_benchmark emoji_triples emoji_plain emoji_plain_triples emoji_styles; do \
 		$(BIN)/clora sweep examples/$$name.yaml && \
 		$(BIN)/clora compose out/$$name/job.yaml && \
-		$(BIN)/clora report out/$$name && \
+		$(BIN)/clora report out/$$name || exit 1; \
+	done
+	for name in emoji_benchmark emoji_triples emoji_plain emoji_plain_triples; do \
 		$(BIN)/python -m benchmarks.ceiling out/$$name || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.page out/emoji_benchmark docs --reference clora-gated \
 		--other "Triples" out/emoji_triples \
 		--other "Pairs of LoRAs trained in the ordinary way" out/emoji_plain \
-		--other "Triples of LoRAs trained in the ordinary way" out/emoji_plain_triples
+		--other "Triples of LoRAs trained in the ordinary way" out/emoji_plain_triples \
+		--other "One LoRA in the style of another" out/emoji_styles
 
 ablations: $(VENV)/.product ## Every part of CLoRA on the embedded world; figures in docs/ablations.md
 	$(BIN)/clora sweep examples/emoji_ablations.yaml

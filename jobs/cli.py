@@ -69,7 +69,7 @@ def _does(work: str, *, group: typer.Typer = app, **fixed: object) -> Callable[[
         group: What the command belongs to.
         fixed: Arguments that the command line cannot change.
     """
-    module, function = work.split(".")
+    module, _, function = work.rpartition(".")
 
     def registered(shown: Any) -> Any:
         @wraps(shown)
@@ -244,7 +244,7 @@ class Naming(StrEnum):
     peft = "peft"
 
 
-@_does("fuse.fuse")
+@_does("lora_files.fuse.fuse")
 def fuse(
     path: JobPath,
     loras: Annotated[
@@ -262,7 +262,7 @@ def fuse(
     """Write several LoRAs fused into one file, for use elsewhere. Exit 0, 1 or 2."""
 
 
-@_does("loras.inspect", group=loras_app)
+@_does("lora_files.inspect.inspect", group=loras_app)
 def inspect(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRA files.")],
     as_catalog: Annotated[

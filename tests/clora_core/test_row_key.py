@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clora_core.recipe.canonical import canonical_json
-from clora_core.recipe.config import PRESETS, SamplerConfig, sampler_preset
+from clora_core.recipe.config import FUSE_SETTINGS, PRESETS, SamplerConfig, sampler_preset
 from clora_core.recipe.key import row_key, sampler_json
 from clora_core.recipe.row import Lora, Region, Row
 
@@ -96,10 +96,13 @@ def test_a_setting_that_did_not_exist_before_is_in_no_key_while_at_its_default()
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_settings_of_before_and_no_later_one_are_in_every_key_of_a_preset(name: str):
-    config = sampler_preset(name)
+    config, defaults = sampler_preset(name), SamplerConfig()
     prefixes = ("gate_", "freefuse_", "k_lora_")
     later = {name for name in SamplerConfig.model_fields if name.startswith(prefixes)}
-    assert sampler_json(config) == canonical_json(config.model_dump(mode="json", exclude=later))
+    later |= FUSE_SETTINGS
+    unset = {name for name in later if getattr(config, name) == getattr(defaults, name)}
+    assert later - unset <= {"fuse_prompts"}
+    assert sampler_json(config) == canonical_json(config.model_dump(mode="json", exclude=unset))
     assert SamplerConfig.model_validate_json(sampler_json(config)) == config
 
 

@@ -31,6 +31,7 @@ OPTIONS = {
     "export": {"output", "--webdataset"},
     "show": {"path"},
     "render": {"path", "--job", "--out", "--maps"},
+    "fuse": {"path", "loras", "--out", "--method", "--naming", "--half"},
     "loras inspect": {"paths", "--catalog"},
 }
 

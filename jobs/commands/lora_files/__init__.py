@@ -1,0 +1,1 @@
+"""Commands about LoRA files: what they are, and several fused into one."""
