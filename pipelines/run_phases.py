@@ -1,18 +1,17 @@
 """The phases of one run, references and then images, and what the run leaves behind."""
 
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Row
-from clora_core.results import RowFailure
 from manifests.places.place_names import joined
 from manifests.rows.table import lora_values
+from pipelines.fuse_phase import fuse_missing
 from pipelines.fusing.fused_source import FusedSource
 from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.lease import HeldLease
@@ -42,7 +41,6 @@ from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
 from pipelines.stages.fuse_stage import CommitFused, FusionReceipt
 from pipelines.stages.fused_work import References
-from pipelines.stages.shared_fusions import make_shared_fusions
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
 from pipelines.units.output_files import encode_parquet
@@ -112,46 +110,40 @@ class Run:
 
     def _fuse(self, shares: Shares) -> FusedSource | None:
         """Fuse the adapters that pending rows need and nobody has made; return where all are."""
-        request, plan, observer = self.request, self.fusions, self.observer
+        request, plan = self.request, self.fusions
         if not plan.num_rows:
             return None
-        storage, run_id = request.fused_storage, self.record.run_id
-        failures: dict[str, RowFailure] = {}
+        totals = PhaseTotals(num_planned=len(plan.fusions), num_units=len(plan.fusions))
         if plan.fusions:
-            # Imported late, as in ``_make_units``.
-            from pipelines.stages import fuse_graph
-
-            totals = PhaseTotals(num_planned=len(plan.fusions), num_units=len(plan.fusions))
             self.record.phases[Phase.FUSIONS] = totals
-            observer.begin(Phase.FUSIONS, totals.num_planned)
-            into = CommitFused(
-                storage=storage,
-                run_id=run_id,
+            self.observer.begin(Phase.FUSIONS, totals.num_planned)
+        start = time.perf_counter()
+
+        def stored(receipt: FusionReceipt) -> None:
+            totals.add(receipt)
+            totals.wall_seconds = time.perf_counter() - start
+            self.metrics.observe_fusion(receipt)
+            self.observer.stored(receipt)
+
+        failures = fuse_missing(
+            plan,
+            CommitFused(
+                storage=request.fused_storage,
+                run_id=self.record.run_id,
                 fence=self.lease.fence,
                 references=References(
                     storage=request.references_storage if self.references is not None else None
                 ),
-            )
-            start = time.perf_counter()
-
-            def make(fusions: Sequence[Fusion]) -> Generator[FusionReceipt]:
-                return fuse_graph.make_fusions(fusions, request.load_model_host, into, shares)
-
-            with present(storage, run_id, request.lease_times):
-                made = make_shared_fusions(
-                    plan.fusions, make, storage, times=request.lease_times, note=observer.note
-                )
-                with closing(made) as receipts:
-                    for receipt in receipts:
-                        totals.add(receipt)
-                        totals.wall_seconds = time.perf_counter() - start
-                        self.metrics.observe_fusion(receipt)
-                        observer.stored(receipt)
-                        if receipt.failure is not None:
-                            failures[receipt.unit_id] = receipt.failure
-        if failures:
-            observer.note(_failed_fusions(plan, failures))
-        return FusedSource(storage=storage, dtype=request.resources.dtype, failures=failures)
+            ),
+            request.load_model_host,
+            shares,
+            times=request.lease_times,
+            stored=stored,
+            note=self.observer.note,
+        )
+        return FusedSource(
+            storage=request.fused_storage, dtype=request.resources.dtype, failures=failures
+        )
 
     def _note_missing(
         self,
@@ -269,15 +261,6 @@ class Run:
         record.error = None if error is None else f"{type(error).__name__}: {error}"[:2000]
         record.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         write_run_record(self.request.storage, record)
-
-
-def _failed_fusions(plan: FusionPlan, failures: Mapping[str, RowFailure]) -> str:
-    """Return a sentence on adapters that could not be made, with the first reason."""
-    first = next(fusion for fusion in plan.fusions if fusion.key in failures)
-    return (
-        f"{len(failures):,} of {len(plan.fusions):,} adapter(s) could not be fused, and their rows "
-        f"fail: {first.adapter_name}: {failures[first.key].message}"
-    )
 
 
 def _write_plan(storage: Storage, name: str, plan: Plan) -> None:

@@ -11,7 +11,7 @@ The learning rate is the paper's, 0.01. With the 5e-5 of a known port the number
 
 import math
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,9 @@ from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import Factor, LoraFactors
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError
+
+HALF_PRECISION_SCALE = 1024.0
+"""Of the loss before the backward pass in float16, whose smallest gradients would be lost."""
 
 _PROJECTIONS = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
@@ -143,6 +146,7 @@ def _fit(
         [merger.columns for merger in mergers.values()], lr=config.ziplora_learning_rate
     )
     generator = torch.Generator("cpu").manual_seed(0)
+    scale = HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
     losses: list[float] = []
     for step in range(config.ziplora_steps):
         chosen = torch.cat([each[step % len(each)][None] for each in latents])
@@ -158,7 +162,10 @@ def _fit(
             predicted = model.run_unet(noisy, t, merged_text)
         loss = ziplora_loss(predicted, target, mergers, config.ziplora_overlap)
         optimizer.zero_grad()
-        loss.backward()
+        (loss * scale).backward()
+        for merger in mergers.values():
+            if merger.columns.grad is not None:
+                merger.columns.grad /= scale
         optimizer.step()
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
@@ -231,6 +238,9 @@ def _latents(
 ) -> Float[Tensor, "image channel latent_height latent_width"]:
     """Return the latents of images, as the UNet is trained on them."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    encoded: Any = model.vae.encode(pixels.to(model.device, model.vae.dtype))
+    # XL's autoencoder overflows in half precision and says so in its config.
+    precise = bool(model.vae.config.get("force_upcast")) and model.dtype == torch.float16
+    with model.in_dtype(torch.float32) if precise else nullcontext():
+        encoded: Any = model.vae.encode(pixels.to(model.device, model.vae.dtype))
     latents: Float[Tensor, "image channel latent_height latent_width"] = encoded.latent_dist.mode()
     return (latents * model.vae.config["scaling_factor"]).to(model.precise_dtype)

@@ -127,6 +127,13 @@ def forget_maker(storage: Storage, run_id: str) -> None:
     storage.delete(_name(run_id))
 
 
+def forget_makers_over(storage: Storage) -> None:
+    """Forget every run that is certainly over, in a store where that leaves nothing to be done."""
+    for run_id in maker_ids(storage):
+        if live_maker(storage, run_id) is None:
+            forget_maker(storage, run_id)
+
+
 def live_makers(storage: Storage) -> list[Maker]:
     """Return all runs that may be at work in a store."""
     found = (live_maker(storage, run_id) for run_id in sorted(maker_ids(storage)))

@@ -33,7 +33,7 @@ from pipelines.leases.makers import present
 from pipelines.ledger.ledger import read_ledger
 from pipelines.run import compose_rows
 from pipelines.storage.local import LocalStorage
-from pipelines.units.output_files import DamagedFileError
+from pipelines.units.output_files import DamagedFileError, encode_json
 from pipelines.upkeep.garbage import find_garbage
 from pipelines.upkeep.verify import damaged_files
 
@@ -179,6 +179,17 @@ def test_rows_get_the_adapter_in_place_of_their_concepts(tmp_path):
     assert local.loras[2].uri.startswith("/here")
 
 
+def test_a_run_that_was_killed_is_forgotten(tmp_path):
+    storage = LocalStorage(tmp_path / "out")
+    killed = {
+        "run_id": "killed", "host": "h", "process": "", "began_at": "", "beat": 1, "beat_at": "",
+        "is_over": True,
+    }  # fmt: skip
+    storage.put("makers/killed.json", encode_json(killed))
+    make(tmp_path / "out", [fused_row(0)], tmp_path / "log")
+    assert storage.list("makers", ".json") == []
+
+
 def test_claims_of_adapters_that_are_there_are_garbage(tmp_path):
     make(tmp_path / "out", [fused_row(0)], tmp_path / "log")
     marks = find_garbage(LocalStorage(tmp_path / "out")).marks
@@ -308,8 +319,6 @@ def test_another_live_run_makes_it_and_this_one_waits(tmp_path):
     def other_run() -> None:
         with present(shared, "other", TIMES):
             name = f"claims/{fusion.key}/000000001.json"
-            from pipelines.units.output_files import encode_json
-
             shared.put_if_absent(name, encode_json({"run_id": "other"}))
             claimed.set()
             threading.Event().wait(0.5)

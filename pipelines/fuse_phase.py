@@ -1,0 +1,68 @@
+"""The fuse phase of one run: adapters that nobody has made, claimed and made beside other runs."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+
+from clora_core.recipe.fusion import Fusion
+from clora_core.results import RowFailure
+from pipelines.fusing.plan import FusionPlan
+from pipelines.leases.heartbeat import LeaseTimes
+from pipelines.leases.makers import forget_makers_over, present
+from pipelines.session.shares import Shares
+from pipelines.stages.fuse_stage import CommitFused, FusionReceipt
+from pipelines.stages.model_host import LoadModelHost
+from pipelines.stages.shared_fusions import make_shared_fusions
+
+
+def fuse_missing(
+    plan: FusionPlan,
+    into: CommitFused,
+    load_model_host: LoadModelHost,
+    shares: Shares,
+    *,
+    times: LeaseTimes,
+    stored: Callable[[FusionReceipt], None],
+    note: Callable[[str], None],
+) -> dict[str, RowFailure]:
+    """Make the adapters of ``plan``; return why some could not be made, by key.
+
+    Args:
+        plan: What is missing.
+        into: Where adapters are committed.
+        load_model_host: Where actors get their model host.
+        shares: What the actors may use.
+        times: How this run shows that it lives, and how long a silence of another is death.
+        stored: Gets a receipt of each adapter.
+        note: Gets sentences for the user.
+    """
+    if not plan.fusions:
+        return {}
+    # Imported late: Ray reads its environment when it is imported, and the session sets it.
+    from pipelines.stages import fuse_graph
+
+    def make(fusions: Sequence[Fusion]) -> Generator[FusionReceipt]:
+        return fuse_graph.make_fusions(fusions, load_model_host, into, shares)
+
+    failures: dict[str, RowFailure] = {}
+    # An adapter is whole once it is there, so nothing of a killed run is left to be done.
+    forget_makers_over(into.storage)
+    with present(into.storage, into.run_id, times):
+        made = make_shared_fusions(plan.fusions, make, into.storage, times=times, note=note)
+        # Closed at once if the run stops: Ray's actors hold processors until then.
+        with closing(made) as receipts:
+            for receipt in receipts:
+                stored(receipt)
+                if receipt.failure is not None:
+                    failures[receipt.unit_id] = receipt.failure
+    if failures:
+        note(_failed_fusions(plan, failures))
+    return failures
+
+
+def _failed_fusions(plan: FusionPlan, failures: Mapping[str, RowFailure]) -> str:
+    """Return a sentence on adapters that could not be made, with the first reason."""
+    first = next(fusion for fusion in plan.fusions if fusion.key in failures)
+    return (
+        f"{len(failures):,} of {len(plan.fusions):,} adapter(s) could not be fused, and their rows "
+        f"fail: {first.adapter_name}: {failures[first.key].message}"
+    )
