@@ -2,16 +2,21 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
 from engine_kit import NOW
 from evaluation_kit import FIXTURE, table
 from PIL import Image
 from report_kit import commit_scored, write_output
 
-from benchmarks.page import Benchmark, benchmark_page, main
+from benchmarks.page import Benchmark, Fused, benchmark_page, fused_adapters, main
+from clora_core.fuse.adapter_file import encode_adapter
+from clora_core.fuse.ingredient import FusedAdapter, by_component
+from clora_core.lora.factors import Factor
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.interference import interference
 from pipelines.evaluation.results import read_results
+from pipelines.fusing.fused_files import fused_name
 from pipelines.ledger.account import take_account
 from pipelines.ledger.ledger import read_ledger
 from pipelines.ledger.run_record import RunRecord, new_run_id, write_run_record
@@ -39,8 +44,13 @@ def test_the_page_says_where_the_reference_loses_and_what_suffers():
             facts=[("images", "7")],
             ceiling={"presence_all": NINE_TENTHS, "identity_all": NINE_TENTHS},
             others={"Triples": (evaluation, None)},
+            fusions=[
+                Fused(method="ziplora", num_loras=2, seconds=s, evaluations=400, final_loss=0.1)
+                for s in (1.0, 9.0, 2.0)
+            ],
         )
     )
+    assert "| ziplora | 3 | 2 | 2.0 (9.0) | 400 | 0.100 |" in page
     # Set a + c: clora 0.5, merge 0.75. Set a + b: clora 0.375, merge (0.25 + 0 + 1) / 3.
     assert "| a + c | 0.500 | 0.750 | merge |" in page
     assert "| a + b | 0.375 | 0.417 | merge |" in page
@@ -54,6 +64,18 @@ def test_the_page_says_where_the_reference_loses_and_what_suffers():
     [difference] = [each for each in comparison.differences if each.arm == "merge"]
     lead = -difference.by_metric_over_sets["dino_min"].mean
     assert page.count(f"| {lead:+.3f} [") == 2  # the pairs' table and the triples'
+
+
+def test_what_fusing_cost_is_read_from_the_adapters_themselves(tmp_path: Path):
+    storage = LocalStorage(tmp_path)
+    facts = {"method": "mix-of-show", "seconds": 1.5, "loras": [{}, {}, {}]}
+    facts["settings"] = {"mix_of_show_steps": 7}
+    factor = Factor(torch.ones(1, 2), torch.ones(2, 1), 1.0)
+    adapter = FusedAdapter(factors=by_component({("unet", "a"): factor}), final_loss=0.25)
+    storage.put(fused_name("ab"), encode_adapter(adapter, facts))
+    assert fused_adapters(storage) == [
+        Fused(method="mix-of-show", num_loras=3, seconds=1.5, evaluations=21, final_loss=0.25)
+    ]
 
 
 def record(storage: LocalStorage, num_rows: int) -> None:
