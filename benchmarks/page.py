@@ -14,15 +14,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from statistics import median
 from typing import Any
 
 from PIL import Image
 
 from benchmarks.ceiling import FILE_NAME
-from clora_core.fuse.adapter_file import provenance_of
-from clora_core.recipe.config import SamplerConfig
-from clora_core.recipe.cost import fusion_evaluations
+from benchmarks.fusing_cost import Fused, fused_adapters, fusing_table
 from jobs.console.evaluated import evaluated, open_output
 from pipelines.evaluation.bootstrap import Interval
 from pipelines.evaluation.comparison import Comparison
@@ -30,7 +27,6 @@ from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.findings import findings
 from pipelines.evaluation.results import METRICS, Metric
 from pipelines.evaluation.tables import markdown, shown_interval
-from pipelines.fusing.fused_files import fused_keys, fused_name
 from pipelines.ledger.ledger import read_ledger
 from pipelines.outputs.publish import SHEET_NAME
 from pipelines.storage.storage import Storage
@@ -40,17 +36,6 @@ from pipelines.units.output_table import read_output_rows
 NUM_LOSSES = 8
 PICTURE_WIDTH_PX = 2000
 OVER_SETS = ("presence_all", "identity_all", "doubled", "dino_apart", "dino_min")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fused:
-    """What the file of a fused adapter says of itself."""
-
-    method: str
-    num_loras: int
-    seconds: float
-    evaluations: int
-    final_loss: float
 
 
 Ceiling = Mapping[str, Mapping[str, float]]
@@ -101,7 +86,7 @@ def benchmark_page(benchmark: Benchmark) -> str:
     for title, (other, other_ceiling) in benchmark.others.items():
         parts += [f"## {title}", _over_sets(other.comparison), *_ceiling(other_ceiling)]
     if benchmark.fusions:
-        parts += ["## What fusing costs", _fusing(benchmark.fusions)]
+        parts += ["## What fusing costs", fusing_table(benchmark.fusions)]
     parts += [
         "## LoRA sets where another method is better",
         _lost_sets(evaluation),
@@ -153,54 +138,6 @@ def _lead(interval: Interval, metric: Metric) -> str:
     return (
         f"{-interval.mean:+.{digits}f} [{-interval.high:+.{digits}f}, {-interval.low:+.{digits}f}]"
     )
-
-
-def _fusing(fusions: Sequence[Fused]) -> str:
-    """Return what adapters took before any picture was sampled with them."""
-    lines = [
-        "| method | adapters | LoRAs each | seconds each, median (most) | UNet samples each | "
-        "final loss, median |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    kinds = sorted({(fused.method, fused.num_loras) for fused in fusions})
-    for method, num_loras in kinds:
-        found = [f for f in fusions if (f.method, f.num_loras) == (method, num_loras)]
-        seconds = sorted(fused.seconds for fused in found)
-        lines.append(
-            f"| {method} | {len(found):,} | {num_loras} | "
-            f"{median(seconds):.1f} ({seconds[-1]:.1f}) | {found[0].evaluations:,} | "
-            f"{median(fused.final_loss for fused in found):.3f} |"
-        )
-    return "\n".join(
-        [
-            "Once for each set of LoRAs, on top of the cost of the pictures in the table: an image "
-            "of a method that fuses costs what one of merge costs. Seconds of one process on the "
-            "machine below, with whatever else ran; [benchmarks/fusing.md](benchmarks/fusing.md) "
-            "has time and memory of each recipe by itself. The loss is each recipe's own and not "
-            "to be compared between them.",
-            "",
-            *lines,
-        ]
-    )
-
-
-def fused_adapters(storage: Storage) -> list[Fused]:
-    """Return what the fused adapters of an output say of themselves."""
-    found: list[Fused] = []
-    for key in sorted(fused_keys(storage)):
-        facts = provenance_of(storage.read(fused_name(key)))
-        config = SamplerConfig.resolve(facts["settings"])
-        num_loras = len(facts["loras"])
-        found.append(
-            Fused(
-                method=facts["method"],
-                num_loras=num_loras,
-                seconds=facts["seconds"],
-                evaluations=fusion_evaluations(facts["method"], num_loras, config),
-                final_loss=facts["final_loss"],
-            )
-        )
-    return found
 
 
 def _ceiling(found: Ceiling | None) -> list[str]:

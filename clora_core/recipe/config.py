@@ -115,7 +115,7 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
         ziplora_overlap: Weight of the mergers' overlap in their loss.
         ziplora_images: Images of each LoRA that the mergers are fitted to.
         k_lora_alpha: Method ``k-lora``: how much the style's layers gain over the run. More turns
-            more layers to the style as the image goes on.
+            more layers to the style in late steps.
         k_lora_beta: Method ``k-lora``: what the style's layers count at step 0. More gives it more
             layers from the start.
     """

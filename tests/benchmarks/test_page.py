@@ -8,7 +8,8 @@ from evaluation_kit import FIXTURE, table
 from PIL import Image
 from report_kit import commit_scored, write_output
 
-from benchmarks.page import Benchmark, Fused, benchmark_page, fused_adapters, main
+from benchmarks.fusing_cost import Fused, fused_adapters
+from benchmarks.page import Benchmark, benchmark_page, main
 from clora_core.fuse.adapter_file import encode_adapter
 from clora_core.fuse.ingredient import FusedAdapter, by_component
 from clora_core.lora.factors import Factor
