@@ -155,12 +155,12 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
     method = METHODS[row.method]
     variants = method.variants(Mix.of(row))
-    if method.fused_by is not None and row.fused is None:
-        raise FusionError(f"method {row.method!r} needs the row's LoRAs fused beforehand")
     concepts = row.concepts
     problem = region_problem(row.method, row.loras)
     if problem is not None:
         raise PromptError(f"method {problem}")
+    if method.fused_by is not None and row.fused is None:
+        raise FusionError(f"method {row.method!r} needs the row's LoRAs fused beforehand")
     prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers) for v in variants)
     tokenizer = model.towers[0].tokenizer
     positions = tuple(concept_positions(tokenizer, marked, concepts) for marked in prompts)

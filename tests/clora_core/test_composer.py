@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracles.core_runs import Core, relative
-from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
+from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row, with_adapter
 
 from clora_core.composer import Composer
 from clora_core.diffusion.model import load_base_model
@@ -445,7 +445,7 @@ def test_every_method_leaves_the_model_bit_for_bit(composer, model, rows, method
     row = replace(rows[0], method=method, sampler=tiny_sampler(num_steps=1, guide_until_step=1))
     concepts = row.loras[: METHODS[method].max_concepts]
     styles = rows[2].loras[2:] * (METHODS[method].num_styles or 0)
-    row = replace(row, loras=(*concepts, *styles))
+    row = with_adapter(replace(row, loras=(*concepts, *styles)))
     before = snapshot(model)
     [made] = composer.compose([row])
     assert isinstance(made, ComposedImage)

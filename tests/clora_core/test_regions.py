@@ -191,6 +191,8 @@ def test_methods_without_masks_refuse_a_region_by_name(core, row, method):
     row = replace(with_regions(row, LEFT_HALF, None), method=method)
     if method == "single":
         row = replace(row, loras=row.loras[:1])
+    if method == "k-lora":
+        row = replace(row, loras=(row.loras[0], replace(row.loras[1], kind="style")))
     with pytest.raises(
         PromptError,
         match=f"method '{method}' has no masks .* one of 'base', 'merge', 'clora', 'clora-no",

@@ -73,8 +73,9 @@ BROAD = {
     ("manifests/places/patience.py", "Exception"),
     ("pipelines/session/cluster_session.py", "Exception"),
     ("pipelines/session/private_cluster.py", "Exception"),
-    # What else a row or a device can fail of is kept, or ends the process.
+    # What else a row, a fusion or a device can fail of is kept, or ends the process.
     ("pipelines/stages/generate.py", "Exception"),
+    ("pipelines/stages/fuse_stage.py", "Exception"),
     # They tidy, and raise it again.
     ("pipelines/leases/makers.py", "BaseException"),
     ("pipelines/session/private_cluster.py", "BaseException"),

@@ -45,7 +45,9 @@ class Core:
     ) -> Run:
         """Return the final latents of ``rows``, which can go together, and what happened."""
         rows = [rows] if isinstance(rows, Row) else list(rows)
-        by_digest = {lora.digest: self.factors(lora.uri) for row in rows for lora in row.loras}
+        by_digest = {
+            lora.digest: self.factors(lora.uri) for row in rows for lora in row.sampled_loras
+        }
         digests = sorted(by_digest)
         packed = [by_digest[digest] for digest in digests]
         banks = [LoraBank(tower.encoder, packed, tower.name) for tower in self.model.towers]

@@ -1,12 +1,14 @@
 """Rows and settings for the tiny models, each valid as it is; tests state their difference."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from oracles.tiny_loras import TinyLoras
 
 from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Row
 
 
@@ -27,6 +29,16 @@ def lora_use(path: Path, **fields: Any) -> Lora:
             **fields,
         }
     )
+
+
+def with_adapter(row: Row) -> Row:
+    """Return a row of a method that fuses with its first LoRA for an adapter, others as they are.
+
+    What is fused how has tests of its own; to the sampler an adapter is one more LoRA.
+    """
+    if METHODS[row.method].fused_by is None:
+        return row
+    return replace(row, fused=row.loras[0])
 
 
 def tiny_sampler(**fields: Any) -> SamplerConfig:
