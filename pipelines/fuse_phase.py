@@ -41,19 +41,21 @@ def fuse_missing(
     from pipelines.stages import fuse_graph
 
     def make(fusions: Sequence[Fusion]) -> Generator[FusionReceipt]:
-        return fuse_graph.make_fusions(fusions, load_model_host, into, shares)
+        # Only while it makes something: a run that waits holds nothing, so what failed here is free
+        # and two runs never wait for each other.
+        with present(into.storage, into.run_id, times):
+            yield from fuse_graph.make_fusions(fusions, load_model_host, into, shares)
 
     failures: dict[str, RowFailure] = {}
     # An adapter is whole once it is there, so nothing of a killed run is left to be done.
     forget_makers_over(into.storage)
-    with present(into.storage, into.run_id, times):
-        made = make_shared_fusions(plan.fusions, make, into.storage, times=times, note=note)
-        # Closed at once if the run stops: Ray's actors hold processors until then.
-        with closing(made) as receipts:
-            for receipt in receipts:
-                stored(receipt)
-                if receipt.failure is not None:
-                    failures[receipt.unit_id] = receipt.failure
+    made = make_shared_fusions(plan.fusions, make, into.storage, times=times, note=note)
+    # Closed at once if the run stops: Ray's actors hold processors until then.
+    with closing(made) as receipts:
+        for receipt in receipts:
+            stored(receipt)
+            if receipt.failure is not None:
+                failures[receipt.unit_id] = receipt.failure
     if failures:
         note(_failed_fusions(plan, failures))
     return failures

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from clora_core.fuse.ingredient import FusedAdapter, Layer, by_component
 from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.recipe.errors import FusionError
 
 Naming = Literal["peft", "kohya"]
 
@@ -44,6 +45,9 @@ def encode_adapter(
         dtype: Of the tensors.
         is_xl: The base model is Stable Diffusion XL, where kohya numbers the text encoders.
         title: What galleries and tools call it.
+
+    Raises:
+        FusionError: There is nothing in it, or a value is not finite, in this dtype at least.
     """
     tensors = (
         _peft_tensors(adapter.factors)
@@ -51,6 +55,7 @@ def encode_adapter(
         else _kohya_tensors(adapter.factors, is_xl=is_xl)
     )
     cast = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    _check(cast, dtype)
     provenance = {
         **facts,
         "final_loss": adapter.final_loss,
@@ -71,6 +76,22 @@ def encode_adapter(
             "ss_network_alpha": str(max(ranks, default=0)),
         }
     return save(cast, metadata)
+
+
+def _check(tensors: Mapping[str, Float[Tensor, "..."]], dtype: torch.dtype) -> None:
+    if not tensors:
+        raise FusionError(
+            "the LoRAs change nothing that is fused: with text_encoder_lora off, layers of text "
+            "encoders are left out; turn it on, or use LoRAs that change the UNet"
+        )
+    wrong = sorted(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+    if wrong:
+        kind = str(dtype).removeprefix("torch.")
+        raise FusionError(
+            f"{len(wrong):,} of {len(tensors):,} tensors hold values that are not finite in "
+            f"{kind}, the first is {wrong[0]}; use float32, or for 'mix-of-show' and "
+            "'custom-diffusion' raise fuse_cutoff"
+        )
 
 
 def decode_adapter(content: bytes) -> tuple[FusedAdapter, dict[str, Any]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clora_core.fuse.moments import Moments
 from clora_core.lora.factors import Factor
+from clora_core.recipe.errors import FusionError
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ def constrained(
     """
     c = torch.cat(list(targets)).double()
     captions: Float[Tensor, "in in"] = regularisation.double().mT @ regularisation.double()
-    largest = float(torch.linalg.eigvalsh(captions)[-1])
-    steadied = captions + cutoff * largest * torch.eye(len(captions)).to(captions)
-    d = c @ pseudo_inverse(steadied, 0.0)
+    d = c @ pseudo_inverse(_steadied(captions, cutoff), 0.0)
     inverse = pseudo_inverse(d @ c.mT, cutoff)
     solved: list[Float[Tensor, "rank in"]] = []
     start, loss, scale = 0, 0.0, 0.0
@@ -116,12 +115,27 @@ def pseudo_inverse(symmetric: Float[Tensor, "n n"], cutoff: float) -> Float[Tens
     Args:
         symmetric: The matrix.
         cutoff: Share of the largest eigenvalue; never less than what rounding leaves.
+
+    Raises:
+        FusionError: A value is not finite.
     """
+    if not bool(symmetric.isfinite().all()):
+        raise FusionError(
+            "what a layer sees is not finite, so nothing can be solved for it; fuse in float32 "
+            "(resources.dtype)"
+        )
     values, vectors = torch.linalg.eigh((symmetric + symmetric.mT) / 2)
     smallest = max(cutoff, len(values) * torch.finfo(values.dtype).eps)
     usable = values > smallest * values.max()
     kept = vectors[:, usable]
     return (kept / values[usable]) @ kept.mT
+
+
+def _steadied(moments: Float[Tensor, "n n"], share: float) -> Float[Tensor, "n n"]:
+    """Return the moments with a share of the largest eigenvalue added to all of them."""
+    # The norm of a positive matrix is its largest eigenvalue; not finite, it stays so.
+    largest = torch.linalg.matrix_norm(moments, 2) if bool(moments.isfinite().all()) else torch.nan
+    return moments + share * largest * torch.eye(len(moments)).to(moments)
 
 
 def _factor(down: Float[Tensor, "rank in"], up: Float[Tensor, "out rank"]) -> Factor:

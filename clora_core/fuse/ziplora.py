@@ -99,6 +99,11 @@ def fuse(
     projections = [
         layer for layer in layers if layer[0] == "unet" and layer[1].endswith(_PROJECTIONS)
     ]
+    if not projections:
+        raise FusionError(
+            "method 'ziplora' weighs attention projections of the UNet, and the row's LoRAs change "
+            "none; use 'merge' or 'mix-of-show'"
+        )
     others = by_component(
         {
             layer: summed(ingredients, layer)
@@ -148,6 +153,7 @@ def _fit(
     generator = torch.Generator("cpu").manual_seed(0)
     scale = HALF_PRECISION_SCALE if model.dtype == torch.float16 else 1.0
     losses: list[float] = []
+    num_left_out = 0
     for step in range(config.ziplora_steps):
         chosen = torch.cat([each[step % len(each)][None] for each in latents])
         noise = torch.randn(chosen.shape, generator=generator).to(chosen)
@@ -157,22 +163,39 @@ def _fit(
         with torch.no_grad(), teacher.attached():
             teacher.use(alone_weights)
             target = model.run_unet(noisy, t, own_text)
-        with rest.attached(), attached(model.unet, mergers):
-            rest.use(both)
-            predicted = model.run_unet(noisy, t, merged_text)
-        loss = ziplora_loss(predicted, target, mergers, config.ziplora_overlap)
         optimizer.zero_grad()
-        (loss * scale).backward()
-        for merger in mergers.values():
-            if merger.columns.grad is not None:
-                merger.columns.grad /= scale
-        optimizer.step()
-        losses.append(float(loss.detach()))
-        if not math.isfinite(losses[-1]):
+        loss = 0.0
+        # One concept after the other, so that one graph is held at a time.
+        for index in range(len(ingredients)):
+            lane = slice(index, index + 1)
+            with rest.attached(), attached(model.unet, mergers):
+                rest.use(both[lane])
+                predicted = model.run_unet(noisy[lane], t, merged_text[lane])
+            part = ziplora_loss(
+                predicted, target[lane], mergers, config.ziplora_overlap / len(ingredients)
+            )
+            (part * scale).backward()
+            loss += float(part.detach())
+        losses.append(loss)
+        if not math.isfinite(loss):
             raise FusionError(
                 f"method 'ziplora' diverged at step {step} of {config.ziplora_steps} (its loss is "
                 f"not finite); lower ziplora_learning_rate ({config.ziplora_learning_rate})"
             )
+        gradients = [merger.columns.grad for merger in mergers.values()]
+        for gradient in gradients:
+            if gradient is not None:
+                gradient /= scale
+        # In half precision a gradient may overflow; such a step is left out.
+        if all(bool(each.isfinite().all()) for each in gradients if each is not None):
+            optimizer.step()
+        else:
+            num_left_out += 1
+    if num_left_out == config.ziplora_steps:
+        raise FusionError(
+            "method 'ziplora' found no finite gradient in any step; fuse in float32 or bfloat16 "
+            "(resources.dtype)"
+        )
     return losses
 
 
@@ -182,7 +205,10 @@ def ziplora_loss(
     mergers: dict[str, Merger],
     overlap: float,
 ) -> Float[Tensor, ""]:
-    """Return the paper's equation 3: each concept's mean squared error, and the overlaps' sum."""
+    """Return the paper's equation 3: each concept's mean squared error, and the overlaps' sum.
+
+    Of some of the concepts, with as large a share of ``overlap``, it is their share of the whole.
+    """
     errors = (predicted - target).square().mean(dim=(1, 2, 3)).sum()
     shared = torch.stack([merger.overlap for merger in mergers.values()]).sum()
     return errors + overlap * shared
@@ -237,10 +263,13 @@ def _latents(
     model: DiffusionModel, images: Sequence[UInt8[np.ndarray, "height width 3"]]
 ) -> Float[Tensor, "image channel latent_height latent_width"]:
     """Return the latents of images, as the UNet is trained on them."""
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     # XL's autoencoder overflows in half precision and says so in its config.
     precise = bool(model.vae.config.get("force_upcast")) and model.dtype == torch.float16
+    found: list[Float[Tensor, "1 channel latent_height latent_width"]] = []
     with model.in_dtype(torch.float32) if precise else nullcontext():
-        encoded: Any = model.vae.encode(pixels.to(model.device, model.vae.dtype))
-    latents: Float[Tensor, "image channel latent_height latent_width"] = encoded.latent_dist.mode()
+        for image in images:
+            pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+            encoded: Any = model.vae.encode(pixels.to(model.device, model.vae.dtype))
+            found.append(encoded.latent_dist.mode())
+    latents = torch.cat(found)
     return (latents * model.vae.config["scaling_factor"]).to(model.precise_dtype)

@@ -14,6 +14,10 @@ from pydantic import BaseModel, Field, model_validator
 ENGINE_VERSION = 1
 """Raised whenever the same row would give a different image than before. Part of a row's key."""
 
+FUSION_VERSION = 1
+"""Raised whenever a recipe would make another adapter of the same parts. Part of an adapter's key,
+and from 2 on of the key of each row that is sampled with one."""
+
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
 FusePrompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}$")]
 

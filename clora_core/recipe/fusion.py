@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from clora_core.recipe.canonical import encoded, plain
-from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.config import ENGINE_VERSION, FUSION_VERSION, SamplerConfig
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Row
-
-FUSION_VERSION = 1
-"""Raised whenever a recipe would make another adapter of the same parts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +78,8 @@ def _fusion(
     parts = {
         "base_model": base_model_digest,
         "dtype": dtype,
+        # Images that it is fitted to and the sampling that it watches are the engine's.
+        "engine": ENGINE_VERSION,
         "fusion": FUSION_VERSION,
         "loras": plain(
             [(lora.digest, lora.weight, lora.subject, lora.trigger) for lora in concepts]

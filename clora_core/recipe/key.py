@@ -14,7 +14,12 @@ import hashlib
 from functools import lru_cache
 
 from clora_core.recipe.canonical import canonical_json, encoded, plain
-from clora_core.recipe.config import ENGINE_VERSION, FUSE_SETTINGS, SamplerConfig
+from clora_core.recipe.config import (
+    ENGINE_VERSION,
+    FUSE_SETTINGS,
+    FUSION_VERSION,
+    SamplerConfig,
+)
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Region, Row
 
@@ -65,6 +70,8 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
         "seed": row.seed,
         "width": row.width,
     }
+    if FUSION_VERSION > 1 and METHODS[row.method].fused_by is not None:
+        parts["fusion"] = FUSION_VERSION
     return hashlib.sha256(encoded(parts).encode()).hexdigest()
 
 

@@ -82,6 +82,9 @@ def render(
     job = _job_of(path) if job_path is None else load_job(job_path)
     allowed = service_roots()
     used = {name: where for name, where in job_places(job).items() if _is_used(name)}
+    if METHODS[recipe.method].fused_by is not None:
+        kept_at = "output" if job.fused_at is None else "fused_at"
+        used[kept_at] = job_places(job)[kept_at]
     refuse_outside(used, allowed, place=str(job_path or path))
     base = base_of(recipe, job, path)
     row = row_of(recipe, job, base, allowed, path)

@@ -6,6 +6,7 @@ from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.notes import note
 from manifests.places.place_names import absolute, joined
 from manifests.text.wording import first_lines
+from pipelines.fusing.fused_files import fused_keys
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.storage.storage import Storage, open_storage
 from pipelines.upkeep.repair import Repair, repair_output
@@ -30,11 +31,13 @@ def verify(output: str, *, repair: bool = False, times: LeaseTimes | None = None
     outputs = [storage, *(open_storage(joined(storage.uri, n)) for n in nested_outputs(storage))]
     counts = [_verify(each) for each in outputs]
     num_units, num_rows, num_problems = (sum(column) for column in zip(*counts, strict=True))
-    if not num_units and not num_problems:
+    num_fused = sum(len(fused_keys(each)) for each in outputs)
+    if not num_units and not num_problems and not num_fused:
         note(f"{output}: nothing is committed here")
         return SOME_FAILED
+    fused = f" and {num_fused:,} fused adapter(s)" if num_fused else ""
     print(
-        f"{num_rows:,} committed rows in {num_units:,} units, {num_problems:,} problem(s)"
+        f"{num_rows:,} committed rows in {num_units:,} units{fused}, {num_problems:,} problem(s)"
         + ("" if num_problems else ": every row has its image, once, unchanged")
     )
     return SOME_FAILED if num_problems else ALL_MADE

@@ -29,17 +29,24 @@ def check_fused(storage: Storage, name: str) -> None:
         DamagedFileError: It does not hold what was written to it.
         FileNotFoundError: There is none.
     """
+    check_content(storage, name, storage.read(name))
+
+
+def check_content(storage: Storage, name: str, content: bytes) -> None:
+    """Raise DamagedFileError if ``content`` is not what was written to the adapter ``name``."""
     # Imported late: what asks which adapters there are needs no torch.
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     from clora_core.fuse.adapter_file import provenance_of, tensors_digest
 
-    content = storage.read(name)
     try:
-        recorded = provenance_of(content)["tensors_sha256"]
+        facts = provenance_of(content)
+        recorded, key = facts["tensors_sha256"], facts["key"]
         found = tensors_digest(load(content))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise DamagedFileError(storage.uri, name, f"is no fused adapter ({error})") from error
     if found != recorded:
         raise DamagedFileError(storage.uri, name, "holds other tensors than were written")
+    if fused_name(key) != name:
+        raise DamagedFileError(storage.uri, name, f"holds another adapter, {key}")

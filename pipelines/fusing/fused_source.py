@@ -9,9 +9,12 @@ from clora_core.recipe.row import Row
 from clora_core.results import RowFailure
 from manifests.places.file_cache import local_copy
 from manifests.places.place_names import joined
-from pipelines.fusing.fused_files import check_fused, fused_name
+from pipelines.fusing.fused_files import check_content, fused_name
 from pipelines.storage.storage import Storage
 from pipelines.units.output_files import DamagedFileError
+
+MAX_FUSED_BYTES = 32 * 1024**3
+"""An adapter has the ranks of all its LoRAs together, in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ class FusedSource:
             message = f"its LoRAs were not fused: {failure.message}"
             return replace(failure, message=message)
         try:
-            uri = self._checked.get(fusion.key) or self._check(fusion)
+            uri = self._checked_file(fusion)
         except FileNotFoundError:
             return _failed(
                 "FusedAdapterGone",
@@ -52,12 +55,15 @@ class FusedSource:
             return _failed("FusedAdapterDamaged", str(error))
         return replace(row, fused=fusion.lora(uri))
 
-    def _check(self, fusion: Fusion) -> str:
+    def _checked_file(self, fusion: Fusion) -> str:
         name = fused_name(fusion.key)
-        check_fused(self.storage, name)
-        uri = str(local_copy(joined(self.storage.uri, name)))
-        self._checked[fusion.key] = uri
-        return uri
+        if not self.storage.exists(name):
+            raise FileNotFoundError(name)
+        if fusion.key not in self._checked:
+            path = local_copy(joined(self.storage.uri, name), max_bytes=MAX_FUSED_BYTES)
+            check_content(self.storage, name, path.read_bytes())
+            self._checked[fusion.key] = str(path)
+        return self._checked[fusion.key]
 
 
 def _failed(error: str, message: str) -> RowFailure:

@@ -24,6 +24,7 @@ from pipelines.ledger.tries import TryMarks
 from pipelines.stages.fused_work import FusedFile, References
 from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.stages.model_host import ModelHost
+from pipelines.storage.error import StorageError
 from pipelines.storage.storage import Storage
 from pipelines.units.message import UnitFacts
 from pipelines.units.receipts import Receipt, RowReceipt
@@ -100,7 +101,8 @@ def fuse_one(
 
     Raises:
         LeaseLostError: The run was taken over.
-        Exception: The device is lost, or the store is away.
+        StorageError: The store is away.
+        Exception: The device is lost.
     """
     if into.fence is not None:
         into.fence.check()
@@ -146,19 +148,26 @@ def _made(
         )
         return RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message)
     mark = attempts.begin_row(fusion.key, fusion.key) if tries.one_by_one else None
+    made = _tried(fusion, host, into)
+    # Not reached where the device is lost: the mark stays, as that of a process that died.
+    if mark is not None:
+        attempts.end_row(mark)
+    return made
+
+
+def _tried(fusion: Fusion, host: ModelHost, into: CommitFused) -> FusedFile | RowFailure:
     try:
         return host.fuse(fusion, into.references)
     except CompositionError as error:
         return _failure(error.stage, error)
     except (LocationError, StoreAwayError) as error:
         return _failure(Stage.LORA, error)
+    except StorageError:
+        raise
     except Exception as error:  # what else a fusion can fail of has no class in common
         if device_is_lost(error):
             raise
         return _failure(Stage.FUSE, error)
-    finally:
-        if mark is not None:
-            attempts.end_row(mark)
 
 
 def _failure(stage: Stage, error: Exception) -> RowFailure:

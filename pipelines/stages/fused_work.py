@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from clora_core.recipe.config import ENGINE_VERSION
+from clora_core.recipe.config import ENGINE_VERSION, FUSION_VERSION
 from clora_core.recipe.errors import FusionError, LoraFileError
-from clora_core.recipe.fusion import FUSION_VERSION, Fusion
+from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import RowFailure
 from manifests.places.file_cache import local_copy

@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
 from clora_core.recipe.config import ENGINE_VERSION
+from clora_core.recipe.errors import FusionError
 from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
@@ -156,8 +157,24 @@ class _OneModelHost:
         return compose_unchanged(rows, composer.compose, self._identity)
 
     def fuse(self, fusion: Fusion, read_reference: ReadReference) -> FusedFile:
+        import torch
+
         _, _, work = self._begun()
-        return work.fuse(fusion, read_reference)
+        try:
+            return work.fuse(fusion, read_reference)
+        except torch.OutOfMemoryError:
+            pass
+        # Outside the handler: the traceback held the failed try's tensors until here.
+        if self._device_cache is not None:
+            self._device_cache.clear()
+        torch.cuda.empty_cache()
+        try:
+            return work.fuse(fusion, read_reference)
+        except torch.OutOfMemoryError as error:
+            raise FusionError(
+                f"{fusion.adapter_name} needs more memory than {self.device} has, with nothing "
+                "else in it; fuse it on a larger device, or use a method that fuses nothing"
+            ) from error
 
     def _begun(self) -> "tuple[str, Composer, FusionWork]":
         """Return what is held, the peak of its memory set back."""

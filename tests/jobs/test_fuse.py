@@ -11,6 +11,7 @@ from clora_core.fuse.adapter_file import METADATA_KEY, provenance_of
 from clora_core.recipe.fusion import fusion_of
 from jobs.cli import main
 from jobs.commands.plan import plan
+from jobs.commands.verify import verify
 from jobs.job.inputs import prepare
 from jobs.job.job_file import load_job
 from manifests.loras.file import inspect_lora_file
@@ -98,10 +99,26 @@ def test_what_cannot_be_fused_is_refused_by_name(tmp_path, capfd):
         (["violet-cat", "fox", "--method", "ziplora"], "no LoRA 'fox' in the catalog"),
         (["violet-cat:x", *PAIR, "--method", "ziplora"], "'violet-cat:x' is none of NAME and"),
         ([], "has no rows of a method that fuses"),
+        (["--method", "ziplora"], "'ziplora' is for LoRAs that are named"),
+        ([*PAIR, "pixel-art", "--method", "ziplora"], "pixel-art: styles are not fused"),
     ):
         assert fuse(job, *arguments, "--out", tmp_path / "files") == 2
         assert told in capfd.readouterr().err
     assert not (tmp_path / "files").exists()
+
+
+def test_verify_counts_adapters_and_finds_damage_where_they_are_shared(tmp_path, capsys):
+    job, shared = write(tmp_path, row("merge")), tmp_path / "shared" / "fused"
+    assert fuse(job, *PAIR, "--method", "custom-diffusion", "--out", shared) == 0
+    (path,) = shared.iterdir()
+    path.rename(shared / f"{provenance_of(path.read_bytes())['key']}.safetensors")
+    capsys.readouterr()
+    (path,) = shared.iterdir()
+    assert verify(str(tmp_path / "shared")) == 0
+    assert "and 1 fused adapter(s), 0 problem(s)" in capsys.readouterr().out
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    assert verify(str(tmp_path / "shared")) == 1
+    assert "holds other tensors than were written" in capsys.readouterr().err
 
 
 def test_plan_says_which_adapters_a_run_makes_first(tmp_path, capsys):

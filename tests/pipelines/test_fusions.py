@@ -11,6 +11,7 @@ import pytest
 from engine_kit import (
     BASE_MODEL,
     UNFUSABLE,
+    FakeModelHost,
     Watcher,
     fused_adapter,
     fusions_of,
@@ -21,7 +22,7 @@ from engine_kit import (
 from inline_engine import run_inline
 
 from clora_core.recipe.config import SamplerConfig
-from clora_core.recipe.fusion import fusion_of
+from clora_core.recipe.fusion import Fusion, fusion_of
 from clora_core.recipe.key import row_key
 from clora_core.recipe.row import Row
 from clora_core.results import RowFailure
@@ -32,12 +33,17 @@ from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.makers import present
 from pipelines.ledger.ledger import read_ledger
 from pipelines.run import compose_rows
+from pipelines.stages.fuse_stage import CommitFused, fuse_one
+from pipelines.stages.fused_work import FusedFile, ReadReference, References
+from pipelines.storage.error import StorageError
 from pipelines.storage.local import LocalStorage
 from pipelines.units.output_files import DamagedFileError, encode_json
 from pipelines.upkeep.garbage import find_garbage
 from pipelines.upkeep.verify import damaged_files
 
 TIMES = LeaseTimes(beat_s=0.05, silence_s=0.4)
+PATIENT = LeaseTimes(beat_s=0.2, silence_s=30.0)
+"""For runs that live and must not be taken for dead, however busy the machine is."""
 
 
 def fused_row(index: int = 0, *names: str, method: str = "mix-of-show", **changes: Any) -> Row:
@@ -68,7 +74,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(out: Path, manifest: list[Row], log: Path, **changes: Any) -> Watcher:
     watcher = Watcher()
-    wanted = request(out, manifest, log=log, references={}, lease_times=TIMES, **changes)
+    wanted = request(out, manifest, log=log, references={}, **{"lease_times": TIMES, **changes})
     compose_rows(wanted, watcher, address=None)
     return watcher
 
@@ -188,6 +194,78 @@ def test_a_run_that_was_killed_is_forgotten(tmp_path):
     storage.put("makers/killed.json", encode_json(killed))
     make(tmp_path / "out", [fused_row(0)], tmp_path / "log")
     assert storage.list("makers", ".json") == []
+
+
+def test_two_runs_that_both_fail_what_the_other_wants_do_not_wait_for_each_other(tmp_path):
+    shared = LocalStorage(tmp_path / "shared")
+    bad = [fused_row(5, "cat", UNFUSABLE), fused_row(6, "dog", UNFUSABLE)]
+    manifests = [bad, bad[::-1]]
+    options = {"fused_storage": shared, "lease_times": PATIENT}
+    threads = [
+        threading.Thread(
+            target=make,
+            args=(tmp_path / f"out-{number}", manifest, tmp_path / "log"),
+            kwargs=options,
+            daemon=True,
+        )
+        for number, manifest in enumerate(manifests)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    for number in range(2):
+        ledger = read_ledger(LocalStorage(tmp_path / f"out-{number}"))
+        assert set(ledger.failed) == {one.key for one in bad}
+
+
+class Losing(FakeModelHost):
+    """Loses its device with every fusion."""
+
+    def fuse(self, _fusion: Fusion, _read_reference: ReadReference) -> FusedFile:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_fusion_that_loses_its_device_again_and_again_is_found(tmp_path):
+    storage = LocalStorage(tmp_path)
+    fusion = fusion_of(fused_row(0), dtype="float32")
+    assert fusion is not None
+    into = CommitFused(
+        storage=storage, run_id="run", fence=None, references=References(storage=None)
+    )
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="CUDA error"):
+            fuse_one(fusion, Losing(), into, into.attempts)
+    receipt = fuse_one(fusion, Losing(), into, into.attempts)
+    assert receipt.failure is not None
+    assert "died 3 times" in receipt.failure.message
+
+
+class StoreAway(FakeModelHost):
+    """Finds the store of references away."""
+
+    def fuse(self, _fusion: Fusion, _read_reference: ReadReference) -> FusedFile:
+        raise StorageError("the store is away")
+
+
+def test_a_store_that_is_away_is_no_fusion_s_fault(tmp_path):
+    fusion = fusion_of(fused_row(0), dtype="float32")
+    assert fusion is not None
+    storage, references = LocalStorage(tmp_path), References(storage=None)
+    into = CommitFused(storage=storage, run_id="run", fence=None, references=references)
+    with pytest.raises(StorageError, match="away"):
+        fuse_one(fusion, StoreAway(), into, into.attempts)
+
+
+def test_an_adapter_under_another_name_is_damage(tmp_path):
+    storage = LocalStorage(tmp_path)
+    one, other = (fusion_of(fused_row(0, *names), dtype="f") for names in (("a", "b"), ("a", "c")))
+    assert one is not None
+    assert other is not None
+    storage.put(fused_name(one.key), fused_adapter(other))
+    with pytest.raises(DamagedFileError, match="holds another adapter"):
+        check_fused(storage, fused_name(one.key))
 
 
 def test_claims_of_adapters_that_are_there_are_garbage(tmp_path):
@@ -317,7 +395,7 @@ def test_another_live_run_makes_it_and_this_one_waits(tmp_path):
     claimed = threading.Event()
 
     def other_run() -> None:
-        with present(shared, "other", TIMES):
+        with present(shared, "other", PATIENT):
             name = f"claims/{fusion.key}/000000001.json"
             shared.put_if_absent(name, encode_json({"run_id": "other"}))
             claimed.set()
@@ -328,7 +406,8 @@ def test_another_live_run_makes_it_and_this_one_waits(tmp_path):
     thread = threading.Thread(target=other_run)
     thread.start()
     claimed.wait()
-    watcher = make(tmp_path / "out", [fused_row(0)], tmp_path / "log", fused_storage=shared)
+    options = {"fused_storage": shared, "lease_times": PATIENT}
+    watcher = make(tmp_path / "out", [fused_row(0)], tmp_path / "log", **options)
     thread.join()
     assert fusions_of(tmp_path / "log") == []
     assert any("waiting for 1 fused adapter(s)" in note for note in watcher.notes)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clora_core.recipe.errors import CloraError, CompositionError
+from clora_core.recipe.errors import CloraError
 from clora_core.recipe.fusion import Fusion, fusion_of
 from clora_core.recipe.methods import METHODS
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
@@ -20,6 +20,7 @@ from jobs.notes import note
 from manifests.tables.readers import RawRow
 from manifests.text.problems import InputError, Problem
 from pipelines.stages.fused_work import References
+from pipelines.storage.storage import open_storage
 
 XL_WIDTH = 2048
 """Of the text that Stable Diffusion XL's cross-attention sees."""
@@ -60,38 +61,35 @@ def fuse(
     num_failed = 0
     for number, fusion in enumerate(fusions, start=1):
         note(f"{number:,} of {len(fusions):,}: {fusion.adapter_name}")
+        facts = prepared.models_by_digest[fusion.base_model_digest].facts
+        is_xl = facts.cross_attention_width == XL_WIDTH
         try:
             content, was_there = fused_content(fusion, request.fused_storage, references, host)
-        except CompositionError as error:
+            file = _spelled(content, fusion, naming=naming, half=half, is_xl=is_xl)
+            open_storage(str(out.absolute())).put(_file_name(fusion), file)
+        except CloraError as error:
             note(f"not made: {error}")
             num_failed += 1
             continue
-        facts = prepared.models_by_digest[fusion.base_model_digest].facts
-        is_xl = facts.cross_attention_width == XL_WIDTH
-        target = out / _file_name(fusion)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_spelled(content, fusion, naming=naming, half=half, is_xl=is_xl))
         source = "as its rows have it" if was_there else "fused here"
-        print(f"{target}: {fusion.adapter_name}, {source}")
+        print(f"{out / _file_name(fusion)}: {fusion.adapter_name}, {source}")
     return SOME_FAILED if num_failed else ALL_MADE
 
 
 def _prepared(job: JobFile, path: Path, loras: Sequence[str], method: str | None) -> PreparedJob:
     if not loras:
+        if method is not None:
+            raise _refused(
+                "--method",
+                f"{method!r} is for LoRAs that are named; without names it is each row's own. Name "
+                "LoRAs after the job, or leave it out",
+            )
         return prepare(job, place=str(path))
     wanted = method or job.method
     known = METHODS.get(wanted)
     if known is None or known.fused_by is None:
         fusing = ", ".join(name for name, value in METHODS.items() if value.fused_by is not None)
-        raise InputError(
-            [
-                Problem(
-                    place="command line",
-                    field="--method",
-                    problem=f"{wanted!r} fuses nothing; name one of {fusing}",
-                )
-            ]
-        )
+        raise _refused("--method", f"{wanted!r} fuses nothing; name one of {fusing}")
     return prepare(job, place=str(path), raw_rows=[_row(job, loras, wanted)])
 
 
@@ -104,18 +102,27 @@ def _row(job: JobFile, loras: Sequence[str], method: str) -> RawRow:
         try:
             uses.append({"lora": name, **({"weight": float(weight)} if weight else {})})
         except ValueError:
-            problem = f"{text!r} is none of NAME and NAME:WEIGHT"
-            raise InputError(
-                [Problem(place="command line", field="LORA", problem=problem)]
-            ) from None
+            raise _refused("LORA", f"{text!r} is none of NAME and NAME:WEIGHT") from None
     subjects = [
         entry.subject
         for use in uses
         if (entry := catalog.entries.get(str(use["lora"]))) is not None
     ]
+    styles = [name for name, entry in catalog.entries.items() if entry.kind == "style"]
+    named = [str(use["lora"]) for use in uses if use["lora"] in styles]
+    if named:
+        raise _refused(
+            "LORA",
+            f"{', '.join(named)}: styles are not fused, they act beside an adapter with weights of "
+            "their own; leave them out here and load them beside it",
+        )
     prompt = " and ".join(f"a {subject}" for subject in subjects if subject) or "a picture"
     values = {"prompt": prompt, "loras": uses, "seed": 0, "method": method}
     return RawRow(place="command line", line=1, values=values)
+
+
+def _refused(field: str, problem: str) -> InputError:
+    return InputError([Problem(place="command line", field=field, problem=problem)])
 
 
 def _fusions(job: JobFile, prepared: PreparedJob, path: Path) -> list[Fusion]:

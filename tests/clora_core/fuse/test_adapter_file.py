@@ -20,9 +20,11 @@ from clora_core.fuse.adapter_file import (
     provenance_of,
     tensors_digest,
 )
-from clora_core.fuse.ingredient import Ingredient
+from clora_core.fuse.ingredient import Ingredient, by_component
 from clora_core.fuse.recipes import fuse
 from clora_core.lora.cache import LoraCache
+from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.recipe.errors import FusionError
 from clora_core.recipe.row import Lora
 from clora_core.results import ComposedImage, RowFailure
 
@@ -123,6 +125,16 @@ def test_damage_of_one_bit_changes_the_digest(adapter, tmp_path):
     name = max(tensors)
     tensors[name].view(torch.uint8).flatten()[0] ^= 1
     assert tensors_digest(tensors) != before
+
+
+def test_what_could_never_be_used_is_not_written(adapter):
+    with pytest.raises(FusionError, match="change nothing that is fused"):
+        encode_adapter(replace(adapter, factors=LoraFactors({})), {})
+    huge = Factor(torch.full((1, 2), 1e6), torch.ones(2, 1), 1.0)
+    large = replace(adapter, factors=by_component({("unet", "a"): huge}))
+    encode_adapter(large, {})
+    with pytest.raises(FusionError, match=r"not finite in float16, the first is unet\.a"):
+        encode_adapter(large, {}, dtype=torch.float16)
 
 
 def test_a_row_without_its_adapter_fails_alone(core, row):

@@ -342,6 +342,12 @@ def test_ziplora_that_diverges_says_so(core, tiny_loras):
         ziplora.fuse(core.model, parts, config, lambda index: images(core, index))
 
 
+def test_ziplora_needs_attention_projections(core, tiny_loras):
+    parts = ingredients(core, tiny_loras, "kohya_text_only", "kohya_text_only")
+    with pytest.raises(FusionError, match=r"change none; use 'merge' or 'mix-of-show'"):
+        ziplora.fuse(core.model, parts, tiny_sampler(), lambda _: [])
+
+
 def test_three_loras_are_refused_by_ziploras_name():
     mix = Mix(("concept",) * 3, SamplerConfig())
     with pytest.raises(CompositionError, match=r"'ziplora' needs 2 concept LoRA"):

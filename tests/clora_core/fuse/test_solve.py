@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clora_core.fuse.moments import Moments
 from clora_core.fuse.solve import constrained, least_squares, pseudo_inverse
+from clora_core.recipe.errors import FusionError
 
 CPU = torch.device("cpu")
 
@@ -143,6 +144,16 @@ def test_words_that_no_caption_has_can_still_move():
     captions[:, 8:] = 0.0
     solved = constrained(layer.downs, layer.ups, layer.inputs, captions, cutoff=1e-3)
     assert solved.loss < 0.01 * solved.scale
+
+
+def test_moments_that_are_not_finite_say_what_to_do():
+    with pytest.raises(FusionError, match=r"not finite.*float32"):
+        pseudo_inverse(torch.full((2, 2), torch.nan).double(), 0.0)
+    captions = random(20, 12, seed=7)
+    captions[0, 0] = torch.inf
+    layer = Layer(width=12)
+    with pytest.raises(FusionError, match="not finite"):
+        constrained(layer.downs, layer.ups, layer.inputs, captions, cutoff=0.01)
 
 
 def test_a_pseudo_inverse_leaves_small_directions_out():
