@@ -34,7 +34,7 @@ from pipelines.units.damages import Damages
 from pipelines.units.output_table import read_output_rows
 
 NUM_LOSSES = 8
-PICTURE_WIDTH_PX = 2000
+PICTURE_WIDTH_PX = 3200
 OVER_SETS = ("presence_all", "identity_all", "doubled", "dino_apart", "dino_min")
 
 
