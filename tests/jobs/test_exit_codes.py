@@ -58,6 +58,8 @@ ENDING = {
     ("jobs/commands/catalog.py", "KeyboardInterrupt"),
     ("jobs/commands/submit.py", "KeyboardInterrupt"),
     ("jobs/commands/validate.py", "CloraError"),
+    # One adapter's refusal is no other's.
+    ("jobs/commands/lora_files/fuse.py", "CloraError"),
 }
 """Handlers that end a command with an exit code, and what they catch."""
 
