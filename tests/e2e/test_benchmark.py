@@ -15,7 +15,7 @@ def test_a_sweep_is_composed_reported_and_every_picture_can_be_made_again(
 ):
     spec = {
         "output": "out",
-        "methods": ["clora", "merge"],
+        "methods": ["clora", "merge", "custom-diffusion"],
         "seeds": [1, 2],
         "prompts": ["{subjects} {background}"],
         "backgrounds": ["on the beach"],
@@ -28,9 +28,9 @@ def test_a_sweep_is_composed_reported_and_every_picture_can_be_made_again(
     assert clora("sweep", tmp_path / "sweep.yaml").returncode == 0
     composed = clora("compose", out / "job.yaml", "--address", head.gcs)
     assert composed.returncode == 0, composed.stderr
-    assert "4 made" in composed.stdout
+    assert "6 made" in composed.stdout
     again = clora("compose", out / "job.yaml")
-    assert "4 skipped (already made)" in again.stdout
+    assert "6 skipped (already made)" in again.stdout
     table = clora("table", out)
     assert table.returncode == 0, table.stderr
     assert "all found" in table.stdout  # the judge of the embedded world was asked
@@ -46,4 +46,4 @@ def test_a_sweep_is_composed_reported_and_every_picture_can_be_made_again(
     assert rendered.returncode == 0, rendered.stdout + rendered.stderr
     assert "the same picture" in rendered.stdout
     exported = clora("export", out, "--webdataset", tmp_path / "shards")
-    assert "4 images in 1 shard(s)" in exported.stdout
+    assert "6 images in 1 shard(s)" in exported.stdout
