@@ -110,7 +110,7 @@ def test_a_complete_output_gets_page_and_picture(tmp_path: Path):
     storage = LocalStorage(tmp_path / "emoji_benchmark")
     commit_scored(storage, "u1", [*rows(3), *rows(3, method="merge")])
     sink = io.BytesIO()
-    Image.new("RGB", (3000, 600), "#77bbdd").save(sink, "PNG")
+    Image.new("RGB", (4000, 800), "#77bbdd").save(sink, "PNG")
     storage.put(SHEET_NAME, sink.getvalue())
     record(storage, 6)
     assert main([storage.uri, str(tmp_path / "docs")]) == 0
@@ -118,5 +118,5 @@ def test_a_complete_output_gets_page_and_picture(tmp_path: Path):
     assert "images: 6" in page
     assert "base model: `abababababababab`" in page
     picture = Image.open(tmp_path / "docs/images/benchmark.png")
-    assert picture.size == (2000, 400)
+    assert picture.size == (3200, 640)
     assert picture.getpixel((0, 0)) == (0x77, 0xBB, 0xDD)

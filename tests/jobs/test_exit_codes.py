@@ -58,14 +58,14 @@ ENDING = {
     ("jobs/commands/catalog.py", "KeyboardInterrupt"),
     ("jobs/commands/submit.py", "KeyboardInterrupt"),
     ("jobs/commands/validate.py", "CloraError"),
-    # One adapter's refusal is no other's.
-    ("jobs/commands/lora_files/fuse.py", "CloraError"),
 }
 """Handlers that end a command with an exit code, and what they catch."""
 
 BROAD = {
     ("jobs/exit_code.py", "CloraError"),
     ("jobs/commands/validate.py", "CloraError"),
+    # One adapter's refusal is no other's.
+    ("jobs/commands/lora_files/fuse.py", "CloraError"),
     # They add a sentence or the run, and raise it again.
     ("jobs/commands/catalog.py", "CloraError"),
     ("jobs/run_job.py", "CloraError"),
