@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
@@ -13,14 +14,32 @@ from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import PromptError
 
 
+def conditions_of(
+    model: DiffusionModel,
+    loras: Sequence[LoraFactors],
+    texts: Sequence[str],
+    weights: Float[Tensor, "text lora"] | None = None,
+) -> Conditions:
+    """Return the conditions of ``texts`` at the model's own size.
+
+    Args:
+        model: Base model.
+        loras: What acts in the text encoders.
+        texts: Prompts.
+        weights: Of each LoRA for each text; None for 1.
+    """
+    banks = [LoraBank(tower.encoder, loras, tower.name) for tower in model.towers]
+    side = model.default_size_px
+    if weights is None:
+        weights = torch.ones(len(texts), len(loras), device=model.device)
+    return encode(model, banks, texts, weights, width_px=side, height_px=side)
+
+
 def text_features(
     model: DiffusionModel, text_lora: LoraFactors, texts: Sequence[str]
 ) -> Float[Tensor, "text token channel"]:
     """Return the embeddings of ``texts``, padded, with one LoRA in the text encoders."""
-    banks = [LoraBank(tower.encoder, [text_lora], tower.name) for tower in model.towers]
-    side = model.default_size_px
-    weights = torch.ones(len(texts), 1, device=model.device)
-    return encode(model, banks, texts, weights, width_px=side, height_px=side).text
+    return conditions_of(model, [text_lora], texts).text
 
 
 def features_of_words(

@@ -13,6 +13,7 @@ from clora_core.diffusion.model import DiffusionModel
 from clora_core.fuse.captions import CAPTIONS
 from clora_core.fuse.concept_text import caption_features, features_of_words
 from clora_core.fuse.ingredient import (
+    KEYS_AND_VALUES,
     FusedAdapter,
     Ingredient,
     Layer,
@@ -26,7 +27,6 @@ from clora_core.recipe.config import SamplerConfig
 
 PROMPTS = ("{}", "a photo of {}")
 """Of the published code."""
-_KEYS_AND_VALUES = (".attn2.to_k", ".attn2.to_v")
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def fuse(
         PromptError: A concept's words are more than the text encoder reads.
     """
     layers = layers_of(ingredients)
-    words = [layer for layer in layers if layer[1].endswith(_KEYS_AND_VALUES)]
+    words = [layer for layer in layers if layer[1].endswith(KEYS_AND_VALUES)]
     fused: dict[Layer, Factor] = {
         layer: summed(ingredients, layer)
         for layer in layers

@@ -15,6 +15,9 @@ from clora_core.recipe.row import Lora
 Layer = tuple[str, str]
 """Component (``unet``, ``text_encoder`` ...) and dotted name of a layer."""
 
+KEYS_AND_VALUES = (".attn2.to_k", ".attn2.to_v")
+"""Ends of the names of the layers that make the text's keys and values."""
+
 DrawImages = Callable[[int], Sequence[UInt8[np.ndarray, "height width 3"]]]
 """Returns images that the ingredient with this index makes alone."""
 

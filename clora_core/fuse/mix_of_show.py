@@ -24,9 +24,15 @@ from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.noise import initial_noise
 from clora_core.diffusion.schedulers import make_solver
-from clora_core.diffusion.text import encode
-from clora_core.fuse.concept_text import features_of_words
-from clora_core.fuse.ingredient import FusedAdapter, Ingredient, Layer, by_component, layers_of
+from clora_core.fuse.concept_text import conditions_of, features_of_words
+from clora_core.fuse.ingredient import (
+    KEYS_AND_VALUES,
+    FusedAdapter,
+    Ingredient,
+    Layer,
+    by_component,
+    layers_of,
+)
 from clora_core.fuse.moments import Moments, recording
 from clora_core.fuse.solve import SolvedLayer, least_squares
 from clora_core.lora.bank import LoraBank
@@ -36,8 +42,6 @@ from clora_core.recipe.errors import FusionError
 
 MAX_WIDTH = 8192
 """A layer's moments are a square of this side in float64, and are solved by eigenvalues."""
-
-_KEYS_AND_VALUES = (".attn2.to_k", ".attn2.to_v")
 
 
 PROMPTS = ("photo of a {}", "{}")
@@ -65,7 +69,7 @@ def fuse(
     templates = config.fuse_prompts or PROMPTS
     prompts = [each.prompts(templates) for each in ingredients]
     texts = [layer for layer in layers if layer[0] != "unet"]
-    words = [layer for layer in layers if layer[1].endswith(_KEYS_AND_VALUES)]
+    words = [layer for layer in layers if layer[1].endswith(KEYS_AND_VALUES)]
     spatial = [layer for layer in layers if layer not in {*texts, *words}]
     solved: dict[Layer, SolvedLayer] = {}
 
@@ -147,7 +151,7 @@ def _spatial_moments(
         with bank.attached() if bank.num_layers else nullcontext():
             bank.use(torch.ones(1, 1, device=model.device))
             with recording(model.unet, _named(moments, "unet"), index):
-                _sample(model, _conditions(model, mixed, prompts[index]), config)
+                _sample(model, conditions_of(model, [mixed], [prompts[index]]), config)
     return moments
 
 
@@ -166,13 +170,6 @@ def _sample(model: DiffusionModel, conditions: Conditions, config: SamplerConfig
     for t in solver.timesteps:
         noise = model.run_unet(solver.scale_model_input(latents, t), t, conditions)
         latents = solver.step(noise, t, latents).prev_sample
-
-
-def _conditions(model: DiffusionModel, lora: LoraFactors, prompt: str) -> Conditions:
-    banks = [LoraBank(tower.encoder, [lora], tower.name) for tower in model.towers]
-    side = model.default_size_px
-    weights = torch.ones(1, 1, device=model.device)
-    return encode(model, banks, [prompt], weights, width_px=side, height_px=side)
 
 
 def _weighted(ingredient: Ingredient) -> LoraFactors:

@@ -45,11 +45,11 @@ class Moments:
 
 
 def unfolded(
-    module: nn.Conv2d, x: Float[Tensor, "lane channel height width"]
+    module: nn.Module, x: Float[Tensor, "lane channel height width"]
 ) -> Float[Tensor, "lane position window"]:
     """Return what a convolution sees at each position: to it, it is a linear layer."""
-    kernel: Any = module.kernel_size
-    windows = functional.unfold(x, kernel, module.dilation, module.padding, module.stride)  # type: ignore[arg-type]
+    conv: Any = module
+    windows = functional.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
     return windows.mT
 
 

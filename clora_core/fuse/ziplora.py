@@ -20,10 +20,9 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.noise import TrainingNoise
-from clora_core.diffusion.text import encode
+from clora_core.fuse.concept_text import conditions_of
 from clora_core.fuse.ingredient import (
     DrawImages,
     FusedAdapter,
@@ -142,9 +141,9 @@ def _fit(
     alone_weights = alone_weights.to(model.device)
     prompts = [f"a {each.words}" for each in ingredients]
     text = alone if config.text_encoder_lora else [LoraFactors({}) for _ in alone]
-    own_text = _conditions(model, text, prompts, alone_weights)
+    own_text = conditions_of(model, text, prompts, alone_weights)
     both = torch.ones(len(ingredients), 1, device=model.device)
-    merged_text = _conditions(model, [others], prompts, both)
+    merged_text = conditions_of(model, [others], prompts, both)
     teacher, rest = LoraBank(model.unet, alone, "unet"), LoraBank(model.unet, [others], "unet")
     training = TrainingNoise(model)
     optimizer = torch.optim.Adam(
@@ -245,17 +244,6 @@ def _merger(model: DiffusionModel, ingredients: Sequence[Ingredient], layer: Lay
         (ups[0].to(weight), ups[1].to(weight)),
         columns.requires_grad_(),
     )
-
-
-def _conditions(
-    model: DiffusionModel,
-    loras: Sequence[LoraFactors],
-    prompts: Sequence[str],
-    weights: Float[Tensor, "lane lora"],
-) -> Conditions:
-    banks = [LoraBank(tower.encoder, loras, tower.name) for tower in model.towers]
-    side = model.default_size_px
-    return encode(model, banks, prompts, weights, width_px=side, height_px=side)
 
 
 @torch.no_grad()
