@@ -27,6 +27,18 @@ class TextTower:
     tokenizer: Any
     encoder: nn.Module
 
+    @property
+    def window(self) -> int:
+        """Tokens that the text encoder reads at once, start and end included."""
+        config: Any = self.encoder.config
+        return min(self.tokenizer.model_max_length, config.max_position_embeddings)
+
+    @property
+    def final_layer_norm(self) -> nn.Module:
+        """What the last layer's states go through."""
+        encoder: Any = self.encoder
+        return getattr(encoder, "text_model", encoder).final_layer_norm
+
 
 @dataclass
 class DiffusionModel:

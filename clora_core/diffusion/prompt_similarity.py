@@ -3,10 +3,12 @@
 The weights of W-Switch and W-Composite (arXiv 2606.03792, with the numbers of its released code). A
 text is the mean of its embedding over all positions, padding included. A concept's words are its
 trigger and its subject as they stand in the prompt; another concept's words stay, even equal ones.
+Emphasis does not count: it is the words that are compared.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,6 +18,7 @@ from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.methods import Importance
+from clora_core.recipe.prompt_text import PromptText
 from clora_core.recipe.prompts import MarkedPrompt
 
 LEAST = 0.05
@@ -27,9 +30,11 @@ ALL_OF_THE_PROMPT = 2.0
 SHORTEST_PROMPT = 5
 """Fewest characters of what is left."""
 
+_Likeness = Callable[[Sequence[str]], list[float]]
+
 
 def concept_importance(
-    model: DiffusionModel, marked: MarkedPrompt, how: Importance
+    model: DiffusionModel, marked: MarkedPrompt, how: Importance, *, clip_skip: int | None = None
 ) -> tuple[float, ...]:
     """Return the weight of each concept of ``marked``, in the row's order; they add up to 1.
 
@@ -38,14 +43,17 @@ def concept_importance(
         marked: The prompt with all its triggers.
         how: ``ablated`` takes one less the cosine of the prompt and the prompt without the
             concept's words; ``triggers`` the cosine of the prompt and these words alone.
+        clip_skip: See ``SamplerConfig``.
     """
-    weights = _ablated(model, marked) if how == "ablated" else _triggers(model, marked)
+    likeness_to = partial(_likeness, model, marked.text, clip_skip)
+    weigh = _ablated if how == "ablated" else _triggers
+    weights = weigh(marked, likeness_to)
     return tuple(weight / sum(weights) for weight in weights)
 
 
-def _ablated(model: DiffusionModel, marked: MarkedPrompt) -> list[float]:
+def _ablated(marked: MarkedPrompt, likeness_to: _Likeness) -> list[float]:
     left = [without_words(marked, concept) for concept in range(len(marked.subjects))]
-    likeness = _likeness(model, marked.text, left)
+    likeness = likeness_to(left)
     return [
         WITHOUT_TRIGGER
         if marked.triggers[concept] is None
@@ -56,10 +64,10 @@ def _ablated(model: DiffusionModel, marked: MarkedPrompt) -> list[float]:
     ]
 
 
-def _triggers(model: DiffusionModel, marked: MarkedPrompt) -> list[float]:
+def _triggers(marked: MarkedPrompt, likeness_to: _Likeness) -> list[float]:
     spans = [marked.words(concept) for concept in range(len(marked.subjects))]
     words = [marked.text[start:end] for start, end in spans]
-    return [max(LEAST, likeness) for likeness in _likeness(model, marked.text, words)]
+    return [max(LEAST, likeness) for likeness in likeness_to(words)]
 
 
 def without_words(marked: MarkedPrompt, concept: int) -> str:
@@ -70,16 +78,23 @@ def without_words(marked: MarkedPrompt, concept: int) -> str:
     return re.sub(r"\s+", " ", text).strip().strip(",").strip()
 
 
-def _likeness(model: DiffusionModel, prompt: str, texts: Sequence[str]) -> list[float]:
+def _likeness(
+    model: DiffusionModel, prompt: str, clip_skip: int | None, texts: Sequence[str]
+) -> list[float]:
     """Return the cosine of the prompt's mean embedding and that of each of ``texts``."""
-    means = mean_embeddings(model, [prompt, *texts])
+    means = mean_embeddings(model, [prompt, *texts], clip_skip=clip_skip)
     return torch.cosine_similarity(means[:1], means[1:]).tolist()
 
 
-def mean_embeddings(model: DiffusionModel, texts: Sequence[str]) -> Float[Tensor, "text channel"]:
+def mean_embeddings(
+    model: DiffusionModel, texts: Sequence[str], *, clip_skip: int | None = None
+) -> Float[Tensor, "text channel"]:
     """Return each text's embedding as the UNet reads it, in its mean over all positions."""
     nothing = [LoraBank(tower.encoder, [], tower.name) for tower in model.towers]
     side = model.default_size_px
     weights = torch.zeros(len(texts), 0, device=model.device)
-    conditions = encode(model, nothing, texts, weights, width_px=side, height_px=side)
+    prompts = [MarkedPrompt(PromptText(text)) for text in texts]
+    conditions = encode(
+        model, nothing, prompts, weights, width_px=side, height_px=side, clip_skip=clip_skip
+    )
     return conditions.text.double().mean(dim=1)

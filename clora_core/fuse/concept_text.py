@@ -9,9 +9,12 @@ from torch import Tensor
 from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
+from clora_core.diffusion.text_tokens import chunked_tokens
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import PromptError
+from clora_core.recipe.prompt_text import PromptText
+from clora_core.recipe.prompts import MarkedPrompt
 
 
 def conditions_of(
@@ -19,6 +22,8 @@ def conditions_of(
     loras: Sequence[LoraFactors],
     texts: Sequence[str],
     weights: Float[Tensor, "text lora"] | None = None,
+    *,
+    clip_skip: int | None = None,
 ) -> Conditions:
     """Return the conditions of ``texts`` at the model's own size.
 
@@ -27,23 +32,36 @@ def conditions_of(
         loras: What acts in the text encoders.
         texts: Prompts.
         weights: Of each LoRA for each text; None for 1.
+        clip_skip: See ``SamplerConfig``.
     """
     banks = [LoraBank(tower.encoder, loras, tower.name) for tower in model.towers]
     side = model.default_size_px
     if weights is None:
         weights = torch.ones(len(texts), len(loras), device=model.device)
-    return encode(model, banks, texts, weights, width_px=side, height_px=side)
+    prompts = [MarkedPrompt(PromptText(text)) for text in texts]
+    return encode(
+        model, banks, prompts, weights, width_px=side, height_px=side, clip_skip=clip_skip
+    )
 
 
 def text_features(
-    model: DiffusionModel, text_lora: LoraFactors, texts: Sequence[str]
+    model: DiffusionModel,
+    text_lora: LoraFactors,
+    texts: Sequence[str],
+    *,
+    clip_skip: int | None = None,
 ) -> Float[Tensor, "text token channel"]:
     """Return the embeddings of ``texts``, padded, with one LoRA in the text encoders."""
-    return conditions_of(model, [text_lora], texts).text
+    return conditions_of(model, [text_lora], texts, clip_skip=clip_skip).text
 
 
 def features_of_words(
-    model: DiffusionModel, text_lora: LoraFactors, words: str, texts: Sequence[str]
+    model: DiffusionModel,
+    text_lora: LoraFactors,
+    words: str,
+    texts: Sequence[str],
+    *,
+    clip_skip: int | None = None,
 ) -> Float[Tensor, "sample channel"]:
     """Return the embeddings of ``words`` and of the end token, in each of ``texts``.
 
@@ -52,38 +70,42 @@ def features_of_words(
         text_lora: What acts in the text encoders.
         words: What calls the concept.
         texts: Prompts that end with ``words``.
+        clip_skip: See ``SamplerConfig``.
 
     Raises:
         PromptError: The words are more than the text encoder reads.
     """
-    features = text_features(model, text_lora, texts)
-    tokenizer = model.towers[0].tokenizer
+    features = text_features(model, text_lora, texts, clip_skip=clip_skip)
+    tokenizer, window = model.towers[0].tokenizer, model.towers[0].window
     num_words = num_tokens(model, words)
     found: list[Float[Tensor, "sample channel"]] = []
     for index, text in enumerate(texts):
         end = len(tokenizer(text).input_ids) - 1
-        if end >= tokenizer.model_max_length:
+        if end >= window:
             raise PromptError(
-                f"{text!r} has {end + 1} tokens and the text encoder reads "
-                f"{tokenizer.model_max_length}; shorten the trigger"
+                f"{text!r} has {end + 1} tokens and the text encoder reads {window} at once; "
+                "shorten the trigger"
             )
         found.append(features[index, end - num_words : end + 1])
     return torch.cat(found)
 
 
 def caption_features(
-    model: DiffusionModel, text_lora: LoraFactors, captions: Sequence[str]
+    model: DiffusionModel,
+    text_lora: LoraFactors,
+    captions: Sequence[str],
+    *,
+    clip_skip: int | None = None,
 ) -> Float[Tensor, "sample channel"]:
-    """Return the embeddings of all tokens of ``captions``, from after the start to the end."""
-    tokenizer = model.towers[0].tokenizer
-    limit = tokenizer.model_max_length
-    features = text_features(model, text_lora, captions)
-    return torch.cat(
-        [
-            each[1 : min(len(tokenizer(caption).input_ids), limit)]
-            for each, caption in zip(features, captions, strict=True)
-        ]
-    )
+    """Return the embeddings of all words of ``captions``, and of the end after the last one."""
+    tower = model.towers[0]
+    features = text_features(model, text_lora, captions, clip_skip=clip_skip)
+    found: list[Float[Tensor, "sample channel"]] = []
+    for each, caption in zip(features, captions, strict=True):
+        prompt = MarkedPrompt(PromptText(caption))
+        words = chunked_tokens(tower.tokenizer, prompt, tower.window).positions
+        found.append(each[[*words, max(words, default=0) + 1]])
+    return torch.cat(found)
 
 
 def num_tokens(model: DiffusionModel, words: str) -> int:

@@ -55,10 +55,17 @@ def fuse(
     if words:
         templates = config.fuse_prompts or PROMPTS
         targets = [
-            features_of_words(model, others, each.words, each.prompts(templates))
+            features_of_words(
+                model, others, each.words, each.prompts(templates), clip_skip=config.clip_skip
+            )
             for each in ingredients
         ]
-        captions = caption_features(model, others, config.custom_diffusion_captions or CAPTIONS)
+        captions = caption_features(
+            model,
+            others,
+            config.custom_diffusion_captions or CAPTIONS,
+            clip_skip=config.clip_skip,
+        )
         for layer in words:
             found = [each.matrices(layer) for each in ingredients]
             solved.append(

@@ -9,7 +9,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from clora_core.lora.factors import Factor, LoraFactors
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.config import PromptSyntax
+from clora_core.recipe.prompts import concept_words
 from clora_core.recipe.row import Lora
 
 Layer = tuple[str, str]
@@ -28,11 +29,12 @@ class Ingredient:
 
     lora: Lora
     factors: LoraFactors
+    syntax: PromptSyntax = "plain"
 
     @property
     def words(self) -> str:
         """What calls the concept in a prompt: its trigger and its subject."""
-        return mark_prompt(self.lora.subject or "", (self.lora,), {0}).text
+        return concept_words(self.lora, self.syntax)
 
     def prompts(self, templates: Sequence[str]) -> list[str]:
         """Return the concept's words in each template, which has ``{}`` for them."""

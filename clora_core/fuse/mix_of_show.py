@@ -79,7 +79,7 @@ def fuse(
             solved[layer] = _shaped(least_squares(moments, cutoff=config.fuse_cutoff), module)
 
     solve(_text_moments(model, ingredients, prompts, texts))
-    solve(_word_moments(model, ingredients, prompts, words, _factors(solved)))
+    solve(_word_moments(model, ingredients, prompts, words, _factors(solved), config))
     solve(
         _spatial_moments(
             model, ingredients, [p[0] for p in prompts], spatial, _factors(solved), config
@@ -124,11 +124,14 @@ def _word_moments(
     prompts: Sequence[Sequence[str]],
     layers: Sequence[Layer],
     fused: LoraFactors,
+    config: SamplerConfig,
 ) -> dict[Layer, Moments]:
     """Return moments of keys and values: the concept's own tokens and the end token."""
     moments = _moments(model, ingredients, layers)
     for index, ingredient in enumerate(ingredients if moments else ()):
-        features = features_of_words(model, fused, ingredient.words, prompts[index])
+        features = features_of_words(
+            model, fused, ingredient.words, prompts[index], clip_skip=config.clip_skip
+        )
         for layer in moments.values():
             layer.add(index, features)
     return moments
@@ -151,7 +154,8 @@ def _spatial_moments(
         with bank.attached() if bank.num_layers else nullcontext():
             bank.use(torch.ones(1, 1, device=model.device))
             with recording(model.unet, _named(moments, "unet"), index):
-                _sample(model, conditions_of(model, [mixed], [prompts[index]]), config)
+                text = conditions_of(model, [mixed], [prompts[index]], clip_skip=config.clip_skip)
+                _sample(model, text, config)
     return moments
 
 

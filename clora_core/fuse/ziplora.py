@@ -141,9 +141,9 @@ def _fit(
     alone_weights = alone_weights.to(model.device)
     prompts = [f"a {each.words}" for each in ingredients]
     text = alone if config.text_encoder_lora else [LoraFactors({}) for _ in alone]
-    own_text = conditions_of(model, text, prompts, alone_weights)
+    own_text = conditions_of(model, text, prompts, alone_weights, clip_skip=config.clip_skip)
     both = torch.ones(len(ingredients), 1, device=model.device)
-    merged_text = conditions_of(model, [others], prompts, both)
+    merged_text = conditions_of(model, [others], prompts, both, clip_skip=config.clip_skip)
     teacher, rest = LoraBank(model.unet, alone, "unet"), LoraBank(model.unet, [others], "unet")
     training = TrainingNoise(model)
     optimizer = torch.optim.Adam(

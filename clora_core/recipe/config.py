@@ -19,6 +19,7 @@ FUSION_VERSION = 1
 and from 2 on of the key of each row that is sampled with one."""
 
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
+PromptSyntax = Literal["plain", "weighted"]
 FusePrompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}$")]
 
 FUSE_SETTINGS = frozenset(
@@ -122,6 +123,14 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
             more layers to the style in late steps.
         k_lora_beta: Method ``k-lora``: what the style's layers count at step 0. More gives it more
             layers from the start.
+        prompt_syntax: ``plain`` reads prompts word for word and refuses those that other tools
+            would read otherwise; ``weighted`` reads A1111's emphasis and ``BREAK``, see
+            ``recipe.prompt_syntax``.
+        long_prompts: ``chunk`` reads a prompt that is longer than the text encoder's window in
+            several windows, as other tools do; ``refuse`` makes no picture of it.
+        clip_skip: The text encoder's layer that is read, from the end, as A1111 and Civitai count:
+            1 is the last, 2 the last but one (diffusers' numbers are one less). None for the one
+            that the base model was trained with: 1, or 2 for XL.
     """
 
     scheduler: Literal["ddim", "dpmpp", "euler"] = "ddim"
@@ -164,6 +173,9 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
     ziplora_images: int = Field(default=5, ge=1)
     k_lora_alpha: float = Field(default=1.5, ge=0.0)
     k_lora_beta: float = Field(default=0.5, ge=0.0)
+    prompt_syntax: PromptSyntax = "plain"
+    long_prompts: Literal["chunk", "refuse"] = "chunk"
+    clip_skip: int | None = Field(default=None, ge=1, le=32)
 
     @model_validator(mode="after")
     def _base_steps_know_no_triggers(self) -> "SamplerConfig":

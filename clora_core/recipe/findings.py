@@ -7,22 +7,38 @@ of the code that samples, so a row that passes is not refused later for any of t
 from collections.abc import Sequence
 from functools import lru_cache
 
-from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import CompositionError, PromptError
 from clora_core.recipe.methods import METHODS, Mix
+from clora_core.recipe.prompt_syntax import read_prompt
 from clora_core.recipe.prompts import mark_prompt
 from clora_core.recipe.row import Lora, LoraKind
 
 
-def composition_findings(method: str, prompt: str, loras: Sequence[Lora]) -> list[tuple[str, str]]:
+def composition_findings(
+    method: str,
+    prompt: str,
+    loras: Sequence[Lora],
+    *,
+    negative_prompt: str = "",
+    syntax: PromptSyntax = "plain",
+) -> list[tuple[str, str]]:
     """Return (column, sentence) of every reason that such a row cannot be made.
 
     Args:
         method: A known method.
         prompt: The row's.
         loras: The row's, all defaults applied; their files may be unknown yet.
+        negative_prompt: The row's.
+        syntax: How its prompts are read.
     """
-    findings = [("prompt", text) for text in _prompt_problems(prompt, loras)]
+    findings = [
+        (column, str(error))
+        for column, text in (("prompt", prompt), ("negative_prompt", negative_prompt))
+        if (error := _syntax_problem(text, syntax)) is not None
+    ]
+    if not any(column == "prompt" for column, _ in findings):
+        findings += [("prompt", text) for text in _prompt_problems(prompt, loras, syntax)]
     problems = (
         _method_problem(method, tuple(lora.kind for lora in loras)),
         region_problem(method, loras),
@@ -41,19 +57,29 @@ def region_problem(method: str, loras: Sequence[Lora]) -> str | None:
     )
 
 
-def _prompt_problems(prompt: str, loras: Sequence[Lora]) -> list[str]:
+def _syntax_problem(text: str, syntax: PromptSyntax) -> PromptError | None:
+    try:
+        read = read_prompt(text, syntax)
+    except PromptError as error:
+        return error
+    if text.strip() and not read.words.strip():
+        return PromptError("holds signs and no words; write some, or leave it empty")
+    return None
+
+
+def _prompt_problems(prompt: str, loras: Sequence[Lora], syntax: PromptSyntax) -> list[str]:
     concepts = [lora for lora in loras if lora.kind == "concept"]
-    together = _prompt_problem(prompt, concepts)
+    together = _prompt_problem(prompt, concepts, syntax)
     if together is None:
         return []
     # The sampler stops at the first that is missing; a row's author wants all of them.
-    alone = [_prompt_problem(prompt, [concept]) for concept in concepts]
+    alone = [_prompt_problem(prompt, [concept], syntax) for concept in concepts]
     return [text for text in alone if text is not None] or [together]
 
 
-def _prompt_problem(prompt: str, concepts: Sequence[Lora]) -> str | None:
+def _prompt_problem(prompt: str, concepts: Sequence[Lora], syntax: PromptSyntax) -> str | None:
     try:
-        mark_prompt(prompt, concepts, active=())
+        mark_prompt(prompt, concepts, active=(), syntax=syntax)
     except PromptError as error:
         return str(error)
     return None

@@ -8,9 +8,10 @@ for them, because rows are planned on machines without a tokenizer.
 from functools import lru_cache
 from typing import NamedTuple
 
-from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS
+from clora_core.recipe.prompt_text import PromptText
 from clora_core.recipe.prompts import MarkedPrompt, Span, mark_prompt
 from clora_core.recipe.row import Lora, Row
 
@@ -25,7 +26,7 @@ class FirstPhase(NamedTuple):
         seed: The row's.
     """
 
-    prompt: str
+    prompt: PromptText
     subjects: tuple[Span, ...]
     negative_prompt: str
     seed: int
@@ -45,15 +46,15 @@ def first_phase(row: Row) -> FirstPhase | None:
     """
     if not has_first_phase(row.method, row.sampler) or row.is_placed:
         return None
-    marked = _marked(row.prompt, row.concepts)
+    marked = _marked(row.prompt, row.concepts, row.sampler.prompt_syntax)
     if marked is None:
         return None
-    return FirstPhase(marked.text, marked.subjects, row.negative_prompt, row.seed)
+    return FirstPhase(marked.read, marked.subjects, row.negative_prompt, row.seed)
 
 
 @lru_cache(maxsize=1024)
-def _marked(prompt: str, concepts: tuple[Lora, ...]) -> MarkedPrompt | None:
+def _marked(prompt: str, concepts: tuple[Lora, ...], syntax: PromptSyntax) -> MarkedPrompt | None:
     try:
-        return mark_prompt(prompt, concepts, active=())
+        return mark_prompt(prompt, concepts, active=(), syntax=syntax)
     except PromptError:
         return None

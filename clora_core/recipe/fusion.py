@@ -11,6 +11,7 @@ from functools import lru_cache
 from clora_core.recipe.canonical import encoded, plain
 from clora_core.recipe.config import ENGINE_VERSION, FUSION_VERSION, SamplerConfig
 from clora_core.recipe.methods import METHODS
+from clora_core.recipe.prompt_syntax import syntax_acts
 from clora_core.recipe.row import Lora, Row
 
 
@@ -87,6 +88,10 @@ def _fusion(
         "method": method,
         "settings": fusion.settings(),
     }
+    if sampler.clip_skip is not None:
+        parts["clip_skip"] = sampler.clip_skip
+    if syntax_acts(sampler.prompt_syntax, [lora.trigger or "" for lora in concepts]):
+        parts["prompt_syntax"] = sampler.prompt_syntax
     key = hashlib.sha256(encoded(parts).encode()).hexdigest()
     return Fusion(
         key=key,

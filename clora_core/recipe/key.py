@@ -5,7 +5,9 @@ and sharing references all rest on that. So the row's own id, the columns carrie
 a LoRA is called or where its file is have no place in it.
 
 The rule for what comes later: a setting that did not exist before is left out of a row's key while
-at its default, and settings of fusing are left out of rows whose method fuses nothing. Where a
+at its default, and settings of fusing are left out of rows whose method fuses nothing. How a prompt
+is read is in the key where it makes a difference: the number of chunks of a long one, the syntax of
+one with signs. Where a
 setting, precision or back end changes an old row's pixels beyond rounding, ``ENGINE_VERSION`` steps
 and the changelog says so.
 """
@@ -21,6 +23,7 @@ from clora_core.recipe.config import (
     SamplerConfig,
 )
 from clora_core.recipe.methods import METHODS
+from clora_core.recipe.prompt_syntax import syntax_acts
 from clora_core.recipe.row import Lora, Region, Row
 
 _FIRST_SETTINGS = frozenset(
@@ -70,6 +73,11 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
         "seed": row.seed,
         "width": row.width,
     }
+    if row.text_chunks is not None and row.text_chunks > 1:
+        parts["text_chunks"] = row.text_chunks
+    triggers = (lora.trigger or "" for lora in row.concepts)
+    if syntax_acts(row.sampler.prompt_syntax, (row.prompt, row.negative_prompt, *triggers)):
+        parts["prompt_syntax"] = row.sampler.prompt_syntax
     if FUSION_VERSION > 1 and METHODS[row.method].fused_by is not None:
         parts["fusion"] = FUSION_VERSION
     return hashlib.sha256(encoded(parts).encode()).hexdigest()
@@ -77,10 +85,11 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
 
 @lru_cache(maxsize=4096)
 def _settings_of(method: str, config: SamplerConfig) -> SamplerConfig:
-    """Return the settings without those that change no pixel of the method."""
-    if METHODS[method].fused_by is not None:
-        return config
-    defaults = {name: type(config).model_fields[name].default for name in FUSE_SETTINGS}
+    """Return the settings without those that change no pixel of the method by themselves."""
+    unread = {"prompt_syntax", "long_prompts"}
+    if METHODS[method].fused_by is None:
+        unread |= FUSE_SETTINGS
+    defaults = {name: type(config).model_fields[name].default for name in unread}
     return config.model_copy(update=defaults)
 
 

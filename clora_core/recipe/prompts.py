@@ -6,7 +6,8 @@ Everything is told in character spans of the finished text; ``tokens`` turns the
 
 Rules for what people write: a subject is found as a whole word, in any case, singular or plural;
 concepts that share a noun take its occurrences in the row's order; a trigger that contains its
-subject takes the subject's place; a trigger that already stands at its subject is not doubled.
+subject takes the subject's place; a trigger that already stands at its subject is not doubled. A
+trigger has its subject's emphasis, and stands in the same chunk.
 """
 
 import re
@@ -14,7 +15,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
+from clora_core.recipe.prompt_syntax import read_prompt
+from clora_core.recipe.prompt_text import PromptText
 from clora_core.recipe.row import Lora
 
 Span = tuple[int, int]
@@ -26,63 +30,111 @@ class MarkedPrompt:
     """A variant's text and where its concepts stand.
 
     Attributes:
-        text: What the tokenizer gets.
+        read: What the text encoder gets.
         subjects: Span of every concept's subject, in the row's order.
         triggers: Span of every inserted trigger; None where there is none in this variant. A
             trigger that contains its subject covers the subject's span too.
     """
 
-    text: str
-    subjects: tuple[Span, ...]
-    triggers: tuple[Span | None, ...]
+    read: PromptText
+    subjects: tuple[Span, ...] = ()
+    triggers: tuple[Span | None, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The words alone."""
+        return self.read.words
 
     def words(self, concept: int) -> Span:
         """Return the span of a concept's trigger and subject, which stand together."""
         spans = (self.subjects[concept], self.triggers[concept] or self.subjects[concept])
         return min(start for start, _ in spans), max(end for _, end in spans)
 
+    @property
+    def together(self) -> tuple[Span, ...]:
+        """Spans that no chunk may split: every concept's words."""
+        return tuple(map(self.words, range(len(self.subjects))))
 
-def mark_prompt(prompt: str, concepts: Sequence[Lora], active: Collection[int]) -> MarkedPrompt:
+
+def mark_prompt(
+    prompt: str,
+    concepts: Sequence[Lora],
+    active: Collection[int],
+    syntax: PromptSyntax = "plain",
+) -> MarkedPrompt:
     """Return ``prompt`` with the triggers of the concepts ``active`` put before their subjects.
 
     Args:
         prompt: The row's prompt.
         concepts: The row's concept LoRAs.
         active: Indices of the concepts whose trigger this variant shows.
+        syntax: How prompt and triggers are read.
 
     Raises:
-        PromptError: A concept has no subject, or its subject is not in the prompt.
+        PromptError: A concept has no subject, or its subject is not in the prompt; prompt or
+            trigger hold what is not read under ``syntax``.
     """
-    found = _find_subjects(prompt, concepts)
+    read = _read("the prompt", prompt, syntax)
+    found = _find_subjects(read, concepts)
     order = sorted(range(len(concepts)), key=lambda index: found[index])
-    text, copied_to, tail = "", 0, ""
+    text, copied_to, tail = read.leading_breaks(), 0, ""
     subjects: list[Span] = [(0, 0)] * len(concepts)
     triggers: list[Span | None] = [None] * len(concepts)
     for index in order:
         start, end = found[index]
-        trigger = (concepts[index].trigger or "").strip()
-        inner = _word(concepts[index].subject or "").search(trigger)
-        lead = trigger[: inner.start()].strip() if inner else trigger
-        text += _without_suffix(_without_prefix(prompt[copied_to:start], tail), lead)
-        noun, copied_to = prompt[start:end], end
-        tail = trigger[inner.end() :].strip() if inner else ""
+        trigger = _trigger(concepts[index], syntax)
+        inner = _word(concepts[index].subject or "").search(trigger.words)
+        lead = trigger.words[: inner.start()].strip() if inner else trigger.words
+        text += _without_suffix(_without_prefix(read[copied_to:start], tail), lead)
+        noun, copied_to = read[start:end], end
+        tail = trigger.words[inner.end() :].strip() if inner else ""
         at = len(text)
-        if not trigger or index not in active:
+        weight = noun.weight_of_each()[0]
+        if not trigger.words or index not in active:
             text += noun
             subjects[index] = (at, len(text))
         elif inner:
-            text += trigger
+            text += trigger.times(weight)
             subjects[index] = (at + inner.start(), at + inner.end())
             triggers[index] = (at, len(text))
         else:
-            text += f"{trigger} {noun}"
+            text += (trigger + PromptText(" ")).times(weight) + noun
             subjects[index] = (len(text) - len(noun), len(text))
             triggers[index] = (at, at + len(trigger))
-    rest = _without_prefix(prompt[copied_to:], tail)
+    rest = _without_prefix(read[copied_to:], tail)
     return MarkedPrompt(text + rest, tuple(subjects), tuple(triggers))
 
 
-def _find_subjects(prompt: str, concepts: Sequence[Lora]) -> list[Span]:
+def concept_words(lora: Lora, syntax: PromptSyntax = "plain") -> str:
+    """Return what calls a concept: its trigger and its subject, or a trigger that holds it.
+
+    Raises:
+        PromptError: The trigger cannot be read under ``syntax``.
+    """
+    subject, trigger = lora.subject or "", _trigger(lora, syntax).words
+    if not trigger:
+        return subject
+    return trigger if _word(subject).search(trigger) else f"{trigger} {subject}"
+
+
+def _trigger(lora: Lora, syntax: PromptSyntax) -> PromptText:
+    trigger = _read(f"the trigger of LoRA {lora.name!r}", (lora.trigger or "").strip(), syntax)
+    if trigger.breaks:
+        raise PromptError(
+            f"the trigger of LoRA {lora.name!r} holds BREAK, and its words stand in one chunk; "
+            "take it out"
+        )
+    return trigger
+
+
+def _read(what: str, text: str, syntax: PromptSyntax) -> PromptText:
+    try:
+        return read_prompt(text, syntax)
+    except PromptError as error:
+        raise PromptError(f"{what} {error}") from None
+
+
+def _find_subjects(read: PromptText, concepts: Sequence[Lora]) -> list[Span]:
     """Give every concept its own occurrence of its subject; longer subjects choose first."""
     found: dict[int, Span] = {}
     by_length = sorted(range(len(concepts)), key=lambda i: -len(concepts[i].subject or ""))
@@ -93,15 +145,18 @@ def _find_subjects(prompt: str, concepts: Sequence[Lora]) -> list[Span]:
                 f"LoRA {lora.name!r} is a concept without a subject; name in its catalog entry or "
                 f"in the row the noun of the prompt that it stands for, or set its kind to style"
             )
-        spans = [match.span() for match in _word(lora.subject).finditer(prompt)]
+        spans = [match.span() for match in _word(lora.subject).finditer(read.words)]
         free = [
-            span for span in spans if not any(_overlap(span, taken) for taken in found.values())
+            span
+            for span in spans
+            if not any(_overlap(span, taken) for taken in found.values())
+            and not any(span[0] < place < span[1] for place in read.breaks)
         ]
         if not free:
             times = f" once more (it occurs {len(spans)} time(s))" if spans else ""
             raise PromptError(
                 f"subject {lora.subject!r} of LoRA {lora.name!r} is not in the prompt{times}: "
-                f"{prompt!r}; write the noun where the subject should be"
+                f"{read.words!r}; write the noun where the subject should be"
             )
         found[index] = free[0]
     return [found[index] for index in range(len(concepts))]
@@ -117,21 +172,23 @@ def _overlap(one: Span, other: Span) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def _without_suffix(text: str, trigger: str) -> str:
+def _without_suffix(text: PromptText, trigger: str) -> PromptText:
     """Drop a trigger that the user wrote directly before the subject."""
-    bare = text.rstrip()
+    bare = text.words.rstrip()
     if trigger and bare.lower().endswith(trigger.lower()):
-        before = bare[: len(bare) - len(trigger)]
-        if not before or not before[-1].isalnum():
-            return before
+        length = len(bare) - len(trigger)
+        is_whole = length == 0 or not bare[length - 1].isalnum()
+        if is_whole and not any(place > length for place in text.breaks):
+            return text[:length]
     return text
 
 
-def _without_prefix(text: str, trigger: str) -> str:
-    """Drop the rest of a trigger that the user wrote directly behind the subject."""
-    bare = text.lstrip()
+def _without_prefix(text: PromptText, trigger: str) -> PromptText:
+    """Drop the rest of a trigger that the user wrote directly after the subject."""
+    bare = text.words.lstrip()
     if trigger and bare.lower().startswith(trigger.lower()):
-        behind = bare[len(trigger) :]
-        if not behind or not behind[0].isalnum():
-            return behind
+        start = len(text) - len(bare) + len(trigger)
+        is_whole = start == len(text) or not text.words[start].isalnum()
+        if is_whole and not any(place <= start for place in text.breaks):
+            return text[start:]
     return text

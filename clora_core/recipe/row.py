@@ -113,6 +113,8 @@ class Row:
         row_id: The caller's own name of the row, unique in a manifest; echoed, never used.
         base_model_digest: Identity of the base model that makes it.
         carried_json: Canonical JSON of the manifest's other columns, for the output.
+        text_chunks: Windows of the text encoder that each of its texts fills or is padded to, see
+            ``text_chunks``; None where nobody has counted yet.
         fused: The adapter that its concepts were fused into, set where a row of a fused method is
             sampled; see ``fusion``.
     """
@@ -129,6 +131,7 @@ class Row:
     row_id: str = ""
     base_model_digest: str = ""
     carried_json: str = "{}"
+    text_chunks: int | None = None
     fused: Lora | None = None
 
     @property

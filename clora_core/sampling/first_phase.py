@@ -50,7 +50,10 @@ def first_phase(
     max_lanes: int | None,
 ) -> FirstPhase:
     """Return the claims of ``rows``, of one kind, whose masks the base model makes."""
-    plain = [row_lanes(model, replace(lanes.row, method="base")) for lanes in rows]
+    plain = [
+        row_lanes(model, replace(lanes.row, method="base", text_chunks=lanes.num_chunks))
+        for lanes in rows
+    ]
     seen = [_seen(lanes) for lanes in plain]
     distinct = list(dict.fromkeys(seen))
     first_of = [seen.index(each) for each in distinct]
@@ -79,7 +82,7 @@ def first_phase(
 def _seen(lanes: RowLanes) -> tuple[object, ...]:
     """Return all that the base model's steps depend on, within one kind of rows."""
     row, words = lanes.row, tuple(found.subject for found in lanes.positions[0])
-    return (lanes.prompts[0].text, row.negative_prompt, row.seed, words)
+    return (lanes.prompts[0].read, row.negative_prompt, row.seed, words)
 
 
 def _base_steps(

@@ -22,6 +22,7 @@ from clora_core.lora.layer_choice import LayerChoice
 from clora_core.lora.layer_weights import LayerWeights
 from clora_core.recipe.methods import METHODS, GateRecipe, Method, Variant
 from clora_core.recipe.row import Row
+from clora_core.recipe.text_chunks import negative_of
 from clora_core.sampling.loss import PADDING
 from clora_core.sampling.row_lanes import BatchKind, RowLanes
 
@@ -166,8 +167,8 @@ def lane_batch(
         ValueError: There are no rows, or they are of several kinds.
     """
     kind = BatchKind.shared_by(rows)
-    texts = [marked.text for lanes in rows for marked in lanes.prompts]
-    negatives = [lanes.row.negative_prompt for lanes in rows for _ in lanes.prompts]
+    prompts = [marked for lanes in rows for marked in lanes.prompts]
+    negatives = [negative_of(lanes.row) for lanes in rows for _ in lanes.prompts]
     weights = lora_weights(
         [
             (lanes.row, _text_shares(lanes.row, variant))
@@ -177,12 +178,19 @@ def lane_batch(
         loras,
     ).to(model.device)
     encoded = partial(
-        encode, model, banks, weights=weights, width_px=kind.width_px, height_px=kind.height_px
+        encode,
+        model,
+        banks,
+        weights=weights,
+        width_px=kind.width_px,
+        height_px=kind.height_px,
+        num_chunks=kind.num_chunks,
+        clip_skip=kind.sampler.clip_skip,
     )
     conditions: dict[Half, Conditions] = {}
     if kind.sampler.guidance_scale != 1:
         conditions[Half.UNCONDITIONAL] = encoded(negatives, negative=True)
-    conditions[Half.CONDITIONAL] = encoded(texts)
+    conditions[Half.CONDITIONAL] = encoded(prompts)
     entries = [lanes.map_entries() for lanes in rows]
     return LaneBatch(
         kind=kind,

@@ -5,6 +5,7 @@ Which rows can share a batch follows from here as well: those of one ``BatchKind
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -12,12 +13,14 @@ from torch import Tensor
 
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.prompt_similarity import concept_importance
+from clora_core.diffusion.text_tokens import chunked_tokens, tokenized
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError, PromptError
 from clora_core.recipe.findings import region_problem
 from clora_core.recipe.methods import METHODS, GateRecipe, Mix, Variant
 from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
 from clora_core.recipe.row import Region, Row
+from clora_core.recipe.text_chunks import num_chunks
 from clora_core.sampling.regions import region_mask
 from clora_core.sampling.tokens import ConceptPositions, concept_positions
 
@@ -27,6 +30,7 @@ class BatchKind:
     """What rows must have in common to be sampled together; rows are grouped by it.
 
     Attributes:
+        num_chunks: Windows of the text encoder in each of their texts.
         is_placed: Gated rows whose regions alone say where every concept is.
     """
 
@@ -35,6 +39,7 @@ class BatchKind:
     width_px: int
     height_px: int
     num_variants: int
+    num_chunks: int
     is_placed: bool = False
 
     @classmethod
@@ -56,6 +61,7 @@ class RowLanes:
     """One row's variants, their prompts and where the concepts are in them.
 
     Attributes:
+        num_chunks: Windows of the text encoder that each text fills or is padded to.
         importance: How much each concept weighs by its words, where the method asks.
     """
 
@@ -64,6 +70,7 @@ class RowLanes:
     prompts: tuple[MarkedPrompt, ...]
     positions: tuple[tuple[ConceptPositions, ...], ...]  # [variant][concept]
     regions: Float[Tensor, "variant region_height region_width"]
+    num_chunks: int = 1
     importance: tuple[float, ...] = ()
 
     @property
@@ -82,6 +89,7 @@ class RowLanes:
             row.width,
             row.height,
             len(self.variants),
+            self.num_chunks,
             is_placed=gate is not None and (not gate.needs_maps or all(self.replaced()[1:])),
         )
 
@@ -149,7 +157,7 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     Raises:
         CompositionError: The method cannot make this row.
         FusionError: The method samples with a fused adapter and the row has none.
-        PromptError: A subject is missing from the prompt or cut off by the text encoder's limit.
+        PromptError: A subject is missing from the prompt, or a text cannot be read.
     """
     if row.method not in METHODS:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
@@ -161,14 +169,35 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
         raise PromptError(f"method {problem}")
     if method.fused_by is not None and row.fused is None:
         raise FusionError(f"method {row.method!r} needs the row's LoRAs fused beforehand")
-    prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers) for v in variants)
-    tokenizer = model.towers[0].tokenizer
-    positions = tuple(concept_positions(tokenizer, marked, concepts) for marked in prompts)
+    syntax = row.sampler.prompt_syntax
+    prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers, syntax) for v in variants)
+    tower = model.towers[0]
+    positions = tuple(
+        concept_positions(chunked_tokens(tower.tokenizer, marked, tower.window), marked, concepts)
+        for marked in prompts
+    )
     importance: tuple[float, ...] = ()
     if method.importance is not None:  # every variant of such a method has all triggers
-        importance = concept_importance(model, prompts[0], method.importance)
+        importance = concept_importance(
+            model, prompts[0], method.importance, clip_skip=row.sampler.clip_skip
+        )
     regions = _regions(model, row, variants)
-    return RowLanes(row, variants, prompts, positions, regions, importance)
+    chunks = _num_chunks(model, row)
+    return RowLanes(row, variants, prompts, positions, regions, chunks, importance)
+
+
+def _num_chunks(model: DiffusionModel, row: Row) -> int:
+    """Return the windows of each text; the row may ask for more, as when its triggers are out."""
+    tower = model.towers[0]
+    needed = num_chunks(row, partial(tokenized, tower.tokenizer), tower.window)
+    if row.text_chunks is None:
+        return needed
+    if needed > row.text_chunks:
+        raise PromptError(
+            f"the row was counted as {row.text_chunks} chunk(s) of text and this base model's "
+            f"tokenizer makes {needed} of it; check the row with this base model"
+        )
+    return row.text_chunks
 
 
 def _region(row: Row, variant: Variant) -> Region | None:

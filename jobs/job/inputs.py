@@ -15,6 +15,7 @@ from jobs.job.job_file import JobFile
 from jobs.job.job_roots import job_places, refuse_outside, service_roots
 from jobs.job.model_names import EMOJI_WORLD, is_hub_name
 from jobs.job.reference_count import count_references
+from jobs.job.text_reader import text_reader
 from manifests.loras.catalog import LoraCatalog, read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
@@ -139,6 +140,7 @@ def prepare(
                 side_px=model.facts.default_size_px,
                 lora_fit=fits[name],
                 sampler=model.sampler,
+                text=text_reader(model.facts.folder),
             )
             for name, model in models.items()
         },

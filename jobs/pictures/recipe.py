@@ -15,6 +15,7 @@ from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.findings import composition_findings
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import LoraKind, Row
+from clora_core.recipe.text_chunks import MAX_CHUNKS
 from manifests.rows.loras import MAX_LORAS
 from manifests.rows.regions import RegionRequest
 from manifests.rows.schema import MAX_SIDE_PX, Seed, Side
@@ -98,6 +99,7 @@ class Recipe(BaseModel):
     batch_size: Count | None = None
     batch_slot: Count | None = None
     digital_source_type: ShortText | None = None
+    text_chunks: Annotated[int, Field(ge=1, le=MAX_CHUNKS, strict=True)] | None = None
 
     def row(self, uris: Mapping[str, str]) -> Row:
         """Return the row that makes the picture, its LoRAs at ``uris``, by digest."""
@@ -202,4 +204,11 @@ def _lora_findings(recipe: Recipe) -> Findings:
     ]
     if findings:
         return findings
-    return composition_findings(recipe.method, recipe.prompt, recipe.row({}).loras)
+    row = recipe.row({})
+    return composition_findings(
+        recipe.method,
+        recipe.prompt,
+        row.loras,
+        negative_prompt=recipe.negative_prompt,
+        syntax=row.sampler.prompt_syntax,
+    )

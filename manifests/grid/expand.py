@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from math import comb
-from typing import Any
+from typing import Any, get_args
 
 from clora_core.recipe.canonical import canonical_json
+from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.findings import composition_findings
 from clora_core.recipe.methods import METHODS
 from manifests.grid.prompt_lines import PromptLine, PromptLineError, read_prompt_lines
@@ -219,14 +220,26 @@ def _subjects(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry])
 def _misfits(scenes: Sequence[Motif], spec: SweepSpec, rules: SweepRules) -> _Findings:
     """Return why methods, prompts and LoRAs of the scenes do not go together."""
     findings: _Findings = []
-    for scene, method in product(scenes, spec.methods):
+    for scene, method, syntax in product(scenes, spec.methods, _syntaxes(spec)):
         loras = [named_lora(request, rules.catalog[request.lora]) for request in scene.loras]
         if method in METHODS:
+            found = composition_findings(
+                method,
+                scene.prompt,
+                loras,
+                negative_prompt=scene.columns["negative_prompt"],
+                syntax=syntax,
+            )
             findings += [
-                ("", f"prompt {shown(scene.prompt)}, {column}: {text}")
-                for column, text in composition_findings(method, scene.prompt, loras)
+                ("", f"prompt {shown(scene.prompt)}, {column}: {text}") for column, text in found
             ]
     return findings
+
+
+def _syntaxes(spec: SweepSpec) -> list[PromptSyntax]:
+    """Return how prompts are read at the points of the grid; wrong names are found elsewhere."""
+    points = [{**spec.sampler, **point}.get("prompt_syntax", "plain") for point in spec.samplers]
+    return [syntax for syntax in get_args(PromptSyntax) if syntax in points]
 
 
 def _loras_text(requests: Sequence[LoraRequest]) -> str:

@@ -14,9 +14,7 @@ from typing import Any
 from clora_core.recipe.errors import CloraError
 
 _TAG = re.compile(r"<lora:([^:<>]+)(?::([^<>]*))?>")
-_OTHER_TAG = re.compile(r"<(lyco|hypernet):[^<>]*>")
 _OPTION = re.compile(r"\s--(\w+)(?=\s|$)")
-_EMPHASIS = re.compile(r"\([^()]*:\s*[0-9.]+\s*\)")
 
 _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "n": ("negative_prompt", str),
@@ -69,8 +67,7 @@ def parse_prompt_line(line: str) -> PromptLine:
     """Return what one line says.
 
     Raises:
-        PromptLineError: An option or tag that is unknown, twice there or not a number; emphasis
-            such as ``(cat:1.2)``, which this sampler's text encoder does not know.
+        PromptLineError: An option or tag that is unknown, twice there or not a number.
     """
     first, *rest = _OPTION.split(f" {line.strip()}")
     prompt, loras = _without_tags(first)
@@ -91,12 +88,6 @@ def parse_prompt_line(line: str) -> PromptLine:
 
 
 def _without_tags(text: str) -> tuple[str, tuple[tuple[str, float | None], ...]]:
-    other = _OTHER_TAG.search(text) or _EMPHASIS.search(text)
-    if other is not None:
-        raise PromptLineError(
-            f"holds {other.group()!r}, which this sampler does not know; take it out or write the "
-            "plain word"
-        )
     loras: list[tuple[str, float | None]] = []
     for name, weight in _TAG.findall(text):
         try:

@@ -24,6 +24,7 @@ from manifests.rows.loras import requested_loras, resolved_loras
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler
 from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
+from manifests.rows.text_reader import with_text_chunks
 from manifests.tables.readers import RawRow
 from manifests.text.json_text import load_json
 from manifests.text.problems import Problem
@@ -87,9 +88,19 @@ class RowChecker:
         findings.extend((*model_findings, *lora_findings, *sampler_findings))
         resolved = None
         if row is not None and model is not None and not findings:
-            findings.extend(composition_findings(str(method), row.prompt, loras))
-            resolved = self._resolved(row, model, loras, sampler)
-            findings.extend(self._id_findings(raw, row, resolved))
+            findings.extend(
+                composition_findings(
+                    str(method),
+                    row.prompt,
+                    loras,
+                    negative_prompt=row.negative_prompt,
+                    syntax=sampler.prompt_syntax,
+                )
+            )
+            if not findings:
+                resolved, text_findings = self._resolved(row, model, loras, sampler)
+                findings.extend(text_findings)
+                findings.extend(self._id_findings(raw, row, resolved))
         return resolved, findings
 
     def _model(self, value: object) -> tuple[RowModel | None, _Findings]:
@@ -115,7 +126,7 @@ class RowChecker:
         model: RowModel,
         loras: tuple[Lora, ...],
         sampler: SamplerConfig,
-    ) -> Row:
+    ) -> tuple[Row, _Findings]:
         unnamed = Row(
             base_model_digest=model.digest,
             prompt=row.prompt,
@@ -128,8 +139,12 @@ class RowChecker:
             sampler=sampler,
             carried_json=canonical_json(carried_values(row)),
         )
+        findings: _Findings = []
+        if model.text is not None:
+            unnamed, findings = with_text_chunks(unnamed, model.text)
         key = row_key(unnamed, dtype=self._rules.dtype)
-        return replace(unnamed, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
+        named = replace(unnamed, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
+        return named, findings
 
     def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> _Findings:
         """Refuse a row id that stands for two different rows; the same row twice is no mistake."""

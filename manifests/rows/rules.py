@@ -8,6 +8,7 @@ from manifests.loras.catalog import LoraEntry
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.rows.text_reader import TextReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,14 @@ class RowModel:
         side_px: Width and height of rows that don't say.
         lora_fit: What it asks of their LoRAs.
         sampler: The settings that a row's own change.
+        text: How it reads texts; None where that isn't known.
     """
 
     digest: str
     side_px: int
     lora_fit: LoraFit
     sampler: SamplerConfig
+    text: TextReader | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,7 @@ ROW = pa.schema(
         ("method", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
+        ("text_chunks", pa.int32()),
         ("sampler_json", pa.string()),
         ("carried_json", pa.string()),
     ]

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from clora_core.recipe.prompt_syntax import one_line_prompt
+
 MAX_PROMPT_CHARACTERS = 4000
 MAX_NAME_CHARACTERS = 200
 
@@ -62,9 +64,10 @@ def _without_separators(text: str) -> str:
 AnyText = Annotated[
     str,
     Field(max_length=MAX_PROMPT_CHARACTERS, strict=True),
+    AfterValidator(one_line_prompt),
     AfterValidator(_without_control_characters),
 ]
-"""A text that may be empty, such as a negative prompt."""
+"""A text that may be empty, such as a negative prompt. Line breaks and tabs are spaces."""
 
 Prompt = Annotated[AnyText, AfterValidator(_not_blank)]
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import row_key
+from clora_core.recipe.prompt_syntax import escaped
 from clora_core.recipe.row import Lora, Row
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_unit import read_units
@@ -95,7 +96,7 @@ def reference_row(
     row = Row(
         base_model_digest=base_model_digest,
         row_id=f"reference-{lora.name}-{seed}",
-        prompt=f"a {lora.subject}",
+        prompt=f"a {escaped(lora.subject or '', settings.sampler.prompt_syntax)}",
         loras=(lora,),
         seed=seed,
         method="single",

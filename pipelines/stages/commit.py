@@ -11,6 +11,7 @@ missing; the image is in the unit, and the next run that uses the store writes t
 """
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from clora_core.recipe.prompt_syntax import read_prompt
 from pipelines.leases.claims import Claimant
 from pipelines.leases.lease import Fence
 from pipelines.leases.unit_claims import UnitClaims, set_aside_meanwhile
@@ -139,6 +141,7 @@ def _output_rows(message: UnitMessage, into: CommitUnits, now: datetime) -> list
             rows.append(
                 {
                     **row,
+                    **_prompts_as_read(row),
                     "unit_id": message.unit_id,
                     "run_id": into.run_id,
                     "image": {"bytes": image, "path": image_name(row["key"])},
@@ -151,6 +154,19 @@ def _output_rows(message: UnitMessage, into: CommitUnits, now: datetime) -> list
                 }
             )
     return rows
+
+
+def _prompts_as_read(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the prompts of a row were read, triggers not counted."""
+    syntax = json.loads(row["sampler_json"]).get("prompt_syntax", "plain")
+    return {
+        "prompt_syntax": syntax,
+        "emphasis": [
+            {"column": column, "words": words, "weight": weight}
+            for column in ("prompt", "negative_prompt")
+            for words, weight in read_prompt(row[column], syntax).emphasised()
+        ],
+    }
 
 
 def _error(row: Mapping[str, Any], unit_id: str, run_id: str) -> dict[str, Any]:

@@ -100,7 +100,8 @@ class FusionWork:
         start = time.perf_counter()
         loras = [self._checked(lora) for lora in fusion.loras]
         targets = lora_targets(self._model.components)
-        ingredients = [Ingredient(lora, read_lora(lora.uri, targets)) for lora in loras]
+        syntax = fusion.sampler.prompt_syntax
+        ingredients = [Ingredient(lora, read_lora(lora.uri, targets), syntax) for lora in loras]
         drawn: list[int] = []
 
         def draw(index: int) -> list[np.ndarray]:

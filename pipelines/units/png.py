@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 _FIELDS = ("key", "row_id", "prompt", "negative_prompt", "loras", "seed", "method", "width",
            "height", "sampler", "base_model_digest", "versions", "batch_size", "batch_slot",
-           "digital_source_type")  # fmt: skip
+           "text_chunks", "digital_source_type")  # fmt: skip
 _LORA_FIELDS = ("name", "digest", "kind", "weight", "subject", "trigger", "region_json")
 _SHORT_HASH = 12
 

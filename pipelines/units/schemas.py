@@ -83,6 +83,16 @@ ROWS = pa.schema(
         *_DIAGNOSTICS,
         ("peak_memory_bytes", pa.int64()),
         ("image_sha256", pa.string()),
+        ("prompt_syntax", pa.string()),
+        ("text_chunks", pa.int32()),
+        (
+            "emphasis",
+            pa.list_(
+                pa.struct(
+                    [("column", pa.string()), ("words", pa.string()), ("weight", pa.float32())]
+                )
+            ),
+        ),
         ("sampler_json", pa.string()),
         ("carried_json", pa.string()),
         ("base_model_digest", pa.string()),
@@ -96,9 +106,12 @@ ROWS = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}}}})},
 )
-"""One image. ``image.bytes`` is the PNG, ``image.path`` its place below the output folder."""
+"""One image. ``image.bytes`` is the PNG, ``image.path`` its place below the output folder.
 
-ADDED_COLUMNS = frozenset({"dino_apart"})
+``prompt_syntax``, ``text_chunks`` and ``emphasis`` say how its prompts were read.
+"""
+
+ADDED_COLUMNS = frozenset({"dino_apart", "prompt_syntax", "text_chunks", "emphasis"})
 """Of ``ROWS``: those that files of earlier releases do not have, and that are empty there."""
 
 ERRORS = pa.schema(

@@ -174,10 +174,16 @@ def bad_rows(rows, tiny_loras, tmp_path):
     cut.write_bytes(tiny_loras["style"].read_bytes()[:1000])
     cat, dog = rows[0].loras
     broken = replace(cat, uri=str(cut), digest="broken")
+    short = rows[0].sampler.model_copy(update={"long_prompts": "refuse"})
     far_off = replace(dog, region=Region(box=(0.9, 0.0, 0.1, 1.0)))
     return [
         (replace(rows[0], prompt="a cat"), "prompt", "PromptError", "'dog'"),
-        (replace(rows[0], prompt="a " * 90 + "cat and dog"), "prompt", "PromptError", "beyond"),
+        (
+            replace(rows[0], prompt="a " * 90 + "cat and dog", sampler=short),
+            "prompt",
+            "LongTextError",
+            "93 tokens, 2 chunks, and the text encoder reads 75 tokens at once",
+        ),
         (replace(rows[0], loras=(broken, dog)), "lora", "LoraFileError", "cut.safetensors"),
         (replace(rows[0], width=72), "prompt", "PromptError", "multiples of 16"),
         (replace(rows[0], method="single"), "sample", "CompositionError", "the row has 2"),

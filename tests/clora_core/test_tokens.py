@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from oracles.prompts import oracle_variants
 from transformers import CLIPTokenizer
 
+from clora_core.diffusion.text_tokens import chunked_tokens
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts import mark_prompt
 from clora_core.recipe.row import Lora
@@ -23,7 +24,8 @@ def tokenizer(tiny_sd_dir):
 
 
 def positions(tokenizer, prompt, concepts, active):
-    return concept_positions(tokenizer, mark_prompt(prompt, concepts, active), concepts)
+    marked = mark_prompt(prompt, concepts, active)
+    return concept_positions(chunked_tokens(tokenizer, marked, 77), marked, concepts)
 
 
 @pytest.mark.parametrize(
@@ -83,30 +85,34 @@ def test_one_to_eight_concepts_all_have_their_own_positions(tokenizer, num_conce
         assert len(set(taken)) == len(taken)
 
 
-def test_the_last_word_that_fits_is_found_and_the_next_is_refused_by_name(tokenizer):
-    limit = tokenizer.model_max_length
-    fillers = limit - 3  # start and end tokens, and the cat
+def test_the_last_word_that_fits_is_in_the_first_chunk_and_the_next_in_the_second(tokenizer):
     concepts = [concept("cat")]
-    [found] = positions(tokenizer, "a " * fillers + "cat", concepts, ())
-    assert found.subject == (limit - 2,)
-    with pytest.raises(
-        PromptError,
-        match=r"'cat' of LoRA 'cat-lora' is beyond the 77 tokens .*has 78\); shorten the prompt",
-    ):
-        positions(tokenizer, "a " * (fillers + 1) + "cat", concepts, ())
+    [found] = positions(tokenizer, "a " * 74 + "cat", concepts, ())
+    assert found.subject == (75,)
+    [found] = positions(tokenizer, "a " * 75 + "cat", concepts, ())
+    assert found.subject == (77 + 1,)
 
 
-def test_a_trigger_that_pushes_a_subject_out_is_noticed_in_that_variant_only(tokenizer):
+def test_a_trigger_pushes_a_subject_into_the_second_chunk_in_that_variant_only(tokenizer):
     concepts = [concept("cat", "sks"), concept("dog")]
     prompt = "a cat " + "a " * (77 - 5) + "dog"
     assert positions(tokenizer, prompt, concepts, ())[1].subject == (75,)
-    with pytest.raises(PromptError, match="'dog' of LoRA 'dog-lora'"):
-        positions(tokenizer, prompt, concepts, (0,))
+    assert positions(tokenizer, prompt, concepts, (0,))[1].subject == (78,)
 
 
-def test_a_word_cut_in_the_middle_of_its_pieces_is_refused(tokenizer):
-    with pytest.raises(PromptError, match="'plushie'"):
-        positions(tokenizer, "a " * 74 + "plushie", [concept("plushie")], ())
+def test_a_word_of_several_pieces_stays_in_one_chunk(tokenizer):
+    [found] = positions(tokenizer, "a " * 74 + "plushie", [concept("plushie")], ())
+    assert found.subject == (78, 79)
+
+
+def test_trigger_and_subject_stay_in_one_chunk(tokenizer):
+    [found] = positions(tokenizer, "a " * 73 + "cat", [concept("cat", "szn photo style")], (0,))
+    assert found == ConceptPositions(subject=(81,), trigger=(78, 79, 80))
+
+
+def test_a_trigger_longer_than_a_chunk_is_refused_by_name(tokenizer):
+    with pytest.raises(PromptError, match=r"more tokens than the 75 .*; shorten the trigger"):
+        positions(tokenizer, "a cat", [concept("cat", "sks " * 80)], (0,))
 
 
 @settings(max_examples=40)
@@ -128,5 +134,5 @@ def test_positions_are_those_of_tokenised_prefixes(tokenizer, data):
         active = () if variant.active is None else (variant.active,)
         marked = mark_prompt(prompt, concepts, active)
         assert marked.text == variant.text
-        found = concept_positions(tokenizer, marked, concepts)
+        found = concept_positions(chunked_tokens(tokenizer, marked, 77), marked, concepts)
         assert tuple(one.own for one in found) == variant.words

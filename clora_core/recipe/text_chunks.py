@@ -1,0 +1,155 @@
+"""How a text longer than the text encoder's window is cut into chunks of one window each.
+
+As A1111 and ComfyUI read long prompts: each chunk goes through the text encoder by itself, with a
+start and an end token of its own, and the UNet reads all of them side by side. A chunk ends where
+``BREAK`` says; else at the last comma, if one stands near its end (A1111's 20 of 75 tokens); else
+between words. A word is not split unless it is longer than a chunk, and the words of one concept
+never are.
+
+All variants of a row, and its negative prompt, have as many chunks as the longest of them. That
+number is part of a long row's key, so it is worked out when the row is checked.
+"""
+
+from collections.abc import Callable, Sequence
+
+from clora_core.recipe.errors import PromptError
+from clora_core.recipe.methods import METHODS, Mix
+from clora_core.recipe.prompt_syntax import read_prompt
+from clora_core.recipe.prompts import MarkedPrompt, Span, mark_prompt
+from clora_core.recipe.row import Row
+
+MAX_CHUNKS = 32
+NUM_SPECIAL = 2
+"""Tokens of a window that are no words: its start and its end."""
+
+Tokenize = Callable[[str], Sequence[Span]]
+"""Returns the span of each of a text's tokens, without start and end."""
+
+_COMMA_SHARE = 20 / 75
+
+
+class LongTextError(PromptError):
+    """A text is too long.
+
+    Attributes:
+        column: ``prompt`` or ``negative_prompt``.
+    """
+
+    def __init__(self, column: str, message: str) -> None:
+        self.column = column
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type["LongTextError"], tuple[str, str]]:
+        """Keep the column when the error crosses a process border."""
+        return type(self), (self.column, str(self))
+
+
+def chunks_of(tokens: Sequence[Span], marked: MarkedPrompt, window: int) -> tuple[range, ...]:
+    """Return the tokens of each chunk, by index; a chunk may be empty.
+
+    Args:
+        tokens: Of ``marked.text``, without start and end.
+        marked: The text.
+        window: Tokens that the text encoder reads at once, start and end included.
+
+    Raises:
+        PromptError: A concept's words are longer than a chunk.
+    """
+    capacity = window - NUM_SPECIAL
+    starts = [start for start, _ in tokens]
+    segments: list[range] = []
+    done = 0
+    for place in (*marked.read.breaks, None):
+        end = len(tokens)
+        if place is not None:
+            end = next((i for i, start in enumerate(starts) if start >= place), end)
+        segments.append(range(done, end))
+        done = end
+    if len(segments) > 1 and not segments[-1]:
+        segments.pop()  # a break at the end begins nothing
+    chunks: list[range] = []
+    for segment in segments:
+        rest = segment
+        while len(rest) > capacity:
+            cut = _cut(tokens, marked, rest, capacity)
+            chunks.append(range(rest.start, cut))
+            rest = range(cut, rest.stop)
+        chunks.append(rest)
+    return tuple(chunks)
+
+
+def num_chunks(row: Row, tokenize: Tokenize, window: int) -> int:
+    """Return how many chunks each text of ``row`` is padded to.
+
+    Raises:
+        CompositionError: The method cannot make this row, or its texts cannot be read.
+        LongTextError: They are longer than the row's ``long_prompts`` allows, or ``MAX_CHUNKS``.
+    """
+    variants = METHODS[row.method].variants(Mix.of(row))
+    syntax = row.sampler.prompt_syntax
+    prompts = [mark_prompt(row.prompt, row.concepts, v.triggers, syntax) for v in variants]
+    most = max(_num_chunks(row, "prompt", marked, tokenize, window) for marked in prompts)
+    negative = _num_chunks(row, "negative_prompt", negative_of(row), tokenize, window)
+    return max(most, negative)
+
+
+def _num_chunks(
+    row: Row, column: str, marked: MarkedPrompt, tokenize: Tokenize, window: int
+) -> int:
+    if is_surely_short(marked, window):
+        return 1
+    tokens = tokenize(marked.text)
+    count = len(chunks_of(tokens, marked, window))
+    said = f"the {column.replace('_', ' ')} has {len(tokens)} tokens, {count} chunks"
+    if count > 1 and row.sampler.long_prompts == "refuse":
+        raise LongTextError(
+            column,
+            f"{said}, and the text encoder reads {window - NUM_SPECIAL} tokens at once: "
+            f"{marked.text!r}; shorten it, or set `long_prompts: chunk` under sampler",
+        )
+    if count > MAX_CHUNKS:
+        raise LongTextError(column, f"{said}, more than {MAX_CHUNKS}; shorten it")
+    return count
+
+
+def negative_of(row: Row) -> MarkedPrompt:
+    """Return the row's negative prompt as the text encoder gets it."""
+    try:
+        return MarkedPrompt(read_prompt(row.negative_prompt, row.sampler.prompt_syntax))
+    except PromptError as error:
+        raise PromptError(f"the negative prompt {error}") from None
+
+
+def is_surely_short(marked: MarkedPrompt, window: int) -> bool:
+    """Return whether a text fits one chunk because each of its characters would."""
+    text = marked.read
+    return not text.breaks and len(text) <= window - NUM_SPECIAL and text.words.isascii()
+
+
+def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: int) -> int:
+    """Return the first token of the next chunk, at most ``capacity`` after the start of ``rest``.
+
+    Raises:
+        PromptError: Everything up to there is one concept's words.
+    """
+    last = rest.start + capacity
+    places = [place for place in range(last, rest.start, -1) if _may_cut(tokens, marked, place)]
+    earliest = last - int(capacity * _COMMA_SHARE)
+    for place in places:
+        start, end = tokens[place - 1]
+        if place >= earliest and marked.text[start:end] == ",":
+            return place
+    between_words = (p for p in places if tokens[p - 1][1] < tokens[p][0])
+    place = next(between_words, None) or next(iter(places), None)
+    if place is None:
+        words = next(span for span in marked.together if span[0] < tokens[last][0] < span[1])
+        raise PromptError(
+            f"{marked.text[slice(*words)]!r} is one concept and has more tokens than the "
+            f"{capacity} that the text encoder reads at once; shorten the trigger"
+        )
+    return place
+
+
+def _may_cut(tokens: Sequence[Span], marked: MarkedPrompt, place: int) -> bool:
+    at = tokens[place][0]
+    return not any(start < at < end for start, end in marked.together)

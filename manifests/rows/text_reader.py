@@ -1,0 +1,45 @@
+"""How many windows of the text encoder a row's texts fill, counted before anything is started."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from clora_core.recipe.errors import CompositionError
+from clora_core.recipe.prompts import Span
+from clora_core.recipe.row import Row
+from clora_core.recipe.text_chunks import LongTextError, num_chunks
+
+
+class TextReader(Protocol):
+    """A base model's tokenizer, and what its text encoders' files say of them.
+
+    Attributes:
+        window: Tokens that are read at once, start and end included.
+        num_layers: Layers of the text encoder that has fewest.
+    """
+
+    window: int
+    num_layers: int
+
+    def tokenize(self, text: str) -> Sequence[Span]:
+        """Return the characters of each of a text's tokens, without start and end."""
+        ...
+
+
+def with_text_chunks(row: Row, reader: TextReader) -> tuple[Row, list[tuple[str, str]]]:
+    """Return the row with its texts counted, and (column, sentence) of why they cannot be read.
+
+    Args:
+        row: A row that the sampler could make as far as its method and prompt go.
+        reader: Of the row's base model.
+    """
+    skip = row.sampler.clip_skip
+    if skip is not None and skip > reader.num_layers:
+        text = f"should be at most {reader.num_layers}, the layers of the base model's text encoder"
+        return row, [("sampler.clip_skip", f"{text}, got {skip}")]
+    try:
+        return replace(row, text_chunks=num_chunks(row, reader.tokenize, reader.window)), []
+    except LongTextError as error:
+        return row, [(error.column, str(error))]
+    except CompositionError as error:
+        return row, [("prompt", str(error))]
