@@ -79,7 +79,7 @@ def _hidden_states(
     tokens: Sequence[ChunkedTokens],
     num_chunks: int,
     clip_skip: int | None,
-) -> tuple[Float[Tensor, "lane token channel"], Float[Tensor, "lane *shape"]]:
+) -> tuple[Float[Tensor, "lane token channel"], Float[Tensor, "lane ..."]]:
     """Return the states that the UNet reads, all chunks in a row, and the first chunk's output.
 
     Emphasis moves a token's state away from, or towards, that of an empty text at its place, as
@@ -87,7 +87,7 @@ def _hidden_states(
     """
     padded = [each.padded(num_chunks) for each in tokens]
     chunks: list[Float[Tensor, "lane window channel"]] = []
-    outputs: list[Float[Tensor, "lane *shape"]] = []
+    outputs: list[Float[Tensor, "lane ..."]] = []
     empty: Float[Tensor, "lane window channel"] | None = None
     for chunk in range(num_chunks):
         ids = torch.tensor([each.ids[chunk] for each in padded], device=model.device)
@@ -106,7 +106,7 @@ def _hidden_states(
 
 def _states(
     model: DiffusionModel, tower: TextTower, ids: Int[Tensor, "lane window"], clip_skip: int | None
-) -> tuple[Float[Tensor, "lane window channel"], Float[Tensor, "lane *shape"]]:
+) -> tuple[Float[Tensor, "lane window channel"], Float[Tensor, "lane ..."]]:
     """Return the states of the layer that is read, and the first output.
 
     That of XL's second tower is the pooled text.

@@ -6,9 +6,11 @@ nor Ray, so that it runs on any machine in a moment.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from clora_core.recipe.errors import CloraError
+from clora_core.recipe.row import Row
 from jobs.exit_code import ALL_MADE, BAD_INPUT, command
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import load_job
@@ -67,6 +69,7 @@ def summary(prepared: PreparedJob) -> str:
             + _counted(
                 Counter(" + ".join(use.name for use in row.loras) or "none" for row in rows)
             ),
+            *_texts(rows),
             "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
             "  models:    "
             + _counted(Counter(models[row.base_model_digest].label for row in rows)),
@@ -74,6 +77,18 @@ def summary(prepared: PreparedJob) -> str:
             f"  scoring:   {prepared.scoring.described()}",
         )
     )
+
+
+def _texts(rows: Sequence[Row]) -> list[str]:
+    """Return how many rows are read in several windows of the text encoder, if any are."""
+    longest = [row.text_chunks for row in rows if (row.text_chunks or 1) > 1]
+    if not longest:
+        return []
+    most = max(count or 1 for count in longest)
+    return [
+        f"  prompts:   {len(longest):,} row(s) have more than the text encoder reads at once, and "
+        f"are read in up to {most} chunks"
+    ]
 
 
 def _layers_checked(prepared: PreparedJob) -> str:

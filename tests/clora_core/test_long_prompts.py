@@ -237,7 +237,7 @@ def test_a_row_does_not_depend_on_its_batch(core, tiny_loras, data):
             assert relative(together[slot : slot + 1], alone) < 1e-9
 
 
-def test_a_trigger_has_its_subjects_emphasis_and_chunk(core, row):
+def test_a_trigger_has_its_subjects_emphasis_and_chunk(row):
     lora = row.concepts[0]
     marked = mark_prompt("a dog BREAK (cat:1.5)", [lora], {0}, "weighted")
     assert marked.text == f"a dog {lora.trigger} cat"
