@@ -104,8 +104,8 @@ def _num_chunks(
     if count > 1 and row.sampler.long_prompts == "refuse":
         raise LongTextError(
             column,
-            f"{said}, and the text encoder reads {window - NUM_SPECIAL} tokens at once: "
-            f"{marked.text!r}; shorten it, or set `long_prompts: chunk` under sampler",
+            f"{said}, and the text encoder reads {window - NUM_SPECIAL} tokens at once, got "
+            f"{marked.text[:40]!r}...; shorten it, or set `long_prompts: chunk` under sampler",
         )
     if count > MAX_CHUNKS:
         raise LongTextError(column, f"{said}, more than {MAX_CHUNKS}; shorten it")
