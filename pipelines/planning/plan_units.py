@@ -51,6 +51,7 @@ class _Group(NamedTuple):
     height: int
     method: str
     sampler_json: str
+    text_chunks: int
 
 
 class _Loras(NamedTuple):
@@ -216,6 +217,7 @@ def _pending(
             row.height,
             row.method,
             sampler_json(row.sampler),
+            row.text_chunks or 1,
         )
         group_code = group_codes.setdefault(group, len(group_codes))
         if group_code == len(has_phase):

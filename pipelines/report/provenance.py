@@ -101,6 +101,9 @@ def _asked(row: Mapping[str, Any]) -> list[list[str]]:
     return _facts(
         ("prompt", row["prompt"]),
         ("negative prompt", row["negative_prompt"]),
+        ("prompts read as", row["prompt_syntax"]),
+        ("emphasis", _emphasis(row["emphasis"])),
+        ("chunks of text", row["text_chunks"]),
         *loras,
         ("seed", row["seed"]),
         ("method", row["method"]),
@@ -121,6 +124,10 @@ def _lora(lora: Mapping[str, Any]) -> str:
     if lora["region_json"]:
         parts.append(f"region {lora['region_json']}")
     return ", ".join([*parts, f"tensors {lora['digest'][:12]}"])
+
+
+def _emphasis(found: Sequence[Mapping[str, Any]] | None) -> str:
+    return ", ".join(f"{each['words']} {each['weight']:.3g}" for each in found or ())
 
 
 def _came_out(row: Mapping[str, Any]) -> list[list[str]]:
