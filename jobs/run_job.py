@@ -1,5 +1,6 @@
 """What ``clora compose`` and ``clora catalog`` share: a request is run and its progress shown."""
 
+import os
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from pipelines.ledger.run_record import new_run_id
 from pipelines.metrics.server import parse_address
 from pipelines.request import RunRequest
 from pipelines.run import compose_rows
+from pipelines.session.cluster_address import find_address
 
 
 class RunOptions(TypedDict, total=False):
@@ -50,9 +52,10 @@ def run_job(
         log_format: As there.
 
     Raises:
-        CloraError: As ``compose_rows``, or ``metrics_port`` is no address.
+        CloraError: As ``compose_rows``; or the cluster's address, or ``metrics_port``, is none.
     """
     run_id = request.run_id or new_run_id(datetime.now(UTC))
+    find_address(address, os.environ)
     metrics_at = None if metrics_port is None else parse_address(metrics_port)
     is_json = log_format == "json"
     with nullcontext(JsonProgress(sys.stderr, run_id)) if is_json else open_progress() as progress:

@@ -85,7 +85,7 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         )
         with (
             served(run.metrics.registry, request.metrics_at),
-            cluster_session(address) as cluster,
+            cluster_session(address, note=observer.note) as cluster,
         ):
             shares = share_cluster(request.resources, cluster)
             try:

@@ -36,7 +36,7 @@ def run_inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def _no_cluster(_address: str | None) -> Generator[Cluster]:
+def _no_cluster(_address: str | None, **_options: Any) -> Generator[Cluster]:
     yield Cluster(cpus=2.0, gpus=0.0, is_private=True)
 
 

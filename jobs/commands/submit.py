@@ -13,8 +13,9 @@ from pathlib import Path
 
 from jobs.exit_code import ALL_MADE, BAD_INPUT, INTERRUPTED, command, exit_code_of
 from jobs.notes import note
-from jobs.remote.job_server import JobServer, ServerError, ServerRefusesError, open_job_server
+from jobs.remote.job_server import JobServer, open_job_server
 from jobs.remote.preflight import check_before_sending
+from jobs.remote.server_error import ServerError, ServerRefusesError
 from jobs.remote.submission import Submission, content_name, entrypoint, last_try, try_name
 
 READY_TIMEOUT_S = 120.0

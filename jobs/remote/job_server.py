@@ -5,28 +5,24 @@ What the commands need of it is a protocol, so that they are tested with a serve
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import yaml
 
-from clora_core.recipe.errors import CloraError
 from jobs.exit_code import JobEnd
+from jobs.remote.server_address import (
+    WAY_OUT,
+    check_server,
+    find_server,
+    only_address,
+    proxy_words,
+)
+from jobs.remote.server_error import ServerError, ServerRefusesError
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-
-
-class ServerError(CloraError):
-    """The job server cannot be reached or refuses; the message says what to do."""
-
-    exit_code = 1
-
-
-class ServerRefusesError(ServerError):
-    """It would refuse the same again: another kind of server, an old one, no token."""
-
-    exit_code = 2
 
 
 class JobServer(Protocol):
@@ -145,26 +141,29 @@ def open_job_server(address: str | None) -> JobServer:
     Raises:
         ServerError: Nobody answers there, or it wants a token.
     """
+    found = find_server(address, os.environ)
+    check_server(found)
     from ray.exceptions import RayError
     from ray.job_submission import JobSubmissionClient
 
     # Its client tells of every upload and of how each connection closed.
     logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
-    place = address or "Ray's default address"
+    place = f"{found.place}{proxy_words(found)}"
     try:
-        client = JobSubmissionClient(address)
+        with only_address(found):
+            client = JobSubmissionClient(found.text)
     except ConnectionError as error:
-        raise ServerError(
-            f"no job server answers at {place}; start the cluster, name its dashboard "
-            "(http://HOST:8265), or forward the port: ssh -L 8265:127.0.0.1:8265 HEAD"
-        ) from error
+        raise ServerError(f"no job server answers at {place}; {WAY_OUT}") from error
     except RayError as error:
         raise ServerRefusesError(
             f"the job server at {place} wants a token ({_first_line(error)}); set "
             "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file that the cluster has"
         ) from error
-    except ValueError as error:
-        raise ServerRefusesError(f"{place} is not an address: {_first_line(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerRefusesError(
+            f"what answers at {place} is not the dashboard of a Ray cluster "
+            f"({_first_line(error)}); name one, http://HOST:8265"
+        ) from error
     except (RuntimeError, OSError) as error:
         raise ServerError(f"the job server at {place} refuses: {_first_line(error)}") from error
     return RayJobServer(client, client.get_address())

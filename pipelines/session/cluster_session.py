@@ -7,15 +7,16 @@ from this machine alone, see ``private_cluster``.
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
-import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.session.cluster_error import not_reached
+from pipelines.session.chatter import NOWHERE, hidden_chatter
+from pipelines.session.cluster_address import AUTO, ClusterAddress, find_address
+from pipelines.session.cluster_error import ClusterError, not_reached
+from pipelines.session.knock import knock
 from pipelines.session.private_cluster import private_cluster
 from pipelines.session.shares import Cluster
 
@@ -27,19 +28,19 @@ _QUIET = {
     # Ray warns of this future default on every start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_PRIVATE = (None, "", "local")
-KNOCK_S = 20.0
-"""How long nobody may answer; a head that is being started again does by then."""
-
-KNOCK_EVERY_S = 0.5
-MAX_PORT = 65535
-_THIS_MACHINE = ("localhost", "127.0.0.1", "::1", "[::1]")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 """Names that Ray replaces."""
 
 
 @contextmanager
-def cluster_session(address: str | None) -> Generator[Cluster]:
+def cluster_session(
+    address: str | None, *, note: Callable[[str], None] = lambda _text: None
+) -> Generator[Cluster]:
     """Connect to the cluster at ``address``, at ``RAY_ADDRESS``, or to a private one.
+
+    Args:
+        address: As ``cluster_address`` reads it.
+        note: Called with a sentence for whoever watches.
 
     Raises:
         ClusterError: Nobody answers there, or it wants something else; no private one can be
@@ -47,14 +48,14 @@ def cluster_session(address: str | None) -> Generator[Cluster]:
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS")
-    is_private = address in _PRIVATE
+    place = find_address(address, os.environ)
+    is_private = place.text is None
     running = _running_ray()
     if running is not None:
         # Tests keep one cluster for the whole session; it is theirs to end.
         yield _describe(running, is_private=True)
         return
-    connected = private_cluster() if is_private else _connection(str(address))
+    connected = private_cluster(note=note) if is_private else _connection(place)
     with connected as ray, _termination_as_interrupt():
         yield _describe(ray, is_private=is_private)
 
@@ -66,49 +67,54 @@ def _running_ray() -> Any | None:
 
 
 @contextmanager
-def _connection(address: str) -> Generator[Any]:
+def _connection(place: ClusterAddress) -> Generator[Any]:
     import ray
 
     try:
-        _knock(address, ray.util.get_node_ip_address())
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            configure_logging=True,
-            logging_level=logging.ERROR,
-        )
+        with hidden_chatter(NOWHERE):
+            _knock(place, ray)
+            ray.init(
+                address=place.text,
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:  # Ray has no one class for what goes wrong here
-        raise not_reached(address, error) from error
+        raise not_reached(place.place, error, way_home=place.way_home) from error
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _knock(address: str, own_host: str) -> None:
-    """Try whether somebody answers at ``HOST:PORT``; Ray itself tries for a quarter of an hour.
+def _knock(place: ClusterAddress, ray: Any) -> None:
+    found = place.host_and_port or _found_by_ray()
+    if found is None:
+        return
+    host, port = found
+    host = ray.util.get_node_ip_address() if host in _THIS_MACHINE else host
+    knock(host, port, place=place.place, way_home=place.way_home)
 
-    Args:
-        address: Of a cluster; other forms than this one are left to Ray.
-        own_host: What Ray takes this machine's own name for.
+
+def _found_by_ray() -> tuple[str, int] | None:
+    """Return where Ray's own cluster of this machine is, or was: its file may outlast it.
 
     Raises:
-        OSError: Nobody answered for a while.
+        ClusterError: There is none.
     """
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or int(port) > MAX_PORT:
-        return
-    host = own_host if host in _THIS_MACHINE else host.strip("[]")
-    until_s = time.monotonic() + KNOCK_S
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
-        except OSError:
-            if time.monotonic() > until_s:
-                raise
-            time.sleep(KNOCK_EVERY_S)
-        else:
-            return
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:
+        return None
+    try:
+        found = str(canonicalize_bootstrap_address(AUTO))
+    except ConnectionError as error:
+        raise ClusterError(
+            "no Ray cluster runs on this machine, which the address 'auto' asks for; start one "
+            "with `ray start --head`, or write 'local' for one of the run's own"
+        ) from error
+    host, _, port = found.rpartition(":")
+    return (host.strip("[]"), int(port)) if port.isdecimal() else None
 
 
 @contextmanager

@@ -9,9 +9,8 @@ is read when Ray is imported.
 import logging
 import os
 import secrets
-import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from ipaddress import ip_address
@@ -20,8 +19,10 @@ from typing import Any
 
 from manifests.text.text_rules import one_line
 from pipelines.session.abandoned_folders import remove_abandoned_folders
-from pipelines.session.cluster_error import ClusterError, first_words
+from pipelines.session.chatter import hidden_chatter
+from pipelines.session.cluster_error import ClusterError, ClusterRefusesError, first_words
 from pipelines.session.folder_writers import end_writers
+from pipelines.session.loopback import check_loopback
 from pipelines.session.private_folder import (
     SAID_NAME,
     TOKEN_NAME,
@@ -48,7 +49,9 @@ MAX_SAID_CHARACTERS = 200
 
 
 @contextmanager
-def private_cluster(*, num_cpus: int | None = None) -> Generator[Any]:
+def private_cluster(
+    *, num_cpus: int | None = None, note: Callable[[str], None] = lambda _text: None
+) -> Generator[Any]:
     """Start Ray for this process alone and end it afterwards; yield the module ``ray``.
 
     What killed runs of this user left is removed first. A start that fails leaves its folder, with
@@ -56,13 +59,15 @@ def private_cluster(*, num_cpus: int | None = None) -> Generator[Any]:
 
     Args:
         num_cpus: Processors that Ray may give away; None for all of this machine.
+        note: Called with a sentence if the folder is not where the user wants it.
 
     Raises:
         ClusterError: It cannot be started.
     """
+    check_loopback(os.environ)
     bases = possible_bases(os.environ)
     remove_abandoned_folders(bases)
-    folder = make_private_folder(bases)
+    folder = make_private_folder(bases, note=note)
     with _environment(_settings(folder)):
         try:
             ray = _started(folder, num_cpus)
@@ -101,10 +106,14 @@ def _settings(folder: Path) -> dict[str, str]:
     """Return the variables that Ray is to find; what the user has set is left, but for loopback."""
     defaults = {name: value for name, value in _DEFAULTS.items() if name not in os.environ}
     settings = {**defaults, **_LOOPBACK_ALONE}
-    if "RAY_AUTH_MODE" in os.environ:
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return settings
-    if "RAY_AUTH_TOKEN_PATH" in os.environ:
-        return {**settings, "RAY_AUTH_MODE": "token"}
+    settings["RAY_AUTH_MODE"] = "token"
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return settings
+    if own_path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        _check_token(own_path, folder)
+        return settings
     path = folder / TOKEN_NAME
     try:
         path.touch(mode=0o600)
@@ -115,7 +124,22 @@ def _settings(folder: Path) -> dict[str, str]:
             f"{path} cannot be written ({error.strerror}), so no private Ray cluster can be "
             "started; make room there, or set TMPDIR to another folder with a short name"
         ) from error
-    return {**settings, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+    return {**settings, "RAY_AUTH_TOKEN_PATH": str(path)}
+
+
+def _check_token(path: str, folder: Path) -> None:
+    try:
+        found = Path(path).read_text(errors="replace").strip()
+        reason = None if found else "it is empty"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason is not None:
+        remove_private_folder(folder)
+        raise ClusterRefusesError(
+            f"RAY_AUTH_TOKEN_PATH {one_line(repr(path), max_characters=MAX_SAID_CHARACTERS)} "
+            f"cannot be used ({reason}); correct it, or unset it, and the private Ray cluster "
+            "makes a token of its own"
+        )
 
 
 @cache
@@ -136,7 +160,7 @@ def _started(folder: Path, num_cpus: int | None) -> Any:
         )
     begun_s = time.monotonic()
     try:
-        with _hidden_chatter(folder / SAID_NAME):
+        with hidden_chatter(folder / SAID_NAME):
             ray.init(
                 # Not None: that is any cluster that was started on this machine.
                 address="local",
@@ -156,14 +180,14 @@ def _started(folder: Path, num_cpus: int | None) -> Any:
 
 def _not_started(error: Exception, *, passed_s: float, folder: Path) -> ClusterError:
     logs = ray_folder(folder) / "session_latest" / "logs"
-    lines = [
-        f"Ray could not be started on this machine; after {passed_s:.0f} s: {first_words(error)}",
-        *(f"Ray said: {line}" for line in _last_said(folder / SAID_NAME)),
+    sentence = (
+        f"Ray could not be started on this machine; after {passed_s:.0f} s: {first_words(error)}; "
         f"its logs are in {logs} until the next run; look for too little memory, a full disk, "
         "a full shared memory (`df /dev/shm`) and low limits of processes and open files "
-        "(`ulimit -u`, `ulimit -n`), or run the same command again when the machine is less busy",
-    ]
-    return ClusterError("\n".join(lines))
+        "(`ulimit -u`, `ulimit -n`), or run the same command again when the machine is less busy"
+    )
+    said = [f"Ray said: {line}" for line in _last_said(folder / SAID_NAME)]
+    return ClusterError("\n".join([*said, sentence]))
 
 
 def _last_said(path: Path) -> list[str]:
@@ -173,18 +197,3 @@ def _last_said(path: Path) -> list[str]:
         return []
     lines = [line for line in text.splitlines() if line.strip()]
     return [one_line(line, max_characters=MAX_SAID_CHARACTERS) for line in lines[-MAX_SAID_LINES:]]
-
-
-@contextmanager
-def _hidden_chatter(path: Path) -> Generator[None]:
-    """Write what Ray's C++ half says while starting to a file instead of the terminal."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with path.open("wb") as said:
-            os.dup2(said.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)

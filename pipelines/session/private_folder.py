@@ -5,17 +5,18 @@ may read, and write to, so this one stands around it. The address of a socket is
 107 bytes, of which Ray needs most, so a long ``TMPDIR``, as schedulers set it, is passed over.
 """
 
+import errno
 import os
 import re
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pipelines.process_identity import this_process
-from pipelines.session.cluster_error import ClusterError
+from pipelines.session.cluster_error import ClusterError, ClusterRefusesError
 
 OWNER_NAME = "owner"
 """The file that says which process a folder belongs to, as ``process_identity`` words it."""
@@ -29,6 +30,7 @@ _MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 _RANDOM_CHARACTERS = 8
 """What ``mkdtemp`` adds to a prefix: lower-case letters, digits and underscores."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _NAMES = frozenset({OWNER_NAME, TOKEN_NAME, SAID_NAME, _RAY_NAME})
 
 
@@ -61,26 +63,40 @@ def ray_folder(folder: Path) -> Path:
     return folder / _RAY_NAME
 
 
-def make_private_folder(bases: Iterable[Path]) -> Path:
+def make_private_folder(
+    bases: Iterable[Path], *, note: Callable[[str], None] = lambda _text: None
+) -> Path:
     """Make a folder that only this user can enter, in the first of ``bases`` that will do.
 
     Where others may rename it (no sticky bit, as in a container's own ``/tmp``) it is made only if
     there is no better place.
 
+    Args:
+        bases: The best first.
+        note: Called with a sentence if one was passed over.
+
     Raises:
-        ClusterError: None will do; the message says why for each.
+        ClusterError: None will do, and one is full; the message says why for each.
+        ClusterRefusesError: None will do, now or later.
     """
     ordered = sorted(bases, key=_may_be_renamed)
     refused: list[str] = []
+    is_full = False
     for base in ordered:
         reason = _unsuitable(base)
         if reason is None:
             try:
-                return _made(base)
+                folder = _made(base)
             except OSError as error:
                 reason = error.strerror or str(error)
+                is_full = is_full or error.errno in _FULL
+            else:
+                if refused:
+                    note(f"Ray's temporary files are in {folder} ({'; '.join(refused)})")
+                return folder
         refused.append(f"{base}: {reason}")
-    raise ClusterError(
+    kind = ClusterError if is_full else ClusterRefusesError
+    raise kind(
         f"no folder will do for a private Ray cluster ({'; '.join(refused)}); set TMPDIR to a "
         f"folder that you may write to, with a name of at most {_longest_base()} bytes"
     )

@@ -22,7 +22,7 @@ from jobs.commands.plan import plan
 from jobs.commands.validate import validate
 from jobs.exit_code import command
 from jobs.job.run_request import run_request
-from jobs.remote.job_server import ServerError
+from jobs.remote.server_error import ServerError
 from manifests.places.locations import StoreAwayError
 from manifests.places.patience import GaveUpError
 from pipelines.leases.lease import LeaseHeldError, LeaseLostError
@@ -74,6 +74,7 @@ BROAD = {
     ("jobs/pictures/picture.py", "Exception"),
     ("manifests/places/patience.py", "Exception"),
     ("pipelines/session/cluster_session.py", "Exception"),
+    ("pipelines/session/knock.py", "Exception"),
     ("pipelines/session/private_cluster.py", "Exception"),
     # What else a row, a fusion or a device can fail of is kept, or ends the process.
     ("pipelines/stages/generate.py", "Exception"),
@@ -330,3 +331,19 @@ def test_what_is_caught_whatever_it_is_is_this_and_no_more():
         for name in caught(handler) & {"CloraError", "Exception", "BaseException"}
     }
     assert found == BROAD
+
+
+@pytest.mark.parametrize("work", [compose, catalog])
+def test_ray_s_job_server_in_the_environment_is_a_sentence_before_anything_is_written(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], work: Any
+):
+    monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
+    assert work(job) == 2
+    said = capsys.readouterr().err.splitlines()
+    (sentence,) = [line for line in said if "is a job server" in line]
+    assert "clora submit JOB --address http://head:8265`, or unset RAY_ADDRESS" in sentence
+    assert len(said) <= 2
+    assert not (job.parent / "out").exists()
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert work(job, address="10.0.0.1") == 2
+    assert "it has no port" in capsys.readouterr().err

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobs.remote.job_server import ServerError, open_job_server
+from jobs.remote.job_server import open_job_server
+from jobs.remote.server_error import ServerError, ServerRefusesError
 
 JOB = {"type": "SUBMISSION", "entrypoint": "python", "submission_id": "n", "status": "FAILED"}
 
@@ -90,3 +91,17 @@ def test_something_that_is_no_dashboard_is_refused(dashboard: Dashboard):
     dashboard.answers["/api/version"] = (404, "no")
     with pytest.raises(ServerError, match="refuses: Version check returned 404"):
         open_job_server(dashboard.address)
+
+
+@pytest.mark.parametrize("answer", [{"version": "4"}, [], "Welcome"])
+def test_another_web_server_is_no_dashboard(dashboard: Dashboard, answer: Any):
+    dashboard.answers["/api/version"] = (200, answer)
+    with pytest.raises(ServerRefusesError, match="is not the dashboard of a Ray cluster"):
+        open_job_server(dashboard.address)
+
+
+def test_the_address_that_is_given_comes_before_ray_s_variables(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:1")
+    assert open_job_server(dashboard.address).address == dashboard.address

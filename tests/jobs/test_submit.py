@@ -10,7 +10,7 @@ from input_kit import row, write_job
 from jobs.commands import submit as module
 from jobs.commands.submit import OLDEST_RAY, submit
 from jobs.exit_code import JobEnd
-from jobs.remote.job_server import ServerError
+from jobs.remote.server_error import ServerError
 
 ROOT = Path(__file__).parents[2]
 ACCOUNT = "1 made, 0 failed, 0 skipped\n"
@@ -194,4 +194,4 @@ def test_bad_input_is_told_before_any_server_is_asked(
 def test_nobody_at_the_address_is_a_sentence(job: Path, capsys: pytest.CaptureFixture[str]):
     code = submit(job, working_dir=job.parent, address="http://127.0.0.1:9")
     assert code == 1, "it may come back"
-    assert "no job server answers at http://127.0.0.1:9" in capsys.readouterr().err
+    assert "no job server answers at --address 'http://127.0.0.1:9'" in capsys.readouterr().err
