@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from clora_core.recipe.errors import CloraError
+from jobs.console.failures import failures_text
 from jobs.console.json_progress import JsonProgress
 from jobs.console.progress import open_progress
 from manifests.text.problems import Problem
 from pipelines.ledger.account import Account
+from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.run_record import new_run_id
 from pipelines.metrics.server import parse_address
 from pipelines.request import RunRequest
@@ -42,7 +44,7 @@ def run_job(
     metrics_port: str | None = None,
     log_format: str = "text",
 ) -> Account:
-    """Make what is missing of a request; return where its rows are.
+    """Make what is missing of a request, say why rows failed; return where its rows are.
 
     Args:
         request: What to make.
@@ -58,12 +60,18 @@ def run_job(
     find_address(address, os.environ)
     metrics_at = None if metrics_port is None else parse_address(metrics_port)
     is_json = log_format == "json"
-    with nullcontext(JsonProgress(sys.stderr, run_id)) if is_json else open_progress() as progress:
+    shown = nullcontext(JsonProgress(sys.stderr, run_id)) if is_json else open_progress(sys.stderr)
+    with shown as progress:
         for problem in problems:
             progress.note(f"{problem}; its rows will fail")
         request = replace(request, run_id=run_id, metrics_at=metrics_at)
         try:
-            return compose_rows(request, progress, address=address)
+            account = compose_rows(request, progress, address=address)
         except CloraError as error:
             error.run_id = run_id
+            if isinstance(error, TooManyFailuresError):
+                error.add_note(failures_text(request))
             raise
+        if account.num_failed:
+            progress.note(failures_text(request))
+        return account

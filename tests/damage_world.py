@@ -117,7 +117,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, engine: ModelHost | None = None) -> N
     monkeypatch.setattr(jobs.commands.compose, "run_request", request)
     monkeypatch.setattr(jobs.commands.plan, "run_request", request)
     monkeypatch.setattr(
-        jobs.run_job, "open_progress", lambda: nullcontext(LineProgress(sys.stderr))
+        jobs.run_job, "open_progress", lambda _stream: nullcontext(LineProgress(sys.stderr))
     )
     monkeypatch.setattr(jobs.commands.render, "_composer", lambda *_: ModelHost())
     # Every process that a lease names is gone; one that is damaged names none.

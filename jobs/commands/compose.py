@@ -10,7 +10,7 @@ from jobs.job.job_file import load_job
 from jobs.job.run_request import run_request
 from jobs.notes import note
 from jobs.run_job import RunOptions, run_job
-from pipelines.ledger.failure_budget import TooManyFailuresError, commonest_reasons
+from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import survey
 
 
@@ -40,8 +40,6 @@ def compose(
     try:
         account = run_job(request, prepared.problems, **options)
     except TooManyFailuresError as error:
-        reasons = commonest_reasons(survey(request.storage).last_errors.values())
-        error.add_note("\n".join(["why rows failed:", *reasons]))
         if error.account is not None:
             print(account_line(error.account, job.output, only_failed=only_failed))
         raise

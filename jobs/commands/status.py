@@ -9,20 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.console.failures import TITLE
 from jobs.console.method_table import TABLE_COLUMNS, method_table
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.notes import note
-from manifests.places.place_names import absolute
+from manifests.places.place_names import absolute, joined
 from pipelines.ledger.account import Account, take_account
 from pipelines.ledger.asked_rows import asked_keys
-from pipelines.ledger.failure_budget import commonest_reasons
+from pipelines.ledger.failure_reasons import reason_lines
 from pipelines.ledger.ledger import Ledger, survey
 from pipelines.ledger.lost_images import damaged_images
 from pipelines.ledger.run_record import RunState, read_run_records
 from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import image_name
+from pipelines.units.committed_unit import ERRORS_FOLDER
 from pipelines.units.damages import Damages
 from pipelines.units.output_table import read_output_rows
+
+MAX_REASONS = 1000
+"""A run lists ten and names this command for the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +67,9 @@ def status(output: str) -> int:
         error for key, error in ledger.last_errors.items() if asked is None or key in asked.keys
     ]
     if errors:
-        print("\n".join(["", "why rows failed:", *commonest_reasons(errors)]))
+        rest = f"{joined(storage.uri, ERRORS_FOLDER)} has every row's"
+        reasons = reason_lines(errors, rest=rest, most=MAX_REASONS)
+        print("\n".join(["", TITLE, *reasons]))
     is_whole = not damages.left_out and not unsound
     return ALL_MADE if is_whole and _is_complete(asked, record, ledger) else SOME_FAILED
 

@@ -7,9 +7,7 @@ told beforehand.
 """
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field
 
@@ -17,8 +15,6 @@ from clora_core.recipe.errors import CloraError
 
 if TYPE_CHECKING:
     from pipelines.ledger.account import Account
-
-MAX_REASONS = 5
 
 
 class TooManyFailuresError(CloraError):
@@ -55,12 +51,3 @@ class FailureBudget(BaseModel, frozen=True, extra="forbid"):
             num_known: Rows of it that cannot but fail.
         """
         return num_known + max(self.min_rows, math.ceil(self.share * num_planned))
-
-
-def commonest_reasons(errors: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each of the most frequent reasons of ``errors`` (``schemas.ERRORS``)."""
-    counts = Counter(f"{error['stage']}, {error['error']}: {error['message']}" for error in errors)
-    lines = [f"  {count:,} x {reason}" for reason, count in counts.most_common(MAX_REASONS)]
-    if len(counts) > MAX_REASONS:
-        lines.append(f"  ... and {len(counts) - MAX_REASONS:,} other reasons")
-    return lines

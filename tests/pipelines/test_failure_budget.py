@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ledger.failure_budget import FailureBudget, commonest_reasons
+from pipelines.ledger.failure_budget import FailureBudget
 
 
 @given(st.floats(0, 1), st.integers(0, 500), st.integers(0, 10_000), st.integers(0, 10_000))
@@ -16,15 +16,3 @@ def test_a_budget_allows_its_share_its_minimum_and_what_was_known_before(
 
 def test_a_share_of_one_never_stops_a_run():
     assert FailureBudget(share=1.0, min_rows=0).limit(7, num_known=0) == 7
-
-
-def test_reasons_come_by_frequency_and_the_rest_is_counted():
-    errors = [
-        {"stage": "prompt", "error": "E", "message": f"m{number}"}
-        for number in range(8)
-        for _ in range(number)
-    ]
-    lines = commonest_reasons(errors)
-    assert lines[0] == "  7 x prompt, E: m7"
-    assert lines[-1] == "  ... and 2 other reasons"
-    assert len(lines) == 6
