@@ -74,8 +74,9 @@ def knock(host: str, port: int, *, place: str, way_home: str, ask: Ask = ask_hea
         except OSError as error:
             fault = not_reached(place, error, way_home=way_home)
         except Exception as error:  # gRPC's class, which is Ray's to import
-            fault = _answered(place, error, way_home)
-            if isinstance(fault, ClusterRefusesError):
+            is_answer = hasattr(error, "code")
+            fault = (_answered if is_answer else _not_asked)(place, error, way_home)
+            if isinstance(fault, ClusterRefusesError) or not is_answer:
                 raise fault from error
         else:
             return
@@ -84,12 +85,22 @@ def knock(host: str, port: int, *, place: str, way_home: str, ask: Ask = ask_hea
         time.sleep(KNOCK_EVERY_S)
 
 
+def _not_asked(place: str, error: Exception, way_home: str) -> ClusterError:
+    """Return what kept Ray from asking at all: a token or a certificate that is not there."""
+    words = one_line(str(error), max_characters=_MAX_WORDS)
+    if "token" in words.lower():
+        return ClusterRefusesError(
+            f"there is no token here for the Ray cluster at {place} ({words}); set "
+            "RAY_AUTH_TOKEN_PATH to a copy of the cluster's token file, or unset RAY_AUTH_MODE if "
+            "it has none"
+        )
+    return not_reached(place, error, way_home=way_home)
+
+
 def _answered(place: str, error: Any, way_home: str) -> ClusterError:
     """Return what an answer means that is not the one of a head."""
-    status = error.code().name if hasattr(error, "code") else type(error).__name__
-    words = one_line(
-        str(error.details() if hasattr(error, "details") else error), max_characters=_MAX_WORDS
-    )
+    status = error.code().name
+    words = one_line(str(error.details()), max_characters=_MAX_WORDS)
     if status in _NO_TOKEN:
         return token_refused(place)
     if status == _NO_SUCH_METHOD or any(sign in words for sign in _OTHER_PROTOCOL):

@@ -121,3 +121,26 @@ def test_a_port_where_nobody_listens_is_refused_with_1():
         with pytest.raises(ClusterError, match="Connection refused") as refused:
             at(bound.getsockname()[1])
     assert refused.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "code"),
+    [
+        ("Ray couldn't find an authentication token", "there is no token here .* find an auth", 2),
+        ("no certificate", r"no Ray cluster answers at there \(no certificate\)", 1),
+    ],
+)
+def test_what_keeps_ray_from_asking_is_said_at_once(words: str, said: str, code: int):
+    num_asked = 0
+
+    def ask(_target: str, _timeout_s: float) -> None:
+        nonlocal num_asked
+        num_asked += 1
+        raise RuntimeError(words)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(ClusterError, match=said) as refused:
+            knock("127.0.0.1", port, place="there", way_home="go home", ask=ask)
+    assert refused.value.exit_code == code
+    assert num_asked == 1
