@@ -8,8 +8,10 @@ answer is settled by reading what is there.
 
 import builtins
 import io
+import mmap
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -79,6 +81,21 @@ class ObjectStorage:
     def put(self, name: str, content: bytes) -> None:
         """Write an object, replacing what is there; readers see the old one or the new one."""
         self._asked(name, "written", lambda: self._put(name, content, "overwrite"))
+
+    def put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write an object as ``put`` does, from parts that are taken one at a time.
+
+        They are collected on this machine's disk, since it is one request that may be repeated.
+        """
+        with tempfile.TemporaryFile() as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            if not file.tell():
+                self.put(name, b"")
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                self._asked(name, "written", lambda: self._put(name, content, "overwrite"))
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write an object unless there is one; return whether what is there now is ours."""
@@ -194,7 +211,9 @@ class ObjectStorage:
             )
         )
 
-    def _put(self, name: str, content: bytes, mode: Literal["create", "overwrite"]) -> None:
+    def _put(
+        self, name: str, content: bytes | mmap.mmap, mode: Literal["create", "overwrite"]
+    ) -> None:
         store = client(self._root, upload_s(len(content)))
         # One request: many parts could be left behind, hidden and paid for, by a kill.
         obstore.put(store, self._path(name), content, mode=mode, use_multipart=False)

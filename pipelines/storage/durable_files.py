@@ -28,7 +28,7 @@ def create_file(target: Path, content: bytes) -> bool:
     Raises:
         PlaceError: The file system has no hard links, which make the name and claim it in one step.
     """
-    hidden = write_hidden(target, content)
+    hidden = write_hidden(target, [content])
     try:
         sync_file(hidden)
         os.link(hidden, target)
@@ -46,19 +46,21 @@ def create_file(target: Path, content: bytes) -> bool:
     return True
 
 
-def write_hidden(target: Path, content: bytes) -> Path:
-    """Write the content beside ``target`` under a hidden name; return it. Nothing is synced."""
+def write_hidden(target: Path, parts: Iterable[bytes]) -> Path:
+    """Write the parts beside ``target`` under a hidden name; return it. Nothing is synced."""
     hidden = target.with_name(f"{UNFINISHED}{secrets.token_hex(8)}-{target.name}")
     handle = open_new(hidden)
+    is_written = False
     try:
-        rest = memoryview(content)
-        while rest:
-            rest = rest[os.write(handle, rest) :]
-    except OSError:
-        remove_files([hidden])
-        raise
+        for part in parts:
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        is_written = True
     finally:
         os.close(handle)
+        if not is_written:
+            remove_files([hidden])
     return hidden
 
 

@@ -61,7 +61,7 @@ class LocalStorage:
         try:
             for name, target in targets.items():
                 with self._kept.writing(target):
-                    hidden[name] = write_hidden(target, files[name])
+                    hidden[name] = write_hidden(target, [files[name]])
             for name, path in hidden.items():
                 with self._kept.writing(targets[name]):
                     sync_file(path)
@@ -72,6 +72,18 @@ class LocalStorage:
             self._sync_folders(target.parent for target in targets.values())
         finally:
             remove_files(hidden.values())
+
+    def put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file as ``put`` does, from parts that are taken one at a time."""
+        target = self._path(name)
+        with self._kept.writing(target):
+            hidden = write_hidden(target, parts)
+            try:
+                sync_file(hidden)
+                hidden.replace(target)
+            finally:
+                remove_files([hidden])
+            self._sync_folders([target.parent])
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Write a file unless there is one; return whether it was ours."""

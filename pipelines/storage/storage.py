@@ -9,7 +9,7 @@ Names are relative, with ``/``; names that begin with a dot are unfinished write
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -38,6 +38,13 @@ class Storage(Protocol):
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
         """Write several files as ``put`` does, which costs less together than one by one."""
+        ...
+
+    def put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        """Write a file as ``put`` does, from parts that are taken one at a time.
+
+        What taking a part raises passes, and the file stays as it was.
+        """
         ...
 
     def put_if_absent(self, name: str, content: bytes) -> bool:

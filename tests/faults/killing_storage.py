@@ -6,7 +6,7 @@ It wraps the real one and travels to workers like it, so the product needs no ho
 import errno
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ POINTS = {
     "before-commit": ("put_if_absent", "rows/", "before"),
     "after-commit": ("put_if_absent", "rows/", "after"),
     "after-failures": ("put", "errors/", "after"),
-    "before-card": ("put", "README.md", "before"),
+    "before-card": ("put", "metrics.prom", "after"),
 }
 UNIT_POINTS = ("after-mark", "after-image", "before-commit", "after-commit", "after-failures")
 
@@ -59,6 +59,9 @@ class KillingStorage:
         self._at("put", name, "before")
         self._real.put(name, content)
         self._at("put", name, "after")
+
+    def put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        self.put(name, b"".join(parts))
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
         # One by one, so that there is a moment between two of them.

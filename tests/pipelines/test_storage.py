@@ -3,6 +3,7 @@ import io
 import os
 import pickle
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -133,6 +134,25 @@ def test_a_column_is_read_without_the_rest_of_its_file(storage: Storage):
         assert file.read(columns=["key"])["key"].to_pylist() == ["a", "b"]
     with storage.open("rows/u.parquet") as source:
         assert source.read() == sink.getvalue()
+
+
+def test_a_file_is_written_in_parts_and_not_at_all_if_one_is_missing(storage: Storage):
+    storage.put("images.csv", b"old")
+
+    def parts(*, breaks: bool) -> Iterator[bytes]:
+        yield b"x" * 100_000
+        if breaks:
+            raise ValueError("no more")
+        yield b"end"
+
+    with pytest.raises(ValueError, match="no more"):
+        storage.put_parts("images.csv", parts(breaks=True))
+    assert storage.read("images.csv") == b"old"
+    storage.put_parts("images.csv", parts(breaks=False))
+    assert storage.read("images.csv") == b"x" * 100_000 + b"end"
+    storage.put_parts("empty", [])
+    assert storage.read("empty") == b""
+    assert sorted(storage.walk("")) == ["empty", "images.csv"]
 
 
 def test_several_files_are_written_as_one_is(storage: Storage):
