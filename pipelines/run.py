@@ -2,9 +2,9 @@
 
 Top to bottom this is the product's main path. A run is started, killed and started again without
 ceremony, because nothing here remembers anything: each run reads the ledger, plans what is missing
-and makes it. Ray is started, and the output's lease claimed, only if there is something to make.
-Image files that are missing or of another size are written again from their rows first: a row that
-counts as made has its image.
+and makes it. Ray is started only if there is something to make, and the output's lease claimed only
+if there is something to write. Image files that are missing or of another size are written again
+from their rows first: a row that counts as made has its image.
 """
 
 from contextlib import suppress
@@ -14,7 +14,7 @@ from manifests.places.locations import LocationError
 from manifests.places.place_names import joined
 from pipelines.fusing.fused_files import FUSED_FOLDER
 from pipelines.fusing.plan import FusionPlan
-from pipelines.leases.lease import HeldLease, LeaseLostError, acquire
+from pipelines.leases.lease import HeldLease, LeaseHeldError, LeaseLostError, acquire
 from pipelines.leases.lease_record import latest_lease
 from pipelines.ledger.account import Account
 from pipelines.ledger.failure_budget import TooManyFailuresError
@@ -25,7 +25,7 @@ from pipelines.metrics.run import RunMetrics
 from pipelines.metrics.server import served
 from pipelines.planning.plan import Plan
 from pipelines.request import Observer, RunRequest
-from pipelines.run_account import new_record, nothing_to_make
+from pipelines.run_account import is_all_there, new_record, nothing_to_make
 from pipelines.run_phases import Run
 from pipelines.run_plan import (
     Planned,
@@ -60,13 +60,21 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
     damaged = damaged_images(storage, ledger)
     planned = Planned(ledger=ledger, plan=plan_rows(request, ledger, note=observer.note))
     run_id = request.run_id or new_run_id(datetime.now(UTC))
-    if not planned.plan.num_rows and not damaged:
+    if not damaged and is_all_there(request, planned, note=observer.note):
         return nothing_to_make(request, planned, run_id, note=observer.note)
-    with acquire(storage, run_id, times=request.lease_times, note=observer.note) as lease:
+    try:
+        held = acquire(storage, run_id, times=request.lease_times, note=observer.note)
+    except LeaseHeldError:
+        if planned.plan.num_rows or damaged:
+            raise
+        # The other run leaves for people what this one would.
+        return nothing_to_make(request, planned, run_id, note=observer.note)
+    with held as lease:
         restore_lost_images(storage, damaged, note=observer.note)
         planned = sealed_plan(request, lease, run_id, planned, seen, observer.note)
         if not planned.plan.num_rows:
-            return nothing_to_make(request, planned, run_id, note=observer.note)
+            lease.finished()
+            return nothing_to_make(request, planned, run_id, publishes=True, note=observer.note)
         references = plan_references(request, planned.plan)
         if references is not None and references.num_rows:
             observer.note(_announced(request, planned.plan, references))

@@ -6,11 +6,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from clora_core.recipe.row import Row
 from manifests.places.place_names import joined
-from manifests.rows.table import lora_values
 from pipelines.fuse_phase import fuse_missing
 from pipelines.fusing.fused_source import FusedSource
 from pipelines.fusing.plan import FusionPlan
@@ -26,7 +24,7 @@ from pipelines.ledger.ledger import restore_errors, survey
 from pipelines.ledger.run_record import PhaseTotals, RunRecord, RunState, write_run_record
 from pipelines.ledger.tries import TryMarks
 from pipelines.metrics.run import RunMetrics
-from pipelines.outputs.publish import publish
+from pipelines.outputs.publish import FreshStamps, announce
 from pipelines.planning.plan import Plan
 from pipelines.planning.references import (
     CentroidSource,
@@ -35,7 +33,7 @@ from pipelines.planning.references import (
     write_centroids,
 )
 from pipelines.request import Observer, RunRequest
-from pipelines.run_account import manifest_account
+from pipelines.run_account import loras_of, manifest_account, publish_run
 from pipelines.run_plan import Planned, wanted_references
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
@@ -79,6 +77,13 @@ class Run:
         record.manifest = write_asked(request.storage, request.rows)
         write_run_record(request.storage, record)
         _write_plan(request.storage, plan_name(record.run_id, Phase.IMAGES), plan)
+        # Before a row is committed: what was loaded before must not be taken for what is there.
+        announce(
+            request.storage,
+            record=asdict(record),
+            ledger=self.planned.ledger,
+            loras=loras_of(request.rows),
+        )
         # In this order: see ``seal``.
         self.lease.fence.check()
         if self.planned.is_sealed:
@@ -203,6 +208,7 @@ class Run:
         )
         make = partial(make_units, stages=stages, shares=shares)
         max_failed, num_failed = self._max_failed(plan), 0
+        stamps = FreshStamps(storage, record.run_id)
         start = time.perf_counter()
         made = (
             make_shared_units(plan, make, storage, times=request.lease_times, note=observer.note)
@@ -215,6 +221,7 @@ class Run:
                 totals.add(receipt)
                 totals.wall_seconds = time.perf_counter() - start
                 if not is_shared:
+                    stamps.committed()
                     self.metrics.observe(receipt)
                 observer.stored(receipt)
                 num_failed += 0 if receipt.facts.is_done else receipt.num_failed
@@ -242,16 +249,7 @@ class Run:
         record.account = account
         self.end(state, error)
         request.storage.put("metrics.prom", self.metrics.text())
-        publish(
-            request.storage,
-            record=asdict(record),
-            account=account,
-            ledger=ledger,
-            loras=_loras(request.rows),
-            references_folder=request.references_folder,
-            references=request.references_storage if request.references else None,
-            damages=damages,
-        )
+        publish_run(request, record, account, ledger, damages)
         return account
 
     def end(self, state: RunState, error: BaseException | None) -> None:
@@ -265,8 +263,3 @@ class Run:
 
 def _write_plan(storage: Storage, name: str, plan: Plan) -> None:
     storage.put(name, encode_parquet(name, plan.batches(), PLAN))
-
-
-def _loras(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    found = {lora.digest: lora_values(lora) for row in rows for lora in row.loras}
-    return sorted(found.values(), key=lambda lora: lora["name"])

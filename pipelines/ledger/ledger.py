@@ -7,6 +7,8 @@ A unit that is damaged may hold any rows, so a run must not make rows without it
 refuses). A command that only looks can name it and use the rest (``survey``).
 """
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +56,8 @@ class Ledger:
         unit_ids: Of all committed units.
         abandoned: Those of them that hold nothing, so that nobody commits them; see ``seal``.
         num_doubled: Images beyond the first of a key. 0, or the promise is broken.
+        content_sha256: Another one whenever a unit with rows or failures is added, replaced or set
+            aside.
         damaged: Files among the units that cannot be read; all else is without their rows.
     """
 
@@ -65,6 +69,7 @@ class Ledger:
     unit_ids: frozenset[str]
     abandoned: frozenset[str]
     num_doubled: int
+    content_sha256: str
     damaged: tuple[DamagedFileError, ...] = ()
 
 
@@ -107,6 +112,7 @@ def survey(storage: Storage) -> Ledger:
         unit_ids=frozenset(footer.unit_id for _, footer in units),
         abandoned=frozenset(footer.unit_id for _, footer in units if footer.is_abandoned),
         num_doubled=num_rows - len(made),
+        content_sha256=_content_sha256(footer for _, footer in units),
         damaged=tuple(damaged),
     )
 
@@ -118,6 +124,16 @@ def restore_errors(storage: Storage, ledger: Ledger) -> int:
     wanted = {name: table for name, table in tables.items() if present.get(name) != len(table)}
     storage.put_all(wanted)
     return len(wanted)
+
+
+def _content_sha256(footers: Iterable[UnitFooter]) -> str:
+    """Return the digest of what units hold: which rows, and the one commit that made them."""
+    digest = hashlib.sha256()
+    for footer in sorted(footers, key=lambda footer: footer.unit_id):
+        if not footer.is_abandoned:
+            commit = [footer.unit_id, footer.run_id, footer.failed_at_ms, list(footer.image_sizes)]
+            digest.update(json.dumps(commit).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:

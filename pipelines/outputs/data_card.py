@@ -2,7 +2,8 @@
 
 The front matter's ``configs`` keep rows and errors apart; without it ``load_dataset`` would try to
 read both as one table and fail. It also fails on a column that some files have and others do not,
-so such a column is left out of them. A README that somebody else wrote is left alone.
+so such a column is left out of them. Each config has a stamp, see ``card_stamp``. A README that
+somebody else wrote is left alone.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.ledger.account import Account
+from pipelines.outputs.card_stamp import stamp_of, stamped
 from pipelines.storage.storage import Storage
 from pipelines.units.schemas import ADDED_COLUMNS, ROWS
 
@@ -25,7 +27,8 @@ class CardFacts:
         num_images: Images in the output, of all runs.
         num_errors: Rows in ``errors/``, of all tries; 0 leaves that table out.
         references_folder: Where references lie, relative to the output; None for none in it.
-        account: The last run's.
+        account: The last run's; None while it works.
+        stamp: Of the rows, see ``card_stamp``.
         job: The job as it was resolved.
         digests: Of the base model of rows that name none, and of the scorer's model.
         base_models: Digests of further base models, by the name that rows give them.
@@ -36,7 +39,8 @@ class CardFacts:
     num_images: int
     num_errors: int
     references_folder: str | None
-    account: Account
+    account: Account | None
+    stamp: str
     job: Mapping[str, Any]
     digests: Mapping[str, str | None]
     loras: Sequence[Mapping[str, Any]]
@@ -46,19 +50,43 @@ class CardFacts:
 
 def write_data_card(storage: Storage, facts: CardFacts) -> bool:
     """Write the card unless there is a README that is not ours; return whether it was written."""
-    try:
-        present = storage.read(CARD_NAME)
-    except FileNotFoundError:
-        present = b""
-    if present.strip() and MARK.encode() not in present:
+    if is_foreign(_present(storage)):
         return False
     storage.put(CARD_NAME, data_card(facts).encode())
     return True
 
 
+def restamp(storage: Storage, stamp: str) -> bool:
+    """Put a stamp into the card that is there; return whether there is one that is ours."""
+    present = _present(storage)
+    if not present or is_foreign(present):
+        return False
+    storage.put(CARD_NAME, stamped(present, stamp).encode(errors="surrogateescape"))
+    return True
+
+
+def has_stamp(storage: Storage, stamp: str) -> bool:
+    """Return whether there is a card with this stamp, or one that is not ours."""
+    present = _present(storage)
+    return bool(present) and (is_foreign(present) or stamp_of(present) == stamp)
+
+
+def is_foreign(card: str) -> bool:
+    """Return whether somebody else wrote it."""
+    return bool(card.strip()) and MARK not in card
+
+
+def _present(storage: Storage) -> str:
+    try:
+        return storage.read(CARD_NAME).decode(errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+
+
 def data_card(facts: CardFacts) -> str:
     """Return the card as Markdown with YAML front matter."""
-    return "\n".join([*_front_matter(facts), "", MARK, "", *_body(facts), ""])
+    card = "\n".join([*_front_matter(facts), "", MARK, "", *_body(facts), ""])
+    return stamped(card, facts.stamp)
 
 
 def _front_matter(facts: CardFacts) -> list[str]:
@@ -84,14 +112,11 @@ def _columns_but(left_out: Collection[str]) -> list[str]:
 
 
 def _body(facts: CardFacts) -> list[str]:
-    account = facts.account
     lines = [
         "# Composed images",
         "",
         f"{facts.num_images:,} images, each made by composing LoRAs on one base model; every image "
-        "is machine-made. Last run: "
-        f"{account.num_made:,} made, {account.num_failed:,} failed, {account.num_skipped:,} "
-        f"skipped, of {account.num_rows:,} manifest rows.",
+        f"is machine-made. {_last_run(facts.account)}",
         "",
         "```python",
         "import datasets",
@@ -105,6 +130,8 @@ def _body(facts: CardFacts) -> list[str]:
         "| --- | --- |",
         "| images with prompt, LoRAs, seed, scores, cost and versions | `rows/` |",
         "| the same images as PNG files, with their recipe inside | `images/` |",
+        "| a line for each row of the manifest: its file and scores, or why it has none "
+        "| `images.csv` |",
         "| rows without an image, and why | `errors/` |",
         "| how each run went | `runs/`, `metrics.prom` |",
         "| a look at some of them | `contact_sheet.png` |",
@@ -142,6 +169,15 @@ def _body(facts: CardFacts) -> list[str]:
         "in a batch of another size may differ in the last bits.",
     ]
     return lines
+
+
+def _last_run(account: Account | None) -> str:
+    if account is None:
+        return "A run works here, or was killed; `clora status` says how far it is."
+    return (
+        f"Last run: {account.num_made:,} made, {account.num_failed:,} failed, "
+        f"{account.num_skipped:,} skipped, of {account.num_rows:,} manifest rows."
+    )
 
 
 def _model(place: object, digest: object) -> str:

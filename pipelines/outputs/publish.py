@@ -1,25 +1,39 @@
-"""What a run leaves for people beside its data: the data card and the contact sheet."""
+"""What a run leaves for people beside its data: data card, contact sheet and ``images.csv``.
 
+The card comes last, and its stamp says that the others are of the same rows.
+"""
+
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines.ledger.account import Account
+from pipelines.ledger.asked_rows import asked_tables
 from pipelines.ledger.ledger import Ledger
+from pipelines.outputs.card_stamp import content_stamp, writer_stamp
 from pipelines.outputs.contact_sheet import contact_sheet
-from pipelines.outputs.data_card import CardFacts, write_data_card
+from pipelines.outputs.data_card import CardFacts, has_stamp, restamp, write_data_card
+from pipelines.outputs.image_list import IMAGES_CSV, SCORES, ListSource, image_list
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import IMAGE_COLUMNS
 from pipelines.units.committed_unit import ROWS_FOLDER
 from pipelines.units.damages import Damages
+from pipelines.units.output_files import DamagedFileError
 from pipelines.units.output_table import read_output_rows
 from pipelines.units.schemas import ADDED_COLUMNS
 
 SHEET_NAME = "contact_sheet.png"
 
+RESTAMP_S = 30.0
+"""While rows are committed the card gets another stamp as often."""
+
 _SHEET_COLUMNS = [
-    *IMAGE_COLUMNS, "prompt", "loras", "seed", "method", "width", "height", "dino_min",
-    "unet_evaluations", "base_model_digest", *sorted(ADDED_COLUMNS),
+    *IMAGE_COLUMNS, "prompt", "loras", "seed", "method", "width", "height", *SCORES,
+    "unet_evaluations", "base_model_digest", *sorted(ADDED_COLUMNS - {*SCORES}),
 ]  # fmt: skip
 
 _REFERENCE_COLUMNS = [*IMAGE_COLUMNS, "loras", "seed", "base_model_digest"]
@@ -36,7 +50,7 @@ def publish(
     references: Storage | None,
     damages: Damages,
 ) -> None:
-    """Write the data card and the contact sheet of an output; damage is named and left out.
+    """Write what the module names; damage is named and left out.
 
     Args:
         storage: The output.
@@ -50,20 +64,8 @@ def publish(
     """
     lacking: set[str] = set()
     table = read_output_rows(storage, _SHEET_COLUMNS, skip=damages.skip, lacks=lacking.add)
-    write_data_card(
-        storage,
-        CardFacts(
-            num_images=len(ledger.made),
-            num_errors=sum(len(footer.errors) for footer in ledger.footers),
-            references_folder=_if_filled(storage, references_folder),
-            account=account,
-            job=record["job"],
-            digests=record["digests"],
-            base_models=record.get("base_models", {}),
-            loras=loras,
-            lacking=lacking,
-        ),
-    )
+    if record.get("manifest") is not None:
+        _write_list(storage, record, table, ledger, damages)
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
     models = ", ".join([model, *record.get("base_models", {})])
     title = f"{len(ledger.made):,} images by {models}"
@@ -75,6 +77,106 @@ def publish(
     )
     if sheet is not None:
         storage.put(SHEET_NAME, sheet)
+    units = reference_units(storage, references_folder)
+    write_data_card(
+        storage,
+        CardFacts(
+            num_images=len(ledger.made),
+            num_errors=sum(len(footer.errors) for footer in ledger.footers),
+            references_folder=references_folder if units else None,
+            account=account,
+            stamp=content_stamp(ledger, units),
+            job=record["job"],
+            digests=record["digests"],
+            base_models=record.get("base_models", {}),
+            loras=loras,
+            lacking=lacking,
+        ),
+    )
+
+
+def announce(
+    storage: Storage,
+    *,
+    record: Mapping[str, Any],
+    ledger: Ledger,
+    loras: Sequence[Mapping[str, Any]],
+) -> None:
+    """Stamp the data card as that of a run that begins, and write one if there is none.
+
+    Args:
+        storage: The output.
+        record: The run's.
+        ledger: Of the output.
+        loras: The manifest's.
+    """
+    stamp = writer_stamp(record["run_id"])
+    if restamp(storage, stamp):
+        return
+    write_data_card(
+        storage,
+        CardFacts(
+            num_images=len(ledger.made),
+            num_errors=sum(len(footer.errors) for footer in ledger.footers),
+            references_folder=None,
+            account=None,
+            stamp=stamp,
+            job=record["job"],
+            digests=record["digests"],
+            base_models=record.get("base_models", {}),
+            loras=loras,
+        ),
+    )
+
+
+class FreshStamps:
+    """Stamps the data card while a run commits units.
+
+    Args:
+        storage: The output.
+        run_id: The run.
+    """
+
+    def __init__(self, storage: Storage, run_id: str) -> None:
+        self._storage = storage
+        self._run_id = run_id
+        self._num_units = 0
+        self._stamped_s = time.monotonic()
+
+    def committed(self) -> None:
+        """Count a unit, and stamp the card if it is time."""
+        self._num_units += 1
+        if time.monotonic() - self._stamped_s >= RESTAMP_S:
+            restamp(self._storage, writer_stamp(self._run_id, self._num_units))
+            self._stamped_s = time.monotonic()
+
+
+def is_published(storage: Storage, ledger: Ledger, references_folder: str | None) -> bool:
+    """Return whether card and ``images.csv`` are there, and the card is of what is committed.
+
+    Somebody else's card has no stamp; its output is taken to be as the last run left it.
+    """
+    stamp = content_stamp(ledger, reference_units(storage, references_folder))
+    return storage.exists(IMAGES_CSV) and has_stamp(storage, stamp)
+
+
+def _write_list(
+    storage: Storage,
+    record: Mapping[str, Any],
+    table: pa.Table,
+    ledger: Ledger,
+    damages: Damages,
+) -> None:
+    source = ListSource(
+        asked=partial(asked_tables, storage, record["manifest"]),
+        made=table.select(["key", *SCORES]),
+        failed=ledger.last_errors,
+        base_model=str(record["job"].get("base_model", "")),
+    )
+    try:
+        storage.put_parts(IMAGES_CSV, image_list(source))
+    except DamagedFileError as damage:
+        damages.skip(damage)
 
 
 class _Alone:
@@ -101,8 +203,6 @@ class _Alone:
         return [image for image in images if image is not None]
 
 
-def _if_filled(storage: Storage, folder: str | None) -> str | None:
-    """Return the folder if it holds committed units."""
-    if folder is None or not storage.list(f"{folder}/{ROWS_FOLDER}", ".parquet"):
-        return None
-    return folder
+def reference_units(storage: Storage, folder: str | None) -> list[tuple[str, int]]:
+    """Return (name, bytes) of the committed units of references; none without a folder."""
+    return [] if folder is None else list(storage.sizes(f"{folder}/{ROWS_FOLDER}"))

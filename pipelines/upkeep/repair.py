@@ -19,6 +19,8 @@ from pipelines.leases.seal import PLANS_FOLDER, plans_of_earlier_runs, seal_unit
 from pipelines.leases.shared_images import restore_shared_images
 from pipelines.ledger.ledger import restore_errors, survey
 from pipelines.ledger.run_record import new_run_id
+from pipelines.outputs.card_stamp import writer_stamp
+from pipelines.outputs.data_card import restamp
 from pipelines.outputs.editions import point_at_newest
 from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import restore_images_of
@@ -77,6 +79,9 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
                 steps.restored.append(joined(output.uri, ERRORS_FOLDER))
             if files:
                 point_at_newest(output)
+        if steps.num_units:
+            # Rows were set aside; the next run makes them again and writes the card.
+            restamp(_owner(storage), writer_stamp(run_id))
         lease.finished()
         return Repair(
             restored=tuple(steps.restored),

@@ -4,7 +4,7 @@ import ast
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,9 @@ from pipelines.storage.local import LocalStorage
 
 WRITES = (
     "leases/", "manifests/", "runs/", "plans/", "attempts/", "images/", "rows/", "errors/",
-    "metrics.prom", "README.md", "contact_sheet.png",
+    "metrics.prom", "README.md", "images.csv", "contact_sheet.png",
 )  # fmt: skip
-"""Where a run writes, in the order that it comes to them."""
+"""Where a run writes."""
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("clora_core", "manifests", "pipelines", "jobs", "cluster", "emoji_world")
@@ -102,6 +102,10 @@ class Breaking(LocalStorage):
     def put_all(self, files: Mapping[str, bytes]) -> None:
         self._refuse(*files)
         super().put_all(files)
+
+    def put_parts(self, name: str, parts: Iterable[bytes]) -> None:
+        self._refuse(name)
+        super().put_parts(name, parts)
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
         self._refuse(name)

@@ -40,22 +40,22 @@ def output(tmp_path: Path) -> LocalStorage:
 
 
 def test_datasets_loads_images_scores_errors_and_references_each_as_its_own(
-    output: LocalStorage, tmp_path: Path
+    output: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     datasets = pytest.importorskip("datasets")
-    cache = str(tmp_path / "cache")
-    loaded = datasets.load_dataset(output.uri, split="train", cache_dir=cache)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    loaded = datasets.load_dataset(output.uri, split="train")
     assert len(loaded) == 2
     assert loaded[0]["image"].size == (8, 8)
     assert {"key", "row_id", "loras", "dino_min", "lora_scores"} <= set(loaded.column_names)
-    images = datasets.load_dataset(output.uri, "images", split="train", cache_dir=cache)
+    images = datasets.load_dataset(output.uri, "images", split="train")
     assert images.column_names == loaded.column_names
-    scores = datasets.load_dataset(output.uri, "scores", split="train", cache_dir=cache)
+    scores = datasets.load_dataset(output.uri, "scores", split="train")
     assert set(scores.column_names) == set(loaded.column_names) - {"image"}
     assert scores["key"][:] == loaded["key"][:]
-    errors = datasets.load_dataset(output.uri, "errors", split="train", cache_dir=cache)
+    errors = datasets.load_dataset(output.uri, "errors", split="train")
     assert set(errors["message"]) == {"no subject in it"}
-    references = datasets.load_dataset(output.uri, "references", split="train", cache_dir=cache)
+    references = datasets.load_dataset(output.uri, "references", split="train")
     assert len(references) == 2
 
 
@@ -84,6 +84,7 @@ def test_the_card_names_every_base_model_of_its_job(output: LocalStorage):
         num_errors=0,
         references_folder=None,
         account=take_account([], before=read_ledger(output), after=read_ledger(output)),
+        stamp="content 1",
         job={"base_model": "emoji-world", "base_models": {"port`raits": "/models/p"}},
         digests={"base_model": "ab"},
         base_models={"port`raits": "cd"},
@@ -100,6 +101,7 @@ def test_tables_that_are_not_there_are_not_named(output: LocalStorage):
         num_errors=0,
         references_folder=None,
         account=take_account([], before=ledger, after=ledger),
+        stamp="content 1",
         job={},
         digests={},
         loras=[],
