@@ -207,10 +207,24 @@ def report(output: OutPath, clip_model: ClipModel = None) -> None:
 def export(
     output: OutPath,
     webdataset: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder for tar shards of images, captions, rows.")
-    ],
+        str | None,
+        typer.Option(metavar="DIR", help="Folder for tar shards of images, captions, rows."),
+    ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Folder for PNG files with readable names, images.csv."),
+    ] = None,
+    names: Annotated[
+        str,
+        typer.Option(
+            "--name",
+            metavar="TEMPLATE",
+            help="Of files in --folder: {row_id}, {method}, {seed}, {key}, {width}, {height}, "
+            "{prompt}, {base_model}, columns of the manifest; / makes folders.",
+        ),
+    ] = "{row_id}-{method}-{seed}.png",
 ) -> None:
-    """Write the images of an output as WebDataset shards. Exit 0 or 2."""
+    """Write the images of an output as shards, or as files with readable names. Exit 0, 1 or 2."""
 
 
 @_does("show.show")

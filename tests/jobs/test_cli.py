@@ -28,7 +28,7 @@ OPTIONS = {
     "sweep": {"path"},
     "table": {"output", "--clip"},
     "report": {"output", "--clip"},
-    "export": {"output", "--webdataset"},
+    "export": {"output", "--webdataset", "--folder", "--name"},
     "show": {"path"},
     "render": {"path", "--job", "--out", "--maps"},
     "fuse": {"path", "loras", "--out", "--method", "--naming", "--half"},

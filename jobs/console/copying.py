@@ -1,0 +1,39 @@
+"""Progress of a command that copies: a bar on a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import Progress
+
+from jobs.console.progress import LINE_EVERY_S
+
+
+@contextmanager
+def counted(
+    what: str, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+) -> Generator[Callable[[int, int], None]]:
+    """Give what is called with (done, all); a command of few seconds says nothing.
+
+    Args:
+        what: Is copied, in the plural.
+        stream: Where progress goes.
+        clock: Seconds that only grow; tests give their own.
+    """
+    if stream.isatty():
+        with Progress(console=Console(file=stream), transient=True) as bars:
+            task = bars.add_task(what, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
+        return
+    last_s = clock()
+
+    def say(done: int, total: int) -> None:
+        nonlocal last_s
+        if clock() - last_s >= LINE_EVERY_S:
+            last_s = clock()
+            print(f"{what} {done:,}/{total:,}", file=stream, flush=True)
+
+    yield say
