@@ -31,6 +31,7 @@ from pipelines.outputs.file_names import (
 )
 from pipelines.run import compose_rows
 from pipelines.storage.local import LocalStorage
+from pipelines.storage.storage import open_storage
 from pipelines.units.committed_image import image_name
 
 Export = Callable[..., int]
@@ -107,6 +108,21 @@ def test_an_export_that_is_run_again_keeps_what_is_there_and_adds_the_rest(
     assert "2 image(s) written, 1 were there" in capsys.readouterr().out
     assert first.stat().st_mtime == 1
     assert len(files(copies)) == 3
+
+
+def test_output_and_copies_may_be_in_a_bucket(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run_inline(monkeypatch)
+    place: dict[str, Any] = {"storage": open_storage(f"{s3_uri}/out"), "references_folder": None}
+    compose_rows(request(Path("/unused"), rows(2), **place), Watcher(), address=None)
+    for said in ("2 image(s) written;", "0 image(s) written, 2 were there;"):
+        assert export(f"{s3_uri}/out", folder=f"{s3_uri}/copies", names="{method}/{seed}") == 0
+        assert said in capsys.readouterr().out
+    copies = open_storage(f"{s3_uri}/copies")
+    assert sorted(copies.walk("")) == ["clora/0.png", "clora/1.png", "images.csv"]
+    assert b"row-1,clora/1.png," in copies.read("images.csv")
+    assert b"row-1,images/" in open_storage(f"{s3_uri}/out").read("images.csv")
 
 
 def test_a_row_that_is_written_twice_in_the_manifest_has_one_file(
