@@ -1,1 +1,1 @@
-"""What people take away: contact sheet, data card, editions, WebDataset shards."""
+"""What people take away: contact sheet, data card, images.csv, copies, editions, shards."""
