@@ -1,10 +1,10 @@
 """The LoRAs that a row names: a list of names, of structs, or one text.
 
-``cat; dog:0.8`` and ``["cat", {"lora": "dog", "weight": 0.8}]`` say the same. What the row leaves
-open comes from the catalog, and only LoRAs that a row names are looked at on disk.
+``cat; dog:0.8`` and ``["cat", {"lora": "dog", "weight": 0.8}]`` say the same (see
+``lora_values``). What the row leaves open comes from the catalog, and only LoRAs that a row names
+are looked at on disk.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, cast
@@ -17,9 +17,9 @@ from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError
+from manifests.rows.lora_values import lora_items, lora_struct
 from manifests.rows.regions import RegionRequest, resolved_region
-from manifests.text.json_text import load_json
-from manifests.text.text_rules import RowId, ShortText, is_missing
+from manifests.text.text_rules import RowId, ShortText
 from manifests.text.wording import sentences, shown, within
 
 MAX_LORAS = 16
@@ -48,27 +48,18 @@ def requested_loras(value: object) -> tuple[tuple[LoraRequest, ...], _Findings]:
     """Return what a row's ``loras`` value asks for, and what is wrong with it.
 
     Args:
-        value: None, a text (names with optional ``:weight`` between ``;`` or ``|``, or JSON), or
-            a list of names and structs.
+        value: None, or what ``lora_values`` reads.
     """
-    if value is None:
-        return (), []
-    if isinstance(value, str):
-        try:
-            value = _from_text(value)
-        except (ValueError, RecursionError) as error:
-            return (), [("loras", f"is not valid JSON ({error}), got {shown(value)}")]
-    if isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        return (), [("loras", f"should be a list of names or structs, got {shown(value)}")]
-    items = cast("Sequence[object]", value)
+    try:
+        items = lora_items(value)
+    except ValueError as error:
+        return (), [("loras", f"{error}, got {shown(value)}")]
     if len(items) > MAX_LORAS:
         return (), [("loras", f"should be at most {MAX_LORAS} LoRAs, got {len(items)}")]
     requests: list[LoraRequest] = []
     findings: _Findings = []
     for number, item in enumerate(items):
-        struct = _struct(item)
+        struct = lora_struct(item)
         try:
             requests.append(LoraRequest.model_validate(struct))
         except ValidationError as error:
@@ -152,27 +143,3 @@ def named_lora(request: LoraRequest, entry: LoraEntry) -> Lora:
         trigger=request.trigger or entry.trigger,
         region=None if request.region is None else request.region.as_written(),
     )
-
-
-def _from_text(text: str) -> object:
-    """Return a JSON text's value, else the parts between ``;`` or ``|``."""
-    stripped = text.strip()
-    if stripped.startswith(("[", "{", '"')):
-        return load_json(stripped)
-    return [part.strip() for part in re.split(r"[;|]", stripped) if part.strip()]
-
-
-def _struct(item: object) -> object:
-    """Return one item as a struct: a name, ``name:weight``, or a struct without its nulls."""
-    if isinstance(item, str):
-        name, colon, weight = item.rpartition(":")
-        if not colon:
-            return {"lora": item.strip()}
-        try:
-            return {"lora": name.strip(), "weight": float(weight)}
-        except ValueError:
-            return {"lora": name.strip(), "weight": weight.strip()}
-    if isinstance(item, Mapping):
-        fields = cast("Mapping[str, object]", item)
-        return {key: value for key, value in fields.items() if not is_missing(value)}
-    return item
