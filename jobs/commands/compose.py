@@ -36,6 +36,8 @@ def compose(
     """
     job = load_job(path)
     prepared = prepare(job, place=str(path))
+    for columns in prepared.left_out_columns():
+        note(f"left out: {columns}")
     request = run_request(job, prepared, limit=limit, only_failed=only_failed)
     try:
         account = run_job(request, prepared.problems, **options)

@@ -75,6 +75,7 @@ def summary(prepared: PreparedJob) -> str:
             + _counted(Counter(models[row.base_model_digest].label for row in rows)),
             f"  LoRAs:     {_layers_checked(prepared)}",
             f"  scoring:   {prepared.scoring.described()}",
+            *(f"  left out:  {text}" for text in prepared.left_out_columns()),
         )
     )
 

@@ -18,7 +18,7 @@ from manifests.grid.axes import Axes, axis_findings, expand_axes
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.place_names import absolute, parent
 from manifests.places.yaml_file import read_mapping, validated
-from manifests.rows.schema import from_text
+from manifests.rows.schema import Seed
 from manifests.tables.readers import RawRow, read_rows
 from manifests.tables.yaml_rows import yaml_rows
 from manifests.text.problems import InputError, Problem, problems_at
@@ -45,7 +45,7 @@ class CatalogSettings(BaseModel):
     items: _Table | None = None
     scenes: _Table | None = None
     looks: dict[str, list[Any]] = Field(default_factory=lambda: {"plain": []})
-    seeds: list[Annotated[int, Field(ge=0, strict=True)]] = Field(default_factory=lambda: [0])
+    seeds: list[Seed] = Field(default_factory=lambda: [0])
     keep: Annotated[int, Field(ge=0, le=10_000)] = 7
     may_miss: Annotated[int, Field(ge=0)] = 0
 
@@ -145,7 +145,7 @@ def _read_axes(spec: CatalogSpec) -> Axes:
         elif isinstance(given, str):
             found = list(_table(name, absolute(given, beside=parent(place)), place, allowed))
             problems += [row for row in found if isinstance(row, Problem)]
-            rows[name] = [_values(row) for row in found if isinstance(row, RawRow)]
+            rows[name] = [dict(row.values) for row in found if isinstance(row, RawRow)]
         else:
             rows[name] = given
     if not problems:
@@ -165,7 +165,3 @@ def _table(name: str, file: str, place: str, allowed: AllowedRoots) -> Iterator[
         yield from yaml_rows(file, field=name, item=item, max_bytes=MAX_JOB_BYTES)
     else:
         yield from read_rows(file, allowed=allowed)
-
-
-def _values(row: RawRow) -> dict[str, Any]:
-    return from_text(row.values) if row.is_text else dict(row.values)

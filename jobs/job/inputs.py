@@ -6,7 +6,7 @@ planned and end as errors, and all others are made. Loads neither torch nor Ray.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from clora_core.recipe.row import Row
 from emoji_world import dino_dir, lora_catalog
@@ -26,8 +26,11 @@ from manifests.rows.check import check_rows
 from manifests.rows.rules import RowModel, RowRules
 from manifests.tables.readers import RawRow, read_rows
 from manifests.text.problems import InputError, Problem, problems_at
+from manifests.text.wording import listed
 from manifests.weights.base_model import BaseModelProblem
 from manifests.weights.model_layers import UnknownLayersError, model_layers
+
+MAX_LISTED_COLUMNS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,8 @@ class PreparedJob:
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
         unknown_layers: Why LoRA layers were not compared with those of a base model, a sentence for
             each that does not tell its own.
+        left_out: Columns of the manifest that hold row numbers and are not carried, with the
+            number of such rows.
     """
 
     rows: Sequence[Row]
@@ -81,6 +86,7 @@ class PreparedJob:
     scoring: Scoring
     problems: tuple[Problem, ...]
     unknown_layers: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def models_by_digest(self) -> dict[str, JobModel]:
@@ -89,6 +95,14 @@ class PreparedJob:
         for model in self.models.values():
             found.setdefault(model.facts.digest, model)
         return found
+
+    def left_out_columns(self) -> list[str]:
+        """Return the phrase that says what ``left_out`` is, or none."""
+        columns = [
+            f"{repr(name) if name else 'the column without a name'} ({count:,} row(s))"
+            for name, count in self.left_out.items()
+        ]
+        return [f"row numbers in {listed(columns, MAX_LISTED_COLUMNS)}"] if columns else []
 
 
 def prepare(
@@ -166,6 +180,7 @@ def prepare(
             for name, text in files.broken
         ),
         unknown_layers=unknown_layers,
+        left_out=checked.left_out,
     )
 
 

@@ -12,22 +12,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clora_core.recipe.errors import CloraError
+from manifests.text.whole_numbers import seed_number
 
 _TAG = re.compile(r"<lora:([^:<>]+)(?::([^<>]*))?>")
 _OPTION = re.compile(r"\s--(\w+)(?=\s|$)")
+
+
+class PromptLineError(CloraError):
+    """A line that cannot be read as it is meant; the message says why and the way out."""
+
+
+def _seed(text: str) -> int:
+    try:
+        return seed_number(text)
+    except ValueError as error:
+        raise PromptLineError(f"--d {error}, got {text!r}") from None
+
 
 _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "n": ("negative_prompt", str),
     "w": ("width", int),
     "h": ("height", int),
-    "d": ("seed", int),
+    "d": ("seed", _seed),
     "l": ("guidance_scale", float),
     "s": ("num_steps", int),
 }
-
-
-class PromptLineError(CloraError):
-    """A line that cannot be read as it is meant; the message says why and the way out."""
 
 
 @dataclass(frozen=True, kw_only=True)

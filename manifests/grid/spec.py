@@ -16,6 +16,7 @@ from manifests.places.place_names import absolute
 from manifests.places.yaml_file import read_mapping, validated
 from manifests.rows.schema import Seed, Side
 from manifests.text.text_rules import AnyText, Prompt, ShortText
+from manifests.text.whole_numbers import seed_number
 
 MAX_SWEEP_BYTES = 16 * 1024**2
 MAX_SEEDS = 1_000_000
@@ -32,9 +33,11 @@ def _seeds(value: object) -> object:
     unknown = sorted(str(name) for name in given if name not in ("first", "count"))
     if unknown:
         raise ValueError(f"should hold first and count and nothing else, there is {unknown[0]!r}")
-    if type(first) is not int or type(count) is not int or not 1 <= count <= MAX_SEEDS:
+    if type(count) is not int or not 1 <= count <= MAX_SEEDS:
         raise ValueError(f"should be whole numbers first, and count from 1 to {MAX_SEEDS:,}")
-    return tuple(range(first, first + count))
+    start = seed_number(first)
+    seed_number(start + count - 1)
+    return tuple(range(start, start + count))
 
 
 def _composition(value: object) -> object:

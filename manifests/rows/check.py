@@ -5,8 +5,9 @@ share (LoRA lists, sampler settings) is worked out once. The rules of methods, p
 are the sampler's own, so a row that passes is not refused later for any of these.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from clora_core.recipe.row import Row
 from manifests.rows.packed_rows import PackedRows
@@ -19,10 +20,18 @@ from manifests.text.problems import Problem
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckedManifest:
-    """All good rows, and all problems, each in the order of the input."""
+    """All good rows, and all problems, each in the order of the input.
+
+    Attributes:
+        rows: The good ones.
+        problems: The others'.
+        left_out: In how many rows a column held the number of its row and nothing else, by its
+            name ("" for none); see ``tables.index_columns``.
+    """
 
     rows: Sequence[Row]
     problems: tuple[Problem, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def check_rows(
@@ -36,9 +45,16 @@ def check_rows(
         place: The manifest's name, for the problem that it is empty.
     """
     problems: list[Problem] = []
+    left_out: Counter[str] = Counter()
+
+    def read() -> Iterator[RawRow | Problem]:
+        for raw in raw_rows:
+            if isinstance(raw, RawRow) and raw.left_out:
+                left_out.update(raw.left_out)
+            yield raw
 
     def good() -> Iterator[Row]:
-        for item in checked_rows(raw_rows, rules):
+        for item in checked_rows(read(), rules):
             if not isinstance(item, Problem):
                 yield item
                 continue
@@ -52,7 +68,7 @@ def check_rows(
     if not rows and not problems:
         text = "holds no rows; write at least one with prompt, loras and seed"
         problems.append(Problem(place=place, field="(file)", problem=text))
-    return CheckedManifest(rows=rows, problems=tuple(problems))
+    return CheckedManifest(rows=rows, problems=tuple(problems), left_out=left_out)
 
 
 def checked_rows(raw_rows: Iterable[RawRow | Problem], rules: RowRules) -> Iterator[Row | Problem]:

@@ -23,10 +23,10 @@ from manifests.places.place_names import parent
 from manifests.rows.loras import requested_loras, resolved_loras
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler
-from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values, from_text
+from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values
 from manifests.rows.text_reader import with_text_chunks
 from manifests.tables.readers import RawRow
-from manifests.text.json_text import load_json
+from manifests.text.cell_text import load_cell
 from manifests.text.problems import Problem
 from manifests.text.text_rules import is_missing
 from manifests.text.wording import WHOLE, SettingsError, did_you_mean, sentences, shown, within
@@ -71,13 +71,14 @@ class RowChecker:
         return (None if problems else resolved), problems
 
     def _check(self, raw: RawRow) -> tuple[Row | None, _Findings]:
-        values = from_text(raw.values) if raw.is_text else raw.values
+        values = raw.values
         findings: _Findings = []
         row = None
         try:
             row = ManifestRow.model_validate(values)
         except ValidationError as error:
             findings.extend(sentences(error, known=KNOWN_COLUMNS, given=values))
+        findings.extend(_rounded(values, raw.exact_to))
         model, model_findings = self._model(values.get("base_model"))
         method = values.get("method") or self._rules.method
         if isinstance(method, str) and method not in METHODS:
@@ -186,6 +187,18 @@ class RowChecker:
         return self._samplers[name]
 
 
+def _rounded(values: Mapping[str, Any], exact_to: Mapping[str, int]) -> _Findings:
+    """Return the seed that a column of short floats has rounded, as a finding."""
+    limit, seed = exact_to.get("seed"), values.get("seed")
+    if limit is None or not isinstance(seed, float) or abs(seed) < limit:
+        return []
+    text = (
+        f"should not be a floating-point number of so few bits from {limit} on, because these are "
+        f"rounded; write the column as integers, got {shown(seed)}"
+    )
+    return [("seed", text)]
+
+
 def _resolved_sampler(value: object, base: SamplerConfig) -> _Sampler:
     try:
         return resolve_sampler(_overrides(value), base=base), []
@@ -197,10 +210,9 @@ def _overrides(value: object) -> dict[str, object]:
     """Return the settings that a row gives; SettingsError if it gives none that can be read."""
     if isinstance(value, str):
         try:
-            value = load_json(value)
-        except (ValueError, RecursionError) as error:
-            text = f"is not valid JSON ({error}), got {shown(value)}"
-            raise SettingsError([(WHOLE, text)]) from None
+            value = load_cell(value)
+        except ValueError as error:
+            raise SettingsError([(WHOLE, f"{error}, got {shown(value)}")]) from None
     if isinstance(value, list):  # how Arrow gives a map column
         pairs = cast("list[object]", value)
         if all(isinstance(pair, tuple) and isinstance(cast("Any", pair)[0], str) for pair in pairs):

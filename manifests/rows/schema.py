@@ -8,23 +8,15 @@ import base64
 import datetime
 import decimal
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from manifests.text.text_rules import AnyText, Prompt, RowId
+from manifests.text.whole_numbers import seed_number, whole_number
 
 MAX_SIDE_PX = 4096
-_INTEGER_TEXT = re.compile(r"\s*[+-]?\d{1,30}(\.0*)?\s*")
-
-
-def _integer(value: object) -> object:
-    """Let a float through that is an integer: tables with gaps hold integers as floats."""
-    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
-        return int(value)
-    return value
 
 
 def _identifier(value: object) -> object:
@@ -40,10 +32,10 @@ def _multiple_of_8(value: int) -> int:
     return value
 
 
-Seed = Annotated[int, BeforeValidator(_integer), Field(ge=0, le=2**63 - 1, strict=True)]
+Seed = Annotated[int, BeforeValidator(seed_number), Field(strict=True)]
 Side = Annotated[
     int,
-    BeforeValidator(_integer),
+    BeforeValidator(whole_number),
     Field(ge=64, le=MAX_SIDE_PX, strict=True),
     AfterValidator(_multiple_of_8),
 ]
@@ -54,7 +46,7 @@ class ManifestRow(BaseModel):
 
     Attributes:
         prompt: What to draw; holds the subject of every concept LoRA.
-        seed: Start of the row's random numbers.
+        seed: Start of the row's random numbers, see ``whole_numbers``.
         row_id: The author's name of the row; unique.
         base_model: The job's name of the base model; the job's default if not given.
         method: How to combine the LoRAs; the job's if not given.
@@ -80,18 +72,6 @@ class ManifestRow(BaseModel):
 
 
 KNOWN_COLUMNS = tuple(ManifestRow.model_fields)
-
-_NUMBER_COLUMNS = ("seed", "width", "height")
-
-
-def from_text(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a CSV row with the number columns read as numbers where they are."""
-    typed = dict(values)
-    for name in _NUMBER_COLUMNS:
-        text = typed.get(name)
-        if isinstance(text, str) and _INTEGER_TEXT.fullmatch(text):
-            typed[name] = int(text.partition(".")[0])
-    return typed
 
 
 def carried_values(row: ManifestRow) -> dict[str, Any]:

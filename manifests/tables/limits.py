@@ -16,6 +16,9 @@ MAX_LINES = 10_000_000
 MAX_UNPACKED_BYTES = 16 * 1024**3
 """Bytes of one text file after decompression."""
 
+MAX_LINE_BYTES = 16 * 1024**2
+"""Of one line of a text file, and of all lines of one CSV row."""
+
 MAX_PROBLEMS = 100_000
 """Problems that are kept; nobody reads more, and a hostile file has billions."""
 

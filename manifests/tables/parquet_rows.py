@@ -18,6 +18,12 @@ VALUE_BYTES = 64
 """What a Python value takes beside its text, about."""
 
 
+_LISTS = (
+    pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray
+    | pa.ListViewArray | pa.LargeListViewArray
+)  # fmt: skip
+
+
 def parquet_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any] | str]:
     """Yield the values of every row, or why it cannot be read, in order.
 
@@ -84,12 +90,14 @@ def _num_bytes(values: pa.RecordBatch | pa.Array) -> int:
         start, end = values.offsets[0].as_py(), values.offsets[-1].as_py()
         children = (values.keys, values.items)
         return own + sum(_num_bytes(child.slice(start, end - start)) for child in children)
-    if isinstance(values, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+    if isinstance(values, _LISTS):
         return own + _num_bytes(values.flatten())
     return own + _text_bytes(values)
 
 
 def _text_bytes(values: pa.Array, indices: pa.Array | None = None) -> int:
+    if pa.types.is_string_view(values.type) or pa.types.is_binary_view(values.type):
+        values = values.view(pa.binary_view()).cast(pa.large_binary())
     kind = values.type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not is_text and not pa.types.is_binary(kind) and not pa.types.is_large_binary(kind):

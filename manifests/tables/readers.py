@@ -4,30 +4,30 @@ Nothing is judged here but whether a row can be read at all. A line that cannot 
 the rows and the next line is read; null, NaN and an empty CSV cell all mean "not given".
 """
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
-from pyarrow import NativeFile
+import pyarrow as pa
 
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError, expand, open_stream
 from manifests.places.place_names import split_options
+from manifests.tables.csv_rows import csv_rows
 from manifests.tables.guarded_parquet import open_batches
-from manifests.tables.limits import counted_lines
+from manifests.tables.index_columns import is_row_number, may_hold_index
+from manifests.tables.limits import MAX_LINE_BYTES, counted_lines
 from manifests.tables.parquet_rows import parquet_rows
 from manifests.text.json_text import first_repeated, load_json
 from manifests.text.problems import Problem
 from manifests.text.text_rules import is_missing
 
-MAX_LINE_BYTES = 16 * 1024**2
-
 _TEXT_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _PACKED = ("", ".gz", ".bz2", ".zst")
 _SUFFIXES = (".parquet", ".pq", *(kind + pack for kind in _TEXT_SUFFIXES for pack in _PACKED))
+_SHORT_FLOATS = {pa.float16(): 2**11, pa.float32(): 2**24}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,14 +37,18 @@ class RawRow:
     Attributes:
         place: The file.
         line: 1-based line of a text file; row number of a Parquet file.
-        values: What is given, by column.
-        is_text: All values are texts because the format knows nothing else (CSV).
+        values: What is given, by column; texts alone where the format knows nothing else (CSV).
+        left_out: Columns whose cell is a row number that a data frame's index left (see
+            ``index_columns``); they are not among the values.
+        exact_to: Columns of short floats, with the first number from which on they skip whole
+            numbers.
     """
 
     place: str
     line: int
     values: Mapping[str, Any]
-    is_text: bool = False
+    left_out: tuple[str, ...] = ()
+    exact_to: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 def read_rows(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> Iterator[RawRow | Problem]:
@@ -95,11 +99,16 @@ def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
                 place=file, field=twice, problem="is the name of two columns; names are unique"
             )
             return
+        exact_to = {
+            column.name: _SHORT_FLOATS[column.type]
+            for column in batches.schema
+            if column.type in _SHORT_FLOATS
+        }
         for line, values in enumerate(parquet_rows(batches), start=1):
             if isinstance(values, str):
                 yield Problem(place=file, line=line, field="(row)", problem=values)
             else:
-                yield RawRow(place=file, line=line, values=_given(values))
+                yield _raw_row(file, line, values, exact_to=exact_to)
 
 
 def _read_json_lines(file: str) -> Iterator[RawRow | Problem]:
@@ -133,7 +142,7 @@ def _json_row(file: str, line: int, content: bytes) -> RawRow | Problem:
         problem = f"is not valid JSON ({error}), got {start!r}"
     else:
         if isinstance(values, dict):
-            return RawRow(place=file, line=line, values=_given(cast("dict[str, Any]", values)))
+            return _raw_row(file, line, cast("dict[str, Any]", values))
         kind = "the start of a JSON array" if isinstance(values, list) else "no JSON object"
         problem = f"is {kind}; write one object per line"
     return Problem(place=file, line=line, field="(row)", problem=problem)
@@ -146,92 +155,11 @@ def _read_csv(file: str) -> Iterator[RawRow | Problem]:
             problem = "is UTF-16 text; save it as UTF-8 (in Excel: 'CSV UTF-8')"
             yield Problem(place=file, field="(file)", problem=problem)
             return
-        texts = _CsvLines(counted_lines(_lines(stream), file=file), file)
-        header_text = next(texts, "").removeprefix("\ufeff")
-        delimiter = max(",;\t", key=header_text.count)
-        try:
-            header = next(csv.reader([header_text], delimiter=delimiter), [])
-        except csv.Error as error:
-            problem = f"is not valid CSV ({error}); save the file again"
-            yield Problem(place=file, line=1, field="(header)", problem=problem)
-            return
-        names = [name.strip() for name in header]
-        if not names or len(set(names)) != len(names) or "" in names:
-            problem = f"should name every column once, got {names!r}"
-            yield Problem(place=file, line=1, field="(header)", problem=problem)
-            return
-        yield from _csv_rows(file, names, texts, csv.reader(texts, delimiter=delimiter))
+        for row in csv_rows(counted_lines(_lines(stream), file=file), file=file):
+            yield row if isinstance(row, Problem) else _raw_row(file, *row)
 
 
-class _CsvLines(Iterator[str]):
-    """The lines of a CSV file as texts; those of one row are counted together.
-
-    A quote that is never closed makes one row of all that follows.
-    """
-
-    def __init__(self, lines: Iterator[tuple[int, bytes]], file: str) -> None:
-        self._lines = lines
-        self._file = file
-        self._num_bytes = 0
-
-    def __next__(self) -> str:
-        line, content = next(self._lines)
-        self._num_bytes += len(content)
-        if self._num_bytes > MAX_LINE_BYTES:
-            raise LocationError(
-                f"{self._file}, line {line} belongs to a row of more than {MAX_LINE_BYTES:,} "
-                "bytes; is there a quote that is not closed?"
-            )
-        # Bytes that are not UTF-8 stay visible as lone surrogates, and cost their row alone.
-        return content.decode("utf-8", "surrogateescape")
-
-    def begin_row(self) -> None:
-        """Count anew."""
-        self._num_bytes = 0
-
-
-def _csv_rows(
-    file: str, names: list[str], texts: _CsvLines, rows: Any
-) -> Iterator[RawRow | Problem]:
-    while True:
-        texts.begin_row()
-        line = rows.line_num + 2
-        try:
-            cells: list[str] = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Problem(
-                place=file, line=line, field="(row)", problem=f"is not valid CSV ({error})"
-            )
-            continue
-        if not any(cells):
-            continue
-        values = {name: cell for name, cell in zip(names, cells, strict=False) if cell != ""}
-        if len(cells) != len(names):
-            problem = (
-                f"has {len(cells)} cells and the header has {len(names)}; "
-                "put cells that hold the separator in double quotes"
-            )
-            yield Problem(
-                place=file, line=line, row_id=values.get("row_id"), field="(row)", problem=problem
-            )
-        elif not "".join(cells).isascii() and not _is_unicode("".join(cells)):
-            problem = "is not UTF-8; save the file as UTF-8"
-            yield Problem(place=file, line=line, field="(row)", problem=problem)
-        else:
-            yield RawRow(place=file, line=line, values=values, is_text=True)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _buffered(source: NativeFile) -> io.BufferedReader:
+def _buffered(source: pa.NativeFile) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", source), buffer_size=1024**2)
 
 
@@ -243,5 +171,10 @@ def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
         yield line, content
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if not is_missing(value)}
+def _raw_row(file: str, line: int, cells: Mapping[str, Any], **more: Any) -> RawRow:
+    """Return the row without what is missing, and without row numbers that an index left."""
+    values = {name: value for name, value in cells.items() if not is_missing(value)}
+    index = tuple(name for name in values if may_hold_index(name) and is_row_number(values[name]))
+    for name in index:
+        del values[name]
+    return RawRow(place=file, line=line, values=values, left_out=index, **more)

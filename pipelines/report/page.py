@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from manifests.text.whole_numbers import MAX_EXACT_FLOAT
 from pipelines.evaluation.bootstrap import Interval
 from pipelines.evaluation.comparison import Comparison
 from pipelines.evaluation.evaluate import Evaluation
@@ -100,7 +101,7 @@ def index_script(lines: Sequence[Line], arms: Sequence[str], reference: str | No
             entry: list[Any] = [thumbnail_id(cell.key), score, number]
             cells.append(entry if cell.reason is None else [*entry, reasons[cell.reason]])
             number += 1
-        listed.append([prompts[line.prompt], sets[line.lora_set], line.seed, cells])
+        listed.append([prompts[line.prompt], sets[line.lora_set], _seed(line.seed), cells])
     index = {
         "arms": list(arms),
         "reference": reference,
@@ -110,6 +111,11 @@ def index_script(lines: Sequence[Line], arms: Sequence[str], reference: str | No
         "lines": listed,
     }
     return f"clora.index({json.dumps(index, separators=(',', ':'))});\n"
+
+
+def _seed(seed: int) -> int | str:
+    """Return the seed as JSON may say it: a browser rounds a number above 2**53 - 1."""
+    return seed if seed <= MAX_EXACT_FLOAT else str(seed)
 
 
 def assets() -> Mapping[str, bytes]:

@@ -17,8 +17,8 @@ from manifests.loras.catalog import read_lora_catalog
 from manifests.places.locations import LocationError
 from manifests.rows.check import CheckedManifest, check_rows
 from manifests.rows.row_check import RowChecker
+from manifests.tables import csv_rows, parquet_rows
 from manifests.tables import limits as manifest_limits
-from manifests.tables import parquet_rows, readers
 from manifests.tables.parquet_child import stream_file
 from manifests.tables.readers import RawRow, read_rows
 from manifests.text.wording import MAX_FINDINGS
@@ -112,7 +112,7 @@ def test_more_problems_than_anyone_reads_are_not_kept(check, tmp_path, monkeypat
 
 
 def test_a_quote_that_is_never_closed_ends_as_a_problem(check, tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 10_000)
+    monkeypatch.setattr(csv_rows, "MAX_LINE_BYTES", 10_000)
     good = "a cat and a dog on the beach,cat;dog,7\n"
     path = tmp_path / "m.csv.gz"
     with gzip.open(path, "wt") as file:

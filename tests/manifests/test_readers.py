@@ -125,8 +125,11 @@ def test_a_bad_csv_line_is_told_and_the_next_is_read(tmp_path, line, sentence):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("m.csv", b"", "should name every column once"),
-        ("m.csv", b"a,a\n1,2\n", "should name every column once"),
+        ("m.csv", b"", "names no column; the first line of a CSV file does"),
+        ("m.csv", b",,\n\n", "names no column"),
+        ("m.csv", b"b,a,c,a\n1,2,3,4\n", "names 'a' twice; names are unique"),
+        ("m.csv", b"sep=^\na^b\n", "names '^' as the separator"),
+        ("m.csv", b"prompt,gr\xf6\xdfe\na cat,1\n", "is not UTF-8"),
         ("m.csv", "prompt,seed\n".encode("utf-16"), "is UTF-16 text"),
         ("m.parquet", b"PAR1 and nothing else", "cannot be read"),
         ("m.jsonl.gz", b"no gzip", "cannot be read"),

@@ -38,11 +38,8 @@ def check(tmp_path: Path):
     def run(region: Any, *, lora: str = "cat", **changes: Any) -> CheckedManifest:
         loras = changes.pop("loras", [{"lora": lora, "region": region}])
         values = row(prompt="a cat", loras=loras, **changes)
-        is_text = isinstance(loras, str)
-        if is_text:
-            values["seed"] = str(values["seed"])
         place = str(tmp_path / "rows.jsonl")
-        return check_rows([RawRow(place=place, line=1, values=values, is_text=is_text)], rules)
+        return check_rows([RawRow(place=place, line=1, values=values)], rules)
 
     return run
 
