@@ -11,7 +11,8 @@ MAX_SEED = 2**63 - 1
 MAX_EXACT_FLOAT = 2**53 - 1
 """From the next number on, several whole numbers are one float."""
 
-_DIGITS = re.compile(r"\s*[+-]?\d{1,1000}(\.0*)?\s*")
+_DIGITS = re.compile(r"\s*([+-]?\d{1,1000})(\.0*|,00?)?\s*")
+"""A decimal comma has one zero or two after it; with three, 7,000 may be seven thousand."""
 _SCIENTIFIC = re.compile(r"\s*[+-]?\d+([.,]\d*)?[eE][+-]?\d+\s*")
 
 
@@ -28,9 +29,10 @@ def whole_number(value: object) -> int:
     if isinstance(value, decimal.Decimal) and value.is_finite() and value == value.to_integral():
         return int(value)
     if isinstance(value, str):
-        if _DIGITS.fullmatch(value):
-            whole, point, _ = value.partition(".")
-            return _exact(int(whole)) if point else int(whole)
+        digits = _DIGITS.fullmatch(value)
+        if digits is not None:
+            whole = int(digits.group(1))
+            return _exact(whole) if digits.group(2) else whole
         if _SCIENTIFIC.fullmatch(value):
             raise ValueError(
                 "should be written with all of its digits; a spreadsheet or a column of floats "

@@ -1,7 +1,7 @@
 """Manifests of mutated rows, in three formats: every row is a row, or has a problem.
 
-Values are mutated in all formats alike; text files are damaged byte by byte as well, and Parquet
-columns get types that no manifest should have.
+Values are mutated in all formats alike, and written as other programs write them; text files are
+damaged byte by byte as well, and Parquet columns get types that no manifest should have.
 """
 
 import csv
@@ -21,6 +21,7 @@ from input_kit import row, write_catalog
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import sampler_json
+from fuzz import written_values
 from fuzz.mutations import JUNK_TEXTS, damaged, mutated
 from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
@@ -80,8 +81,24 @@ def _rows(source: random.Random, num_rows: int) -> list[dict[str, Any]]:
         for _ in range(source.randrange(1, 4)):
             changed = mutated(values, source)
             values = changed if isinstance(changed, dict) and changed else values
+        if source.random() < 0.5:
+            values = {**(values if source.random() < 0.3 else source.choice(SEEDS))}
+            values |= _as_written(source)
         rows.append(values)
     return rows
+
+
+def _as_written(source: random.Random) -> dict[str, Any]:
+    """Return a few columns as other programs write them."""
+    values = {
+        "loras": written_values.loras(source),
+        "seed": source.choice(written_values.SEEDS),
+        "prompt": written_values.prompt(source),
+        "negative_prompt": written_values.prompt(source),
+        "sampler": source.choice(written_values.SAMPLERS),
+        source.choice(written_values.INDEX_NAMES): written_values.index(source, 7),
+    }
+    return dict(source.sample(list(values.items()), source.randrange(1, 4)))
 
 
 def _write_jsonl(path: Path, source: random.Random, num_rows: int) -> int | None:
@@ -97,12 +114,19 @@ def _write_jsonl(path: Path, source: random.Random, num_rows: int) -> int | None
 def _write_csv(path: Path, source: random.Random, num_rows: int) -> int | None:
     rows = _rows(source, num_rows)
     text = io.StringIO()
-    writer = csv.DictWriter(
-        text, COLUMNS, extrasaction="ignore", delimiter=source.choice(",;\t"), escapechar="\\"
-    )
-    writer.writeheader()
-    for values in rows:
-        writer.writerow({k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()})
+    delimiter = source.choice(",;\t|")
+    text.write(source.choice(("", "", f"sep={delimiter}\n", f"{delimiter * 3}\n", "\ufeff")))
+    names, blanks = [*COLUMNS], source.choice((0, 0, 3))
+    index_name = source.choice((None, *written_values.INDEX_NAMES))
+    is_tidy = source.random() < 0.5
+    writer = csv.writer(text, delimiter=delimiter, escapechar=None if is_tidy else "\\")
+    as_text = source.choice((repr, json.dumps))
+    writer.writerow([*([] if index_name is None else [index_name]), *names, *[""] * blanks])
+    for number, values in enumerate(rows):
+        cells = [values.get(name, "") for name in names]
+        texts = [cell if isinstance(cell, str) else as_text(cell) for cell in cells]
+        lead = [] if index_name is None else [written_values.index(source, number)]
+        writer.writerow([*lead, *texts, *[""] * blanks])
     content = text.getvalue().encode("utf-8", "surrogatepass")
     path.write_bytes(content if source.random() < 0.3 else damaged(content, source))
     return None  # a line break in a cell, or an empty row, makes other rows of it
@@ -113,7 +137,26 @@ _ARROW: tuple[tuple[pa.DataType, Callable[[random.Random], Any]], ...] = (
     (pa.string(), lambda s: s.choice([t for t in JUNK_TEXTS if "\ud800" not in t])),
     (pa.large_string(), lambda s: s.choice(("a cat and a dog", "cat;dog", "merge", ""))),
     (pa.int64(), lambda s: s.choice((0, 7, -1, 2**63 - 1))),
-    (pa.uint64(), lambda s: s.choice((7, 2**64 - 1))),
+    (pa.uint64(), lambda s: s.choice((7, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1))),
+    (pa.float64(), lambda s: s.choice((7.0, -1.0, 2.0**53 - 1, 2.0**53, 2.0**63, 1e300))),
+    (pa.decimal128(38, 2), lambda s: decimal.Decimal(s.choice((7, -1, 2**63 - 1, 2**64)))),
+    (pa.string(), lambda s: str(s.choice(written_values.SEEDS))),
+    (pa.string(), written_values.prompt),
+    (pa.string_view(), written_values.prompt),
+    (pa.string(), lambda s: repr(written_values.loras(s))),
+    (pa.string(), lambda s: json.dumps(s.choice(written_values.SAMPLERS))),
+    (pa.list_view(pa.string()), lambda s: s.choice((["cat"], ["cat", "dog"], [], [None]))),
+    (
+        pa.struct({"lora": pa.list_(pa.string()), "weight": pa.list_(pa.float64())}),
+        lambda s: s.choice((
+            {"lora": ["cat", "dog"], "weight": [0.5, None]}, {"lora": ["cat"], "weight": None},
+            {"lora": ["cat"], "weight": []}, {"lora": [], "weight": []}, {"lora": None},
+        )),
+    ),
+    (
+        pa.map_(pa.string(), pa.float32()),
+        lambda s: s.choice(([("cat", 0.5), ("dog", None)], [("cat", float("nan"))])),
+    ),
     (pa.float32(), lambda s: s.choice((0.0, 7.0, 0.5, float("nan"), float("inf")))),
     (pa.bool_(), lambda s: s.random() < 0.5),
     (pa.binary(), lambda s: s.randbytes(s.randrange(9))),
@@ -142,7 +185,7 @@ _GOOD = {
 
 def _write_parquet(path: Path, source: random.Random, num_rows: int) -> int | None:
     columns: dict[str, pa.Array] = {}
-    for name in COLUMNS:
+    for name in (*COLUMNS, *written_values.INDEX_NAMES):
         is_good = name in _GOOD and source.random() < 0.8
         if not is_good and source.random() < 0.7:
             continue

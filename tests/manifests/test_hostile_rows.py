@@ -144,10 +144,14 @@ def test_a_text_that_parquet_repeats_is_measured_before_it_is_written_out(tmp_pa
     assert max(lengths) <= 2
 
 
-def test_a_row_of_parquet_that_is_too_large_costs_that_row_alone(check, tmp_path, monkeypatch):
+@pytest.mark.parametrize("notes", [pa.list_(pa.string()), pa.list_view(pa.string_view())])
+def test_a_row_of_parquet_that_is_too_large_costs_that_row_alone(
+    check, tmp_path, monkeypatch, notes
+):
     monkeypatch.setattr(parquet_rows, "MAX_PIECE_BYTES", 100_000)
     texts = [["x" * 300] * 400, ["x"], None]
     table = pa.Table.from_pylist([{**row(seed=n), "notes": each} for n, each in enumerate(texts)])
+    table = table.set_column(3, "notes", pa.array(texts, notes))
     pq.write_table(table, tmp_path / "m.parquet")
     checked = check(tmp_path / "m.parquet")
     assert [each.seed for each in checked.rows] == [1, 2]

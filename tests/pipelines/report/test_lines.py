@@ -1,3 +1,4 @@
+import json
 import random
 from typing import Any
 
@@ -5,6 +6,7 @@ from evaluation_kit import FIXTURE, result_row, table
 
 from pipelines.evaluation.results import read_results
 from pipelines.report.lines import report_arms, report_lines
+from pipelines.report.page import index_script
 from pipelines.report.write import ordered_keys
 
 
@@ -58,3 +60,10 @@ def test_a_failure_stands_in_the_arm_of_its_method_that_is_free():
     assert arms == ["clora (num_steps 30)", "clora (num_steps 50)", "merge (num_steps 30)"]
     # Its own line, for the line of seed 1 has an image in the only arm of that method.
     assert list(line.cells) == ["merge (num_steps 30)"]
+
+
+def test_a_seed_that_a_browser_would_round_reaches_it_as_text():
+    for seed, written in ((2**53 - 1, 2**53 - 1), (2**63 - 1, str(2**63 - 1))):
+        lines = report_lines([], [error("f", "clora", seed=seed)], ["clora"])
+        script = index_script(lines, ["clora"], None)
+        assert json.loads(script.partition("(")[2].rpartition(")")[0])["lines"][0][2] == written
