@@ -55,7 +55,7 @@ def csv_rows(
             continue
         if not any(map(str.strip, cells)):
             continue
-        for place in _stray_places(header, cells):
+        for place in _stray_places(header, cells) if header.nameless else ():
             if place not in told:
                 told.add(place)
                 text = _nameless(place, line, cells[place])
@@ -87,15 +87,18 @@ def _nameless(place: int, line: int, cell: str) -> str:
 
 def _row_problem(header: CsvHeader, cells: list[str]) -> str | None:
     """Return why the cells are no row."""
-    counts = f"has {len(cells)} cells and the header has {len(header.names)}"
     if len(cells) < len(header.names):
-        return (
-            f"{counts}; put cells that hold a line break in double quotes, and write a separator "
-            "for each empty cell"
+        return _unequal(header, cells) + (
+            "put cells that hold a line break in double quotes, and write a separator for each "
+            "empty cell"
         )
-    if any(map(str.strip, cells[header.width :])):
-        return f"{counts}; put cells that hold the separator in double quotes"
+    if len(cells) > header.width and any(map(str.strip, cells[header.width :])):
+        return _unequal(header, cells) + "put cells that hold the separator in double quotes"
     return None if _is_unicode("".join(cells)) else _NOT_UTF8
+
+
+def _unequal(header: CsvHeader, cells: list[str]) -> str:
+    return f"has {len(cells)} cells and the header has {len(header.names)}; "
 
 
 class _CsvLines(Iterator[str]):

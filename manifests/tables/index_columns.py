@@ -13,9 +13,9 @@ _ROW_NUMBER = re.compile(r"\d{1,18}(\.0)?")
 
 
 @lru_cache(maxsize=4096)
-def may_hold_index(name: str) -> bool:
-    """Return whether a column of this name is what programs make of an index without one."""
-    return _INDEX_NAME.fullmatch(name) is not None
+def index_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those names that programs give to an index without one of its own."""
+    return tuple(name for name in names if _INDEX_NAME.fullmatch(name))
 
 
 def is_row_number(value: object) -> bool:

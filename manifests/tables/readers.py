@@ -17,7 +17,7 @@ from manifests.places.locations import LocationError, expand, open_stream
 from manifests.places.place_names import split_options
 from manifests.tables.csv_rows import csv_rows
 from manifests.tables.guarded_parquet import open_batches
-from manifests.tables.index_columns import is_row_number, may_hold_index
+from manifests.tables.index_columns import index_names, is_row_number
 from manifests.tables.limits import MAX_LINE_BYTES, counted_lines
 from manifests.tables.parquet_rows import parquet_rows
 from manifests.text.json_text import first_repeated, load_json
@@ -108,7 +108,7 @@ def _read_parquet(file: str) -> Iterator[RawRow | Problem]:
             if isinstance(values, str):
                 yield Problem(place=file, line=line, field="(row)", problem=values)
             else:
-                yield _raw_row(file, line, values, exact_to=exact_to)
+                yield _raw_row(file, line, _given(values), exact_to=exact_to)
 
 
 def _read_json_lines(file: str) -> Iterator[RawRow | Problem]:
@@ -142,7 +142,7 @@ def _json_row(file: str, line: int, content: bytes) -> RawRow | Problem:
         problem = f"is not valid JSON ({error}), got {start!r}"
     else:
         if isinstance(values, dict):
-            return _raw_row(file, line, cast("dict[str, Any]", values))
+            return _raw_row(file, line, _given(cast("dict[str, Any]", values)))
         kind = "the start of a JSON array" if isinstance(values, list) else "no JSON object"
         problem = f"is {kind}; write one object per line"
     return Problem(place=file, line=line, field="(row)", problem=problem)
@@ -171,10 +171,14 @@ def _lines(stream: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
         yield line, content
 
 
-def _raw_row(file: str, line: int, cells: Mapping[str, Any], **more: Any) -> RawRow:
-    """Return the row without what is missing, and without row numbers that an index left."""
-    values = {name: value for name, value in cells.items() if not is_missing(value)}
-    index = tuple(name for name in values if may_hold_index(name) and is_row_number(values[name]))
+def _raw_row(file: str, line: int, values: dict[str, Any], **more: Any) -> RawRow:
+    """Return the row of what is given, without row numbers that an index left."""
+    names = index_names(tuple(values))
+    index = tuple(name for name in names if is_row_number(values[name])) if names else ()
     for name in index:
         del values[name]
     return RawRow(place=file, line=line, values=values, left_out=index, **more)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not is_missing(value)}

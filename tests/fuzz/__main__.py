@@ -13,7 +13,7 @@ from fuzz.lora_headers import fuzz_headers
 from fuzz.manifest_rows import FORMATS, fuzz_rows
 
 ROWS_PER_FILE = 50
-CHUNK = 6000
+CHUNK = 1000
 
 
 def main() -> None:

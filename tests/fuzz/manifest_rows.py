@@ -30,6 +30,7 @@ from manifests.rows.check import check_rows
 from manifests.rows.rules import RowModel, RowRules
 from manifests.tables.readers import read_rows
 from manifests.text.problems import render
+from manifests.text.whole_numbers import MAX_SEED
 
 FORMATS = ("jsonl", "csv", "parquet")
 SEEDS = (
@@ -228,6 +229,7 @@ def fuzz_rows(
             num_whole = _WRITE[kind](path, source, rows_per_file)
             checked = check_rows(read_rows(str(path)), checked_against, place=str(path))
             for resolved in checked.rows:
+                assert 0 <= resolved.seed <= MAX_SEED
                 for text in (resolved.prompt, resolved.row_id, resolved.negative_prompt):
                     text.encode()
                 json.loads(resolved.carried_json.encode())
