@@ -144,7 +144,7 @@ def _json_row(file: str, line: int, content: bytes) -> RawRow | Problem:
         if isinstance(values, dict):
             return _raw_row(file, line, _given(cast("dict[str, Any]", values)))
         kind = "the start of a JSON array" if isinstance(values, list) else "no JSON object"
-        problem = f"is {kind}; write one object per line"
+        problem = f"is {kind}; write one object per line (pandas: orient='records', lines=True)"
     return Problem(place=file, line=line, field="(row)", problem=problem)
 
 
