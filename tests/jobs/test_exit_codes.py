@@ -71,6 +71,7 @@ BROAD = {
     ("jobs/run_job.py", "CloraError"),
     # Libraries whose errors have no class in common.
     ("jobs/job/base_models.py", "Exception"),
+    ("jobs/job/text_reader.py", "Exception"),
     ("jobs/pictures/picture.py", "Exception"),
     ("manifests/places/patience.py", "Exception"),
     ("pipelines/session/cluster_session.py", "Exception"),
