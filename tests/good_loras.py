@@ -7,8 +7,11 @@ and shapes them.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from input_kit import adapter_config
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 ALPHA_OVER_RANK = 0.5
@@ -80,6 +83,17 @@ def tensors(file: GoodFile, components: Mapping[str, nn.Module]) -> dict[str, Te
         else:  # these formats' alpha is the rank
             found[up_name] = found[up_name] * ALPHA_OVER_RANK
     return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def write_good(folder: Path, file: GoodFile, components: Mapping[str, nn.Module]) -> Path:
+    """Write the file into ``folder``; peft's own lies in one of its own, beside its settings."""
+    path = folder / f"{file}.safetensors"
+    if file.format == "wrapped":
+        path = folder / str(file) / "adapter_model.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        path.with_name("adapter_config.json").write_text(adapter_config(file.rank, file.rank))
+    save_file(tensors(file, components), path)
+    return path
 
 
 def _names(format_: str, component: str, layer: str) -> tuple[str, str, str | None]:

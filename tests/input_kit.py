@@ -56,6 +56,12 @@ def write_lora(path: Path, **options: Any) -> Path:
     return path
 
 
+def adapter_config(rank: int, alpha: float, **settings: Any) -> str:
+    """Return the settings that peft writes beside its tensors."""
+    plain = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": ".*"}
+    return json.dumps(plain | settings)
+
+
 def write_catalog(
     folder: Path,
     names: Sequence[str] = ("cat", "dog"),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clora_core.lora.factors import Factor, LoraFactors
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.layers import lora_layers
+from clora_core.recipe.lora.peft_folder import described_lora
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales
 
@@ -36,17 +36,21 @@ def lora_targets(components: Mapping[str, nn.Module]) -> ModelLayers:
 def read_lora(path: str | Path, model: ModelLayers) -> LoraFactors:
     """Return the factors of the LoRA at ``path`` for a model with these layers.
 
+    peft's settings beside the file count as far as they are the file's.
+
     Raises:
         LoraFileError: The file cannot be read, is no plain LoRA, does not fit this model (with how
             many of its layers match), or holds values that are not finite.
     """
-    tensors, metadata = _read(Path(path))
+    path = Path(path)
+    tensors, metadata = _read(path)
     if not tensors:
         raise LoraFileError(f"{path} holds no tensors; it is empty, export the LoRA again")
-    layers = lora_layers(path, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    scales = read_scales(path, metadata)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    lora = described_lora(path, shapes, metadata)
+    scales = read_scales(path, lora.settings)
     by_component: dict[str, dict[str, Factor]] = {}
-    for place, layer in placed_layers(path, layers, model).items():
+    for place, layer in placed_layers(path, lora.layers, model).items():
         component, name = place
         down, up = tensors[layer.down], tensors[layer.up]
         if not bool(torch.isfinite(down).all() & torch.isfinite(up).all()):

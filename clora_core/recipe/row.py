@@ -69,8 +69,8 @@ class Lora:
 
     Attributes:
         name: The catalog's name, for messages and for the column of its score.
-        uri: The safetensors file: an absolute local path, or a URI that ``Row.with_local_files``
-            brings to the machine that samples.
+        uri: The safetensors file, or a folder that peft has written: an absolute local path, or a
+            URI that ``Row.with_local_files`` brings to the machine that samples.
         digest: Identity of the LoRA (hex): its tensors, and a strength that they do not hold. Of
             an unusable file ``broken:`` and the sha256 of whatever bytes it has, or
             ``broken:missing``.
@@ -163,21 +163,27 @@ class Row:
         """Why this row cannot be made (the first unusable LoRA file), or None."""
         return next((lora.problem for lora in self.loras if lora.problem is not None), None)
 
-    def with_local_files(self, local_path: LocalPath) -> "Row":
+    def with_local_files(self, *, local_lora: LocalPath, local_mask: LocalPath) -> "Row":
         """Return the row with its LoRA and mask files on this machine, as the sampler takes it.
 
         LoRAs that were fused are not sampled with, so their files are not needed.
+
+        Args:
+            local_lora: Brings a LoRA, with whatever beside its file says its strength.
+            local_mask: Brings a mask.
         """
         is_fused = self.fused is not None
         loras = tuple(
-            lora if is_fused and lora.kind == "concept" else _with_local_files(lora, local_path)
+            lora
+            if is_fused and lora.kind == "concept"
+            else _with_local_files(lora, local_lora, local_mask)
             for lora in self.loras
         )
         return replace(self, loras=loras)
 
 
-def _with_local_files(lora: Lora, local_path: LocalPath) -> Lora:
+def _with_local_files(lora: Lora, local_lora: LocalPath, local_mask: LocalPath) -> Lora:
     region = lora.region
     if region is not None and region.mask_uri is not None:
-        region = replace(region, mask_uri=local_path(region.mask_uri))
-    return replace(lora, uri=local_path(lora.uri), region=region)
+        region = replace(region, mask_uri=local_mask(region.mask_uri))
+    return replace(lora, uri=local_lora(lora.uri), region=region)

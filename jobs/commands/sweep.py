@@ -28,6 +28,7 @@ from manifests.grid.expand import Expansion, SweepRules, expand_sweep
 from manifests.grid.spec import MAX_SWEEP_BYTES, SweepSpec, load_sweep
 from manifests.grid.testbed import Reading, ReadTestbed
 from manifests.loras.catalog import LoraCatalog
+from manifests.loras.local_lora import lora_refusal
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.locations import read_bytes
 from manifests.places.place_names import absolute, joined, parent
@@ -171,7 +172,7 @@ def _testbed_catalog(
         text = f"leaves no composition: all {len(testbed.left_out):,} prompt(s) are left out"
         findings.append(("testbed", f"{text}; take skip_unfit out to see why"))
     for name, entry in testbed.entries.items():
-        refusal = allowed.refusal(entry.uri)
+        refusal = lora_refusal(entry.uri, allowed)
         if refusal is not None:
             findings.append(("testbed.loras", f"LoRA {name!r}: {refusal}"))
     problems = (*testbed.problems, *problems_at(place, findings))

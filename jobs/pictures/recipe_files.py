@@ -4,7 +4,7 @@ The recipe is believed as far as ``jobs.pictures.recipe`` has checked it. What i
 mask, is judged here before it is touched.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from clora_core.recipe.row import Row
@@ -15,6 +15,7 @@ from jobs.pictures.picture import Picture, PictureError
 from jobs.pictures.recipe import Recipe, checked_recipe, size_findings
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
+from manifests.loras.local_lora import local_lora
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.file_cache import local_copy
 from manifests.places.locations import LocationError
@@ -72,7 +73,10 @@ def row_of(
     if findings:
         raise _refused(findings, path)
     uris = _lora_uris(recipe, job, base, allowed, path)
-    return recipe.row(uris).with_local_files(lambda uri: _local_path(uri, uris.values(), allowed))
+    return recipe.row(uris).with_local_files(
+        local_lora=lambda uri: str(local_lora(uri)),  # its catalog was judged
+        local_mask=lambda uri: _local_mask(uri, allowed),
+    )
 
 
 def _lora_uris(
@@ -105,10 +109,8 @@ def _lora_uris(
     return uris
 
 
-def _local_path(uri: str, loras: Collection[str], allowed: AllowedRoots) -> str:
-    """Return a local copy of a LoRA, whose catalog was judged, or of a mask, which is not yet."""
-    if uri in loras:
-        return str(local_copy(uri))
+def _local_mask(uri: str, allowed: AllowedRoots) -> str:
+    """Return a local copy of a mask, which nothing has judged yet."""
     allowed.check(uri)
     mask = local_copy(uri, max_bytes=MAX_MASK_BYTES)
     problem = irregularity(mask)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from clora_core.recipe.row import LoraKind
+from manifests.loras.local_lora import lora_refusal
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError
 from manifests.places.place_names import absolute, parent, split_options
@@ -37,7 +38,7 @@ class LoraEntry(BaseModel):
 
     Attributes:
         name: What rows call it.
-        uri: Absolute path or URI of the safetensors file.
+        uri: Absolute path or URI of the safetensors file, or of a folder that peft has written.
         subject: The noun that a concept stands for in prompts; a row may name another.
         trigger: Words that call the LoRA up, put before the subject.
         kind: ``concept`` stands for a subject, ``style`` acts on the whole image.
@@ -109,7 +110,7 @@ def read_lora_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> LoraCa
             problems.append(replace(row, noun="LoRA"))
             continue
         entry, findings = _entry(row.values, folder=parent(uri))
-        refusal = None if entry is None else allowed.refusal(entry.uri)
+        refusal = None if entry is None else lora_refusal(entry.uri, allowed)
         if entry is not None and refusal is not None:
             entry, findings = None, [("uri", refusal)]
         name = row.values.get("name")

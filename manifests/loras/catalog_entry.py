@@ -8,7 +8,9 @@ nothing but a text.
 import json
 import re
 from collections.abc import Collection
+from pathlib import Path
 
+from clora_core.recipe.lora.adapter_config import ADAPTER_FILE
 from manifests.loras.report import LoraReport
 from manifests.text.text_rules import one_line
 
@@ -18,13 +20,18 @@ MAX_NAME_CHARACTERS = 60
 
 def catalog_name(report: LoraReport, *, taken: Collection[str] = ()) -> str:
     """Return a name for the LoRA that rows can use and that none of ``taken`` is."""
-    told = one_line(report.notes.title or report.path.stem, max_characters=200)
+    told = one_line(report.notes.title or _file_name(report.path), max_characters=200)
     plain = _NOT_IN_NAMES.sub("-", told).strip("-.")[:MAX_NAME_CHARACTERS] or "lora"
     name, number = plain, 1
     while name in taken:
         number += 1
         name = f"{plain}-{number}"
     return name
+
+
+def _file_name(path: Path) -> str:
+    """Return what tells a file from others: peft gives all of its files one name."""
+    return path.absolute().parent.name if path.name == ADAPTER_FILE else path.stem
 
 
 def catalog_entry(report: LoraReport, *, name: str) -> str:

@@ -4,14 +4,18 @@ Model libraries load wrong files with a warning or not at all with a page of key
 read here first: header, names, shapes, hashes and values, and what is wrong is one sentence.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.layers import LoraLayer, lora_layers
+from clora_core.recipe.lora.adapter_config import AdapterConfig
+from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
 from manifests.loras.family import cross_attention_widths, model_family
 from manifests.loras.format import FileFormat, file_format
-from manifests.loras.scales import metadata_strengths
+from manifests.loras.scales import strengths_beside_tensors
 from manifests.weights.digests import TensorHashes, tensor_hashes
 from manifests.weights.header import Header, read_header
 
@@ -21,8 +25,8 @@ class LoraFileInfo:
     """What a usable LoRA file is.
 
     Attributes:
-        digest: Identity: sha256 (hex) of its tensors, and of the strengths that its metadata
-            change; whatever else the metadata say.
+        digest: Identity: sha256 (hex) of its tensors, and of the strengths that its metadata or
+            peft's settings beside it change; whatever else these say.
         file_sha256: sha256 (hex) of the file; its first 10 digits are Civitai's AutoV2.
         data_sha256: sha256 (hex) of the data section; its first 12 digits are AutoV3 and what
             A1111 writes as "Lora hashes".
@@ -48,12 +52,16 @@ class LoraContent:
     Attributes:
         header: Of the file.
         layers: What it changes, sorted by name.
+        settings: What decides their strength beside alphas of their own, by component and name.
+        config: peft's settings beside the file; None where the file stands for itself.
         hashes: Of its bytes.
         info: What it is.
     """
 
     header: Header
     layers: tuple[LoraLayer, ...]
+    settings: Mapping[str, Any]
+    config: AdapterConfig | None
     hashes: TensorHashes
     info: LoraFileInfo
 
@@ -75,7 +83,8 @@ def lora_content(path: Path) -> LoraContent:
     """
     header = read_header(path)
     kind = file_format(path, header.tensors)
-    layers = header_layers(path, header)
+    lora = header_lora(path, header)
+    layers = lora.layers
     widths = cross_attention_widths(layers)
     if len(widths) > 1:
         raise LoraFileError(
@@ -83,7 +92,7 @@ def lora_content(path: Path) -> LoraContent:
             "base model has one; it was put together from LoRAs of two families: save one alone"
         )
     try:
-        strengths = metadata_strengths(path, header, layers)
+        strengths = strengths_beside_tensors(path, header, layers, lora.settings)
         hashes = tensor_hashes(path, header, strengths=strengths)
     except OSError as error:
         raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -96,13 +105,21 @@ def lora_content(path: Path) -> LoraContent:
         cross_attention_width=widths[0] if widths else None,
         num_layers=len(layers),
     )
-    return LoraContent(header=header, layers=layers, hashes=hashes, info=info)
+    return LoraContent(
+        header=header,
+        layers=layers,
+        settings=lora.settings,
+        config=lora.config,
+        hashes=hashes,
+        info=info,
+    )
 
 
-def header_layers(path: Path, header: Header) -> tuple[LoraLayer, ...]:
-    """Return the layers of the file ``path`` with this header.
+def header_lora(path: Path, header: Header) -> DescribedLora:
+    """Return the layers of the file ``path`` with this header, and what says their strength.
 
     Raises:
-        LoraFileError: As ``lora_layers``.
+        LoraFileError: As ``described_lora``.
     """
-    return lora_layers(path, {name: entry.shape for name, entry in header.tensors.items()})
+    shapes = {name: entry.shape for name, entry in header.tensors.items()}
+    return described_lora(path, shapes, header.metadata)

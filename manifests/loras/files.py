@@ -11,7 +11,7 @@ from clora_core.recipe.errors import LoraFileError
 from manifests.loras.catalog import LoraEntry
 from manifests.loras.file import LoraFileInfo, inspect_lora_file
 from manifests.loras.fit import LoraFit
-from manifests.places.file_cache import local_copy
+from manifests.loras.local_lora import by_catalog_names, local_lora
 from manifests.places.locations import LocationError
 from manifests.weights.digests import broken_digest
 
@@ -72,7 +72,7 @@ class LoraFiles:
     def _look(self, entry: LoraEntry) -> tuple[LoraFileState, Path | None]:
         """Return the state of a file whatever it goes on, and where it is if it can be used."""
         try:
-            path = local_copy(entry.uri, sha256=entry.sha256, cache=self._cache)
+            path = local_lora(entry.uri, sha256=entry.sha256, cache=self._cache)
         except LocationError as error:
             return LoraFileState(digest="broken:missing", info=None, problem=str(error)), None
         try:
@@ -94,8 +94,7 @@ class LoraFiles:
 
 
 def _broken(entry: LoraEntry, path: Path, digest: str, sentence: str) -> LoraFileState:
-    # A fetched file is called by its hash here; people know it by its URI.
-    named = sentence.replace(str(path), entry.uri)
+    named = by_catalog_names(sentence, path, entry.uri)
     return LoraFileState(digest=digest, info=None, problem=named)
 
 

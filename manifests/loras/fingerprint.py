@@ -7,11 +7,11 @@ are inspected together, and nothing else hangs on it.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 
 from clora_core.recipe.lora.layers import LoraLayer
-from clora_core.recipe.lora.names import flat_layer_name
 from manifests.loras.file import LoraContent
 
 
@@ -30,9 +30,12 @@ def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
         ]
         # A 1x1 convolution and a linear layer hold the same numbers.
         shape = f"{layer.rank} {layer.in_features} {layer.out_features} {layer.kernel}"
-        return "\0".join((flat_layer_name(layer.name), repr(scales[layer.name]), shape, *factors))
+        return "\0".join((layer.flat_name, repr(scales[layer.name]), shape, *factors))
 
     lines = sorted(map(line, content.layers))
     if any(map(math.isnan, scales.values())):
-        lines.append(content.header.metadata.get("lora_adapter_metadata", ""))
+        if content.config is None:
+            lines.append(content.header.metadata.get("lora_adapter_metadata", ""))
+        else:
+            lines.append(json.dumps(content.settings, sort_keys=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -10,7 +10,7 @@ from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales
 from manifests.loras.family import misfit
-from manifests.loras.file import LoraFileInfo, header_layers
+from manifests.loras.file import LoraFileInfo, header_lora
 from manifests.weights.header import read_header
 
 
@@ -36,7 +36,7 @@ class LoraFit:
 
         Raises:
             LoraFileError: It was made for another family, its layers find no place or have other
-                shapes, or a strength in its metadata cannot be used.
+                shapes, or a strength in its settings cannot be used.
         """
         reason = misfit(
             family=info.family, lora_width=info.cross_attention_width, model_width=self.model_width
@@ -46,8 +46,9 @@ class LoraFit:
         if self.layers is None:
             return
         header = read_header(path)
-        placed = placed_layers(path, header_layers(path, header), self.layers)
-        scales = read_scales(path, header.metadata)
+        lora = header_lora(path, header)
+        placed = placed_layers(path, lora.layers, self.layers)
+        scales = read_scales(path, lora.settings)
         for place, layer in placed.items():
             if layer.alpha is None:
                 placed_scale(path, scales, place, layer)

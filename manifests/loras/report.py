@@ -13,9 +13,11 @@ from clora_core.recipe.errors import LoraFileError
 from manifests.loras.file import LoraFileInfo, lora_content
 from manifests.loras.fingerprint import lora_fingerprint
 from manifests.loras.gallery_hashes import gallery_hashes
+from manifests.loras.local_lora import lora_file
 from manifests.loras.parts import changed_parts
 from manifests.loras.scales import lora_scales
 from manifests.loras.trainer_notes import TrainerNotes, trainer_notes
+from manifests.places.locations import LocationError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,7 @@ class LoraReport:
     """What a usable LoRA file is.
 
     Attributes:
-        path: The file, as it was asked for.
+        path: The file or peft's folder, as it was asked for.
         info: Format, family, identity.
         ranks: Every rank of its layers, ascending.
         scales: Every scale (alpha over rank) of its layers, ascending; NaN where a pattern in the
@@ -47,21 +49,25 @@ class LoraReport:
 
 
 def lora_report(path: str | Path) -> LoraReport:
-    """Return what the LoRA file ``path`` is.
+    """Return what the LoRA ``path`` is, a file or a folder that peft has written.
 
     Raises:
         LoraFileError: It cannot be used; the sentence names the file, the reason, the way out.
     """
-    path = Path(path)
+    named = Path(path)
+    try:
+        path = lora_file(named)
+    except LocationError as error:
+        raise LoraFileError(str(error)) from error
     content = lora_content(path)
     layers = content.layers
     try:
-        scales = lora_scales(path, content.header, layers)
+        scales = lora_scales(path, content.header, layers, content.settings)
         hashes = gallery_hashes(path, content.info)
     except OSError as error:
         raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
     return LoraReport(
-        path=path,
+        path=named,
         info=content.info,
         ranks=tuple(sorted({layer.rank for layer in layers})),
         scales=_ascending(scales.values()),
@@ -69,7 +75,7 @@ def lora_report(path: str | Path) -> LoraReport:
         parts=changed_parts(layers),
         hashes=hashes,
         fingerprint=lora_fingerprint(content, scales),
-        notes=trainer_notes(content.header.metadata),
+        notes=trainer_notes(content.header.metadata, content.config),
     )
 
 

@@ -1,18 +1,21 @@
 """How strong each layer of a LoRA is, read without the weights, and what of it is its identity.
 
-What of the strength stands in the metadata alone is part of a LoRA's identity, as the number that
-comes of it and not as the text. The rule is ``clora_core.recipe.lora.scales``.
+What of the strength stands in settings alone, in the metadata or beside the file, is part of a
+LoRA's identity, as the number that comes of it and not as the text. The rule is
+``clora_core.recipe.lora.scales``.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import LoraLayer
-from clora_core.recipe.lora.scales import MetadataScales
+from clora_core.recipe.lora.names import split_layer_name
+from clora_core.recipe.lora.scales import PeftScales
 from manifests.weights.header import Header
 
 _KINDS: Mapping[str, str] = {
@@ -21,19 +24,22 @@ _KINDS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict[str, float]:
+def lora_scales(
+    path: Path, header: Header, layers: Sequence[LoraLayer], settings: Mapping[str, Any]
+) -> dict[str, float]:
     """Return the factor of each layer's update, by layer name; NaN where a pattern decides it.
 
     Args:
         path: The file.
         header: Of that file.
         layers: Of that file.
+        settings: Of those layers, from ``described_lora``.
 
     Raises:
         LoraFileError: An alpha is not a finite number, or of a dtype that holds none.
         OSError: The file cannot be read.
     """
-    scales = MetadataScales(header.metadata)
+    scales = PeftScales(settings)
     alphas = _alpha_tensors(path, header, layers)
     return {
         layer.name: scales.scale(
@@ -43,29 +49,37 @@ def lora_scales(path: Path, header: Header, layers: Sequence[LoraLayer]) -> dict
     }
 
 
-def metadata_strengths(path: Path, header: Header, layers: Sequence[LoraLayer]) -> tuple[str, ...]:
-    """Return a text for each layer whose scale is another one than its tensors alone say.
+def strengths_beside_tensors(
+    path: Path, header: Header, layers: Sequence[LoraLayer], settings: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Return a text for each layer that its tensors alone would give another effect.
 
-    Equal scales give equal texts, however the metadata put them. Where only a model can say what
-    a pattern matches, the patterns count as they are written.
+    Equal scales give equal texts, however the settings put them. Where only a model can say what
+    a pattern matches, the patterns count as they are written. A layer that the settings put into
+    another component than its name does has a text for that.
 
     Args:
         path: The file.
         header: Of that file.
         layers: Of that file.
+        settings: Of those layers, from ``described_lora``.
 
     Raises:
-        LoraFileError: As ``lora_scales``; only if the metadata change what alphas mean.
+        LoraFileError: As ``lora_scales``; only if the settings change what alphas mean.
         OSError: The file cannot be read.
     """
-    scales = MetadataScales(header.metadata)
+    scales = PeftScales(settings)
     if not scales.settings:
         return ()
     stabilised = [
         layer for layer in layers if scales.divisor(layer.component, layer.rank) != layer.rank
     ]
     alphas = _alpha_tensors(path, header, stabilised)
-    strengths: list[str] = []
+    strengths = [
+        f"{layer.name}\0of {layer.owner}"
+        for layer in layers
+        if layer.owner not in (None, split_layer_name(layer.name)[0])
+    ]
     left_open: set[str] = set()
     for layer in layers:
         alpha = alphas.get(layer.name)

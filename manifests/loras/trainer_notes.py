@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from clora_core.recipe.lora.adapter_config import AdapterConfig
 from manifests.text.json_text import load_json
 from manifests.text.text_rules import one_line
 
@@ -40,8 +41,13 @@ class TrainerNotes:
     tags: tuple[tuple[str, int], ...]
 
 
-def trainer_notes(metadata: Mapping[str, str]) -> TrainerNotes:
-    """Return what safetensors ``metadata`` say; what cannot be read says nothing."""
+def trainer_notes(metadata: Mapping[str, str], config: AdapterConfig | None = None) -> TrainerNotes:
+    """Return what a LoRA's trainer says of it; what cannot be read says nothing.
+
+    Args:
+        metadata: Of the safetensors file.
+        config: peft's settings beside it.
+    """
     by_folder = _tag_counts(metadata.get("ss_tag_frequency", ""))
     totals: Counter[str] = Counter()
     for counts in by_folder.values():
@@ -53,12 +59,16 @@ def trainer_notes(metadata: Mapping[str, str]) -> TrainerNotes:
     )
     return TrainerNotes(
         title=_first(metadata, "modelspec.title", "ss_output_name"),
-        base_model=" / ".join(model for model in models if model) or None,
+        base_model=" / ".join(model for model in models if model) or _trained_on(config),
         license=_first(metadata, "modelspec.license", "license", "ss_license"),
         trigger=_first(metadata, "modelspec.trigger_phrase", "trigger_phrase") or trigger,
         subject=subject,
         tags=tuple(sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:MAX_TAGS]),
     )
+
+
+def _trained_on(config: AdapterConfig | None) -> str | None:
+    return None if config is None or config.base_model is None else _text(config.base_model)
 
 
 def _first(metadata: Mapping[str, str], *keys: str) -> str | None:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from manifests.places.file_cache import cache_folder, local_copy
@@ -38,6 +39,17 @@ def local_folder(place: str, *, cache: Path | None = None) -> Path:
     for file in expand(place, suffixes=MODEL_SUFFIXES):
         name = _inner_name(split_options(file)[0], root)
         copies[name] = local_copy(file, max_bytes=MAX_MODEL_FILE_BYTES, cache=cache)
+    return linked_folder(copies, cache=cache)
+
+
+def linked_folder(copies: Mapping[str, Path], *, cache: Path | None = None) -> Path:
+    """Return a folder with links to ``copies``, by their names in it; the same for the same ones.
+
+    Args:
+        copies: From ``local_copy``, of things that lie in a store.
+        cache: As in ``local_folder``.
+    """
+    cache = cache or cache_folder()
     digest = hashlib.sha256()
     for name, copy in sorted(copies.items()):
         digest.update(f"{name}\0{copy.name}\n".encode())
@@ -56,7 +68,7 @@ def _inner_name(file: str, root: str) -> str:
     return "/".join(parts)
 
 
-def _put_together(folder: Path, copies: dict[str, Path]) -> None:
+def _put_together(folder: Path, copies: Mapping[str, Path]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:

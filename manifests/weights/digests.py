@@ -1,9 +1,9 @@
 """What a file is, as a hash: the identity that keys and caches rely on.
 
 A LoRA is its tensors: names, dtypes, shapes and bytes, in whatever order the file keeps them; and,
-where its metadata make it stronger or weaker than its tensors say, these strengths. Whatever else
-the metadata say counts for nothing. A base model is every file of its folder that can change a
-pixel.
+where its metadata or the settings beside it make it stronger or weaker than its tensors say, these
+strengths. Whatever else they say counts for nothing. A base model is every file of its folder that
+can change a pixel.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) 
     Args:
         path: The file.
         header: Of that file.
-        strengths: What its metadata make of its strength, from ``metadata_strengths``.
+        strengths: What is said of its strength beside them, from ``strengths_beside_tensors``.
 
     Raises:
         LoraFileError: A NaN or infinity, or a file that changed while it was read.

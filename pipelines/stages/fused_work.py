@@ -14,7 +14,7 @@ from clora_core.recipe.errors import FusionError, LoraFileError
 from clora_core.recipe.fusion import Fusion
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import RowFailure
-from manifests.places.file_cache import local_copy
+from manifests.loras.local_lora import local_lora
 from pipelines.planning.references import ReferenceSettings, reference_row
 from pipelines.stages.lora_identity import LoraIdentity
 from pipelines.storage.storage import Storage
@@ -141,7 +141,7 @@ class FusionWork:
         )
 
     def _checked(self, lora: Lora) -> Lora:
-        local = replace(lora, uri=str(local_copy(lora.uri)), region=None)
+        local = replace(lora, uri=str(local_lora(lora.uri)), region=None)
         problem = self._identity.problem(local)
         if problem is not None:
             raise LoraFileError(problem)

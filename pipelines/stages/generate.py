@@ -19,6 +19,7 @@ import pyarrow as pa
 from clora_core.recipe.errors import Stage
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
+from manifests.loras.local_lora import local_lora
 from manifests.places.file_cache import local_copy
 from manifests.places.locations import LocationError, StoreAwayError
 from manifests.rows.table import rows_of
@@ -181,7 +182,9 @@ def _prepare(row: Row, fused: FusedSource | None) -> Row | RowFailure:
             if isinstance(prepared, RowFailure):
                 return prepared
             row = prepared
-        return row.with_local_files(lambda uri: str(local_copy(uri)))
+        return row.with_local_files(
+            local_lora=lambda uri: str(local_lora(uri)), local_mask=lambda uri: str(local_copy(uri))
+        )
     except (LocationError, StoreAwayError) as error:
         return RowFailure(stage=Stage.LORA, error=type(error).__name__, message=str(error))
 

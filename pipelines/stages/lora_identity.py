@@ -13,21 +13,25 @@ from clora_core.recipe.errors import LoraFileError, Stage
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage, RowFailure
 from manifests.loras.file import inspect_lora_file
+from manifests.loras.local_lora import identity_files
 
 Result = ComposedImage | RowFailure
+
+
+_Seen = tuple[str, int, int]
+"""A file's path, size and time of change; zeros where there is none."""
 
 
 class LoraIdentity:
     """Takes the digest of each file once, and again when its size or time of change differ."""
 
     def __init__(self) -> None:
-        self._digests: dict[tuple[str, int, int], str] = {}
+        self._digests: dict[tuple[_Seen, ...], str] = {}
 
     def problem(self, lora: Lora) -> str | None:
         """Return why the file of ``lora`` must not be used, None if it is the planned one."""
         try:
-            info = os.stat(lora.uri)  # noqa: PTH116
-            seen = (lora.uri, info.st_size, info.st_mtime_ns)
+            seen = tuple(map(_seen, identity_files(lora.uri)))
             if seen not in self._digests:
                 self._digests[seen] = inspect_lora_file(lora.uri).digest
         except (LoraFileError, OSError) as error:
@@ -40,6 +44,14 @@ class LoraIdentity:
             f"LoRA {lora.name!r} was planned with {lora.digest}; run the same command "
             "again to make the row with the new file, under a key of its own"
         )
+
+
+def _seen(path: str) -> _Seen:
+    try:
+        info = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return path, 0, 0
+    return path, info.st_size, info.st_mtime_ns
 
 
 def compose_unchanged(

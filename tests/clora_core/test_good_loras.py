@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from good_loras import ALPHA_OVER_RANK, GOOD_FILES, GoodFile, tensors, wanted_layers
+from good_loras import ALPHA_OVER_RANK, GOOD_FILES, GoodFile, wanted_layers, write_good
 from oracles.core_runs import Core, relative
 from oracles.peft_pipeline import activate, load_pipeline, loaded_loras
 from oracles.tiny_rows import lora_use
-from safetensors.torch import save_file
 
 from clora_core.lora.bank import LoraBank
 from manifests.loras.report import LoraReport, lora_report
@@ -38,9 +37,7 @@ def pipeline(tiny_sd_dir):
 @pytest.fixture
 def write(core: Core, tmp_path: Path):
     def write_file(file: GoodFile) -> Path:
-        path = tmp_path / f"{file}.safetensors"
-        save_file(tensors(file, core.model.components), path)
-        return path
+        return write_good(tmp_path, file, core.model.components)
 
     return write_file
 

@@ -7,11 +7,11 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.scales import MetadataScales, read_scales
+from clora_core.recipe.lora.scales import PeftScales, metadata_settings, read_scales
 
 
-def scales_of(metadata: dict[str, str]) -> MetadataScales:
-    return read_scales("x.safetensors", metadata)
+def scales_of(metadata: dict[str, str]) -> PeftScales:
+    return read_scales("x.safetensors", metadata_settings(metadata))
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,11 @@ def kohya(width: int = 96, layer: str = KOHYA) -> dict:
     return pair(layer, ".lora_down", ".lora_up", width=width)
 
 
+def peft_own() -> dict:
+    alpha = {f"base_model.model.{DOTTED}.alpha": np.array(4, "f2")}
+    return pair(f"base_model.model.{DOTTED}", ".lora_A", ".lora_B") | alpha
+
+
 def conv() -> dict:
     layer = "lora_unet_down_blocks_0_resnets_0_conv1"
     return {
@@ -67,7 +72,7 @@ def refusal(path: Path, content: bytes | None = None) -> str:
         (pair(f"unet.{DOTTED}", ".lora_A", ".lora_B"), "peft"),
         (pair(f"unet.{DOTTED}", ".lora_A.default", ".lora_B.default"), "peft"),
         (pair(DOTTED, ".lora_A", ".lora_B"), "peft without prefix"),
-        (pair(f"base_model.model.{DOTTED}", ".lora_A", ".lora_B"), "peft without prefix"),
+        (peft_own(), "peft without prefix"),
     ],
 )
 def test_formats_are_told_by_their_names(tmp_path, tensors, kind):

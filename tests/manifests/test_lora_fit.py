@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from bad_loras import bad_files
-from good_loras import GOOD_FILES, GoodFile, tensors
+from good_loras import GOOD_FILES, GoodFile, tensors, write_good
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -48,8 +48,7 @@ def oracle(path: Path, components: Mapping[str, nn.Module]) -> str | None:
 
 @pytest.mark.parametrize("file", GOOD_FILES, ids=str)
 def test_a_good_file_passes_both(components, tmp_path: Path, file: GoodFile):
-    path = tmp_path / "good.safetensors"
-    save_file(tensors(file, components), path)
+    path = write_good(tmp_path, file, components)
     assert verdict(path) is None
     assert oracle(path, components) is None
 

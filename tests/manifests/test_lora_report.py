@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from input_kit import safetensors_bytes
+from input_kit import adapter_config, safetensors_bytes
 
 from clora_core.recipe.errors import LoraFileError
 from manifests.loras.report import LoraReport, lora_report
@@ -76,6 +76,9 @@ def write(
         tensors[names[0]], tensors[names[1]] = down.astype(dtype), up.astype(dtype)
         if alpha is not None:
             tensors[names[2]] = np.array(alpha, "f4")
+    if style == "wrapped" and alpha is None:  # peft's own, which has its strength beside it
+        path = path.with_name("adapter_model.safetensors")
+        path.with_name("adapter_config.json").write_text(adapter_config(RANK, RANK))
     path.write_bytes(safetensors_bytes(tensors, metadata=metadata))
     return lora_report(path)
 

@@ -22,7 +22,7 @@ import emoji_world
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.lora.layers import LoraLayer
 from manifests.loras.file import inspect_lora_file, lora_content
-from manifests.loras.scales import lora_scales, metadata_strengths
+from manifests.loras.scales import lora_scales, strengths_beside_tensors
 from manifests.weights.header import Header
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following alpha_pattern keys")
@@ -133,7 +133,7 @@ def test_strengths_are_loaded_as_peft_has_them(path: Path, drawn):
 def test_a_scale_that_is_shown_is_the_one_that_is_loaded(path: Path, drawn):
     loaded = loaded_scales(path, metadata_of(drawn))
     content = lora_content(path)
-    shown = lora_scales(path, content.header, content.layers)
+    shown = lora_scales(path, content.header, content.layers, content.settings)
     for name in LAYERS:
         assert shown[f"unet.{name}"] == loaded[name] or (
             np.isnan(shown[f"unet.{name}"]) and set(drawn["alpha_pattern"]) & set(WILD)
@@ -263,11 +263,10 @@ DOTTED = {format(i, "b").zfill(11).replace("0", ".").replace("1", "x"): 3 for i 
 def test_thousands_of_patterns_on_thousands_of_layers_take_a_moment(
     name: str, patterns: dict[str, int], count: int
 ):
-    header = Header(
-        tensors={}, metadata=metadata_of({"alpha_pattern": patterns}), data_start=0, file_bytes=0
-    )
+    header = Header(tensors={}, metadata={}, data_start=0, file_bytes=0)
+    given = {"unet.alpha_pattern": patterns}
     layers = written_layers(name)
     start = time.process_time()  # the machine may be busy with others
-    strengths = metadata_strengths(Path("/dev/null"), header, layers)
+    strengths = strengths_beside_tensors(Path("/dev/null"), header, layers, given)
     assert time.process_time() - start < 60, "one by one they take hours"
     assert len(strengths) == count

@@ -180,7 +180,7 @@ def test_rows_get_the_adapter_in_place_of_their_concepts(tmp_path):
     prepared = FusedSource(storage=storage, dtype="float32").prepare(one)
     assert isinstance(prepared, Row)
     assert [each.name for each in prepared.sampled_loras] == ["mix-of-show of cat + dog", "ink"]
-    local = prepared.with_local_files(lambda uri: f"/here{uri}")
+    local = prepared.with_local_files(local_lora=lambda uri: f"/here{uri}", local_mask=pytest.fail)
     assert [each.uri for each in local.loras][:2] == [each.uri for each in one.loras[:2]]
     assert local.loras[2].uri.startswith("/here")
 

@@ -41,6 +41,10 @@ def planned(*regions: Region | None) -> Row:
     )
 
 
+def here(uri: str) -> str:
+    return f"/here/{uri.rpartition('/')[2]}"
+
+
 def test_regions_arrive_at_the_composer_with_masks_on_this_machine():
     table = row_table([planned(BOX, MASK, None)])
     assert [lora["region_json"] for lora in table["loras"][0].as_py()] == [
@@ -49,7 +53,7 @@ def test_regions_arrive_at_the_composer_with_masks_on_this_machine():
         None,
     ]
     (row,) = rows_of(table)
-    composed = row.with_local_files(lambda uri: f"/here/{uri.rpartition('/')[2]}")
+    composed = row.with_local_files(local_lora=here, local_mask=here)
     assert [lora.region for lora in composed.loras] == [
         BOX,
         replace(MASK, mask_uri="/here/m.png"),

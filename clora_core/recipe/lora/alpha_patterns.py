@@ -40,12 +40,19 @@ def as_alpha(value: object) -> float | None:
         return float("inf")
 
 
-def cost_problem(patterns: Collection[str]) -> str | None:
-    """Return why ``patterns`` cannot be tried, as the end of a sentence; None if they can."""
+def cost_problem(
+    patterns: Collection[str], *, said: str = "its metadata sets alphas"
+) -> str | None:
+    """Return why ``patterns`` cannot be tried, as the end of a sentence; None if they can.
+
+    Args:
+        patterns: As they are written.
+        said: What they do and where they stand, to begin with.
+    """
     if len(patterns) > MAX_PATTERNS:
         return (
-            f"its metadata sets alphas by {len(patterns):,} patterns; at most {MAX_PATTERNS:,} are "
-            "read: save the LoRA with alpha tensors"
+            f"{said} by {len(patterns):,} patterns; at most {MAX_PATTERNS:,} are read: save "
+            "the LoRA with alpha tensors"
         )
     wild = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     for pattern in wild:
@@ -56,7 +63,7 @@ def cost_problem(patterns: Collection[str]) -> str | None:
             is_cheap = False
         if not is_cheap or len(pattern) > MAX_PATTERN_CHARACTERS or len(wild) > MAX_WILD_PATTERNS:
             return (
-                f"its metadata sets alphas by the pattern {pattern[:100]!r}; plain layer names and "
+                f"{said} by the pattern {pattern[:100]!r}; plain layer names and "
                 f"up to {MAX_WILD_PATTERNS} patterns with at most two of * + ? are read: save the "
                 "LoRA with an alpha for each layer"
             )

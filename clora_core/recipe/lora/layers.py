@@ -37,6 +37,7 @@ class LoraLayer:
         alpha: Name of the tensor of one number; None if the file has none.
         down_shape: Of that tensor.
         up_shape: Of that tensor.
+        owner: Component by what is said beside the file; None where the name alone says it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LoraLayer:
     alpha: str | None
     down_shape: Shape
     up_shape: Shape
+    owner: str | None = None
 
     @property
     def rank(self) -> int:
@@ -69,7 +71,12 @@ class LoraLayer:
     @property
     def component(self) -> str:
         """Part of the model that the layer is in."""
-        return split_layer_name(self.name)[0]
+        return self.owner or split_layer_name(self.name)[0]
+
+    @property
+    def flat_name(self) -> str:
+        """``component.layer`` with the layer's dots as underscores, the same for every tool."""
+        return f"{self.component}.{flat_layer_name(self.name).partition('.')[2]}"
 
     @property
     def dotted_name(self) -> str | None:
@@ -79,7 +86,7 @@ class LoraLayer:
     @property
     def in_text_encoder(self) -> bool:
         """The layer is a text encoder's, also where the name has no component."""
-        return bool(_TEXT_ENCODER.search(self.name))
+        return self.component.startswith("text_encoder") or bool(_TEXT_ENCODER.search(self.name))
 
 
 def tensor_names(path: str | Path, names: Iterable[str]) -> dict[str, TensorName]:

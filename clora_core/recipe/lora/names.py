@@ -2,7 +2,7 @@
 
     kohya            lora_unet_down_blocks_0_..._to_q.lora_down.weight  (+ .alpha)
     diffusers, peft  unet.down_blocks.0....to_q.lora_A.weight
-    peft, bare       base_model.model.down_blocks.0....to_q.lora_A.weight
+    peft's own       base_model.model.down_blocks.0....to_q.lora_A.weight
     old diffusers    unet.down_blocks.0....attn1.processor.to_q_lora.down.weight
     kohya, SDXL      lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lora_down.weight
 
@@ -45,8 +45,13 @@ _COMPONENTS = {
     "text_encoder_2.": "text_encoder_2",
     "text_encoder_3.": "text_encoder_3",
     "transformer.": "transformer",
-    "base_model.model.": "unet",
 }
+PEFT_PREFIX = "base_model.model."
+"""Of names that say no component, because peft has wrapped one model and knows no other."""
+
+_TEXT_LAYER = re.compile(r"(?:text_model\.)?encoder\.layers\.\d+\.")
+"""How a layer of a CLIP text encoder begins; no UNet has one that does."""
+
 _OLD_DIFFUSERS = re.compile(r"[._]processor[._](to_(?:q|k|v|out))_lora\Z")
 
 
@@ -77,9 +82,11 @@ def tensor_name(name: str) -> TensorName | None:
 def split_layer_name(layer: str) -> tuple[str, str]:
     """Return the component that a layer as written is in, and the rest of its name.
 
-    The component is ``unet`` where the name says none.
+    Where the name says no component, a layer of a text encoder is ``text_encoder``'s, and any
+    other one ``unet``'s.
     """
-    component, rest = "unet", layer
+    rest = layer.removeprefix(PEFT_PREFIX)
+    component = "text_encoder" if _TEXT_LAYER.match(rest) else "unet"
     for prefix, owner in _COMPONENTS.items():
         if layer.startswith(prefix):
             component, rest = owner, layer.removeprefix(prefix)
@@ -88,6 +95,11 @@ def split_layer_name(layer: str) -> tuple[str, str]:
     if old is not None:
         rest = f"{rest[: old.start()]}.{'to_out.0' if old[1] == 'to_out' else old[1]}"
     return component, rest
+
+
+def has_component(layer: str) -> bool:
+    """Return whether the name of a layer as written says which component it is in."""
+    return layer.startswith(tuple(_COMPONENTS))
 
 
 def dotted_layer_name(layer: str) -> str | None:

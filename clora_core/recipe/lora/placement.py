@@ -30,9 +30,15 @@ class ModelLayers:
         self.shapes = shapes
         self._by_spelling = {component: _spellings(layers) for component, layers in shapes.items()}
 
-    def find(self, layer: str) -> Place | None:
-        """Return the layer that a file calls ``layer``, None if the model has none such."""
+    def find(self, layer: str, owner: str | None = None) -> Place | None:
+        """Return the layer that a file calls ``layer``, None if the model has none such.
+
+        Args:
+            layer: As the file names it.
+            owner: Its component, where more than the name says it.
+        """
         component, rest = split_layer_name(layer)
+        component = owner or component
         known = self._by_spelling.get(component, {})
         flat = rest.replace(".", "_")
         found = known.get(flat) or known.get(diffusers_spelling(flat))
@@ -56,7 +62,7 @@ def placed_layers(
     placed: dict[Place, LoraLayer] = {}
     strangers: list[str] = []
     for layer in layers:
-        place = model.find(layer.name)
+        place = model.find(layer.name, layer.owner)
         if place is None:
             strangers.append(layer.name)
         elif (other := placed.setdefault(place, layer)) is not layer:

@@ -1,9 +1,9 @@
 """How strong each layer of a LoRA is: alpha over rank, as peft has it.
 
-An alpha stands as a tensor beside its layer, or in peft's settings, which diffusers writes as JSON
-under ``lora_adapter_metadata``, each with its component in front. There a pattern of the layer's
-name may give it, and rank-stabilised LoRAs divide it by the root of the rank. Without an alpha the
-scale is 1.
+An alpha stands as a tensor beside its layer, or in peft's settings. diffusers writes these as JSON
+under ``lora_adapter_metadata``, each with its component in front; peft itself keeps them in a file
+of their own (``peft_folder``). There a pattern of the layer's name may give it, and rank-stabilised
+LoRAs divide it by the root of the rank. Without an alpha the scale is 1.
 """
 
 import json
@@ -18,23 +18,29 @@ from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.placement import Place
 
 
-class MetadataScales:
-    """What peft's settings in a file's metadata say; nothing, where they cannot be read.
+def metadata_settings(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return peft's settings in a file's metadata; none, where they cannot be read.
 
     Of a key that is given twice the last counts.
+    """
+    try:
+        values: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except (ValueError, RecursionError):
+        values = {}
+    return cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+
+
+class PeftScales:
+    """The scales that peft's settings give.
 
     Args:
-        metadata: Of the file.
+        settings: With the component before each name, from ``described_lora``.
         tries_patterns: Try patterns that are no plain names, too; ``read_scales`` sees to it that
             they are cheap. Otherwise what they decide is left open.
     """
 
-    def __init__(self, metadata: Mapping[str, str], *, tries_patterns: bool = False) -> None:
-        try:
-            values: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        except (ValueError, RecursionError):
-            values = {}
-        self.settings = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+    def __init__(self, settings: Mapping[str, Any], *, tries_patterns: bool = False) -> None:
+        self.settings = settings
         self._tries_patterns = tries_patterns
         self._patterns: dict[str, AlphaPatterns] = {}
 
@@ -87,13 +93,13 @@ class MetadataScales:
         return self._patterns[component]
 
 
-def read_scales(path: str | Path, metadata: Mapping[str, str]) -> MetadataScales:
-    """Return the scales that the metadata of the file ``path`` say, with nothing left open.
+def read_scales(path: str | Path, settings: Mapping[str, Any]) -> PeftScales:
+    """Return the scales that the settings of the file ``path`` give, with nothing left open.
 
     Raises:
         LoraFileError: A layer pattern is no regular expression, or one that may not end.
     """
-    scales = MetadataScales(metadata, tries_patterns=True)
+    scales = PeftScales(settings, tries_patterns=True)
     for name, patterns in scales.settings.items():
         if name.endswith("alpha_pattern") and isinstance(patterns, dict):
             problem = cost_problem(cast("dict[str, Any]", patterns))
@@ -104,7 +110,7 @@ def read_scales(path: str | Path, metadata: Mapping[str, str]) -> MetadataScales
 
 def placed_scale(
     path: str | Path,
-    scales: MetadataScales,
+    scales: PeftScales,
     place: Place,
     layer: LoraLayer,
     alpha: float | None = None,

@@ -1,0 +1,145 @@
+"""A LoRA as peft's own ``save_pretrained`` leaves it: tensors in one file, strength in another.
+
+Files of other tools say their strength themselves. peft names tensors ``base_model.model.`` and the
+layer, which says neither how strong they are nor what part of a model they are of; that stands in
+``adapter_config.json`` in the same folder.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.adapter_config import (
+    ADAPTER_FILE,
+    CONFIG_FILE,
+    AdapterConfig,
+    read_adapter_config,
+)
+from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha
+from clora_core.recipe.lora.layers import LoraLayer, Shape, lora_layers
+from clora_core.recipe.lora.names import PEFT_PREFIX, has_component, tensor_name
+from clora_core.recipe.lora.scales import metadata_settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DescribedLora:
+    """The layers of a LoRA file, and what is said of them.
+
+    Attributes:
+        layers: Sorted by name.
+        settings: What decides their strength beside alphas of their own, with the component before
+            each name, as diffusers writes it.
+        config: peft's settings beside the file; None where the file stands for itself.
+    """
+
+    layers: tuple[LoraLayer, ...]
+    settings: Mapping[str, Any]
+    config: AdapterConfig | None
+
+
+def described_lora(
+    path: Path, shapes: Mapping[str, Shape], metadata: Mapping[str, str]
+) -> DescribedLora:
+    """Return the layers of the file ``path`` and all that says their strength.
+
+    Args:
+        path: The file.
+        shapes: Of its tensors, by name.
+        metadata: Of that file.
+
+    Raises:
+        LoraFileError: As ``lora_layers`` and ``read_adapter_config``, nothing says the strength of
+            a file of peft's, or what lies beside it is of another file.
+    """
+    layers = lora_layers(path, shapes)
+    own = metadata_settings(metadata)
+    if any(has_component(layer.name) or not _is_of_peft(layer) for layer in layers):
+        return DescribedLora(layers=layers, settings=own, config=None)
+    config = read_adapter_config(path)
+    if config is None:
+        _refuse_without_strength(path, layers, own)
+        return DescribedLora(layers=layers, settings=own, config=None)
+    _refuse_second_strength(path, layers, own)
+    owned = tuple(_owned(path, layer, config) for layer in layers)
+    _refuse_other_ranks(path, owned, config)
+    settings = {
+        f"{component}.{name}": value
+        for component in sorted({layer.component for layer in owned})
+        for name, value in config.strength.items()
+    }
+    return DescribedLora(layers=owned, settings=settings, config=config)
+
+
+def _is_of_peft(layer: LoraLayer) -> bool:
+    meaning = tensor_name(layer.down)
+    return meaning is not None and meaning.writer == "peft"
+
+
+def _refuse_without_strength(
+    path: Path, layers: Sequence[LoraLayer], own: Mapping[str, Any]
+) -> None:
+    silent = [
+        layer.name
+        for layer in layers
+        if layer.name.startswith(PEFT_PREFIX)
+        and layer.alpha is None
+        and as_alpha(own.get(f"{layer.component}.lora_alpha")) is None
+    ]
+    if silent:
+        raise LoraFileError(
+            f"{path} has peft's own names ({silent[0][:100]!r}), and nothing says how strong "
+            f"{len(silent):,} of its {len(layers):,} layers are: peft keeps that in {CONFIG_FILE}; "
+            f"put both files into one folder, as {ADAPTER_FILE} and {CONFIG_FILE}, and name that "
+            "folder"
+        )
+
+
+def _refuse_second_strength(
+    path: Path, layers: Sequence[LoraLayer], own: Mapping[str, Any]
+) -> None:
+    alphas = [layer.alpha for layer in layers if layer.alpha is not None]
+    said = alphas[0] if alphas else next((name for name in own if name.endswith("alpha")), None)
+    if said is not None:
+        raise LoraFileError(
+            f"{path} says its strength itself ({said[:100]!r}) and has {CONFIG_FILE} beside it, "
+            "which says it, too; keep one of the two"
+        )
+
+
+def _owned(path: Path, layer: LoraLayer, config: AdapterConfig) -> LoraLayer:
+    """Return the layer in the component that the settings name."""
+    by_name, component = layer.component, config.component or layer.component
+    if (by_name == "unet") != (component == "unet"):
+        raise LoraFileError(
+            f"{config.path} says that it is of the {component} (auto_mapping), and {path} has the "
+            f"layer {layer.name[:100]!r}; put the settings of that file beside it"
+        )
+    name = layer.dotted_name or layer.name
+    if config.targets is not None and not _is_target(name, config.targets):
+        raise LoraFileError(
+            f"{config.path} has no {name[:100]!r} among its target_modules, and {path} has that "
+            "layer; put the settings of that file beside it"
+        )
+    return replace(layer, owner=component)
+
+
+def _is_target(name: str, targets: frozenset[str]) -> bool:
+    if "all-linear" in targets:
+        return True
+    ends = [0, *(place + 1 for place, letter in enumerate(name) if letter == ".")]
+    return any(name[start:] in targets for start in ends)
+
+
+def _refuse_other_ranks(path: Path, layers: Sequence[LoraLayer], config: AdapterConfig) -> None:
+    """Hold ranks to those of the settings, as far as plain patterns decide them."""
+    ranks = AlphaPatterns(config.rank_pattern, are_tried=False)
+    for layer in layers:
+        said = {config.r if r is None else int(r) for r in ranks.possible(layer.dotted_name)}
+        if layer.rank not in said:
+            raise LoraFileError(
+                f"{config.path} gives {layer.name[:100]!r} the rank "
+                f"{' or '.join(map(str, sorted(said)))}, and {path} has it with rank {layer.rank}; "
+                "put the settings of that file beside it"
+            )
