@@ -97,6 +97,15 @@ def write_base_model(folder: Path, *, width: int = 96, sample_size: int = 16) ->
     return folder
 
 
+def write_scorer(folder: Path) -> Path:
+    """Write what a folder with a DINO model has, with a stand-in for the weights."""
+    folder.mkdir(exist_ok=True)
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_text("{}")
+    (folder / "model.safetensors").write_bytes(safetensors_bytes({"w": np.zeros(2, "f4")}))
+    return folder
+
+
 def row(**changes: Any) -> dict[str, Any]:
     """Return a valid row of the catalog above, with changes; a None takes the column out."""
     values = {"prompt": "a cat and a dog on the beach", "loras": ["cat", "dog"], "seed": 7}

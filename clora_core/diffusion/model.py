@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clora_core.diffusion.attention import MapLayers, choose_map_layers, measure_cross_attention
 from clora_core.diffusion.conditions import Conditions
+from clora_core.recipe.weight_files import pipeline_variant
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ def load_base_model(
         )
     pipeline: Any = DiffusionPipeline.from_pretrained(
         str(path),
+        variant=pipeline_variant(Path(path)),
         dtype=getattr(torch, dtype),
         local_files_only=True,
         safety_checker=None,

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from clora_core.recipe.config import SamplerConfig
 from emoji_world import base_model_dir
 from jobs.job.job_file import JobFile
-from jobs.job.model_names import EMOJI_WORLD, is_hub_name, model_setting
+from jobs.job.model_names import EMOJI_WORLD, hub_hint, is_hub_name, model_setting
 from manifests.places.folder_cache import local_folder
 from manifests.places.locations import LocationError
 from manifests.places.place_names import is_uri
-from manifests.weights.base_model import BaseModelFacts, BaseModelProblem, inspect_base_model
+from manifests.weights.base_model import BaseModelFacts, inspect_base_model
+from manifests.weights.model_config import BaseModelProblem
 
 Snapshot = Callable[[str], str]
 """Brings a hub model (``owner/name@revision``) to a local folder."""
@@ -56,7 +57,7 @@ def job_models(
         try:
             facts[named] = model_facts(named, snapshot)
         except (BaseModelProblem, LocationError) as error:
-            findings.append((model_setting(name), str(error)))
+            findings.append((model_setting(name), f"{error}{hub_hint(named)}"))
             facts[named] = _STAND_IN
     models = {
         name: JobModel(

@@ -13,7 +13,7 @@ from emoji_world import dino_dir, lora_catalog
 from jobs.job.base_models import JobModel, hub_snapshot, job_models
 from jobs.job.job_file import JobFile
 from jobs.job.job_roots import job_places, refuse_outside, service_roots
-from jobs.job.model_names import EMOJI_WORLD, is_hub_name
+from jobs.job.model_names import EMOJI_WORLD, hub_hint, is_hub_name
 from jobs.job.reference_count import count_references
 from jobs.job.text_reader import text_reader
 from manifests.loras.catalog import LoraCatalog, read_lora_catalog
@@ -27,8 +27,9 @@ from manifests.rows.rules import RowModel, RowRules
 from manifests.tables.readers import RawRow, read_rows
 from manifests.text.problems import InputError, Problem, problems_at
 from manifests.text.wording import listed
-from manifests.weights.base_model import BaseModelProblem
+from manifests.weights.model_config import BaseModelProblem
 from manifests.weights.model_layers import UnknownLayersError, model_layers
+from manifests.weights.scorer_files import scorer_findings
 
 MAX_LISTED_COLUMNS = 8
 
@@ -135,7 +136,7 @@ def prepare(
     problem = None
     try:
         scoring = _scoring(job, snapshot or hub_snapshot)
-        problem = _folder_problem(scoring.model_dir)
+        problem = _scorer_problem(scoring.model_dir)
     except BaseModelProblem as error:
         problem = str(error)
     if problem is not None:
@@ -155,6 +156,7 @@ def prepare(
                 lora_fit=fits[name],
                 sampler=model.sampler,
                 text=text_reader(model.facts.folder),
+                maps=model.facts.maps,
             )
             for name, model in models.items()
         },
@@ -198,15 +200,17 @@ def _lora_fits(models: Mapping[str, JobModel]) -> tuple[dict[str, LoraFit], tupl
     return fits, tuple(dict.fromkeys(unknown))
 
 
-def _folder_problem(place: str | None) -> str | None:
-    """Return why ``place`` is no folder that can be read, None if it is one or there is none."""
+def _scorer_problem(place: str | None) -> str | None:
+    """Return why ``place`` is no folder with a scorer, None if it is one or there is none."""
     if place is None:
         return None
     try:
-        is_folder = local_folder(place).is_dir()
+        folder = local_folder(place)
     except LocationError as error:
         return str(error)
-    return None if is_folder else f"{place} is not a folder"
+    if not folder.is_dir():
+        return f"{place} is not a folder{hub_hint(place)}"
+    return ". ".join(scorer_findings(folder)) or None
 
 
 def job_lora_catalog(place: str | None, allowed: AllowedRoots = EVERYWHERE) -> LoraCatalog:

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
+from manifests.places.place_names import is_uri
 from manifests.text.wording import shown
 
 EMOJI_WORLD = "emoji-world"
@@ -19,6 +21,19 @@ _GONE: Mapping[str, str] = {
 def is_hub_name(model: str) -> bool:
     """Return whether a model is named as ``owner/name@revision``."""
     return _HUB_MODEL.fullmatch(model) is not None
+
+
+def hub_hint(place: str) -> str:
+    """Return what to write if ``place`` was meant as a model of the hub; nothing if it was not.
+
+    Without a revision ``owner/name`` is read as a folder, and so has become a path.
+    """
+    path = Path(place)
+    name = f"{path.parent.name}/{path.name}"
+    is_path = is_uri(place) or path.exists() or path.parent.exists()
+    if is_path or not is_hub_name(f"{name}@main"):
+        return ""
+    return f"; if it is a model of the hub, write {name}@revision, with a commit as its revision"
 
 
 def default_preset(base_model: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clora_core.recipe.prompts import Span
-from manifests.weights.base_model import BaseModelProblem, model_config
+from manifests.weights.model_config import BaseModelProblem, model_config
 
 _REMEMBERED = 65_536
 

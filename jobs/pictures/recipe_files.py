@@ -22,7 +22,8 @@ from manifests.places.locations import LocationError
 from manifests.places.regular_file import irregularity
 from manifests.rows.regions import MAX_MASK_BYTES
 from manifests.text.problems import InputError, Problem
-from manifests.weights.base_model import BaseModelFacts, BaseModelProblem
+from manifests.weights.base_model import BaseModelFacts
+from manifests.weights.model_config import BaseModelProblem
 
 
 def recipe_of(picture: Picture, path: Path) -> Recipe:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.map_sizes import MapGrid
 from manifests.loras.catalog import LoraEntry
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
@@ -21,6 +22,7 @@ class RowModel:
         lora_fit: What it asks of their LoRAs.
         sampler: The settings that a row's own change.
         text: How it reads texts; None where that isn't known.
+        maps: Sizes of its attention maps; None if they aren't known.
     """
 
     digest: str
@@ -28,6 +30,7 @@ class RowModel:
     lora_fit: LoraFit
     sampler: SamplerConfig
     text: TextReader | None = None
+    maps: MapGrid | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

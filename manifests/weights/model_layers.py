@@ -4,25 +4,23 @@ Names and shapes are all that is asked, so a model of ten gigabytes is known aft
 kilobytes, and no model library is needed.
 """
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from clora_core.recipe.errors import CloraError, LoraFileError
 from clora_core.recipe.lora.layers import Shape
 from clora_core.recipe.lora.placement import ModelLayers
-from manifests.weights.base_model import BaseModelProblem, model_config
+from clora_core.recipe.weight_files import Library, weight_files
 from manifests.weights.header import read_header
+from manifests.weights.model_config import BaseModelProblem, model_config
+from manifests.weights.model_files import MAX_WEIGHT_FILE_BYTES
 
-MAX_WEIGHT_FILE_BYTES = 64 * 1024**3
-
-_WEIGHT_FILES = {
-    "unet": "diffusion_pytorch_model",
-    "text_encoder": "model",
-    "text_encoder_2": "model",
+_COMPONENTS: Mapping[str, Library] = {
+    "unet": "diffusers",
+    "text_encoder": "transformers",
+    "text_encoder_2": "transformers",
 }
-"""Components that LoRAs change, and what diffusers and transformers call their weights."""
-
-_PIECE = re.compile(r"-\d+-of-(\d+)\.safetensors\Z")
+"""Those that LoRAs change, and what loads their weights."""
 
 
 class UnknownLayersError(CloraError):
@@ -44,8 +42,8 @@ def model_layers(folder: str | Path) -> ModelLayers:
             raise UnknownLayersError(f"{root / 'model_index.json'} names no unet")
         return ModelLayers(
             {
-                component: _layers(root / component, name)
-                for component, name in _WEIGHT_FILES.items()
+                component: _layers(root / component, library)
+                for component, library in _COMPONENTS.items()
                 if component in components
             }
         )
@@ -53,9 +51,9 @@ def model_layers(folder: str | Path) -> ModelLayers:
         raise UnknownLayersError(str(error)) from error
 
 
-def _layers(folder: Path, name: str) -> dict[str, Shape]:
+def _layers(folder: Path, library: Library) -> dict[str, Shape]:
     layers: dict[str, Shape] = {}
-    for file in _files(folder, name):
+    for file in _files(folder, library):
         header = read_header(file, max_file_bytes=MAX_WEIGHT_FILE_BYTES)
         for tensor, entry in header.tensors.items():
             layer, _, part = tensor.rpartition(".")
@@ -65,13 +63,14 @@ def _layers(folder: Path, name: str) -> dict[str, Shape]:
     return layers
 
 
-def _files(folder: Path, name: str) -> list[Path]:
+def _files(folder: Path, library: Library) -> list[Path]:
     """Return the file of weights, or all of its pieces."""
-    whole = folder / f"{name}.safetensors"
-    if whole.is_file():
-        return [whole]
-    pieces = sorted(folder.glob(f"{name}-*-of-*.safetensors"))
-    counts = {found[1] for piece in pieces if (found := _PIECE.search(piece.name))}
-    if len(counts) != 1 or int(counts.pop()) != len(pieces):
-        raise UnknownLayersError(f"{whole} is not there, and not all of its pieces are")
-    return pieces
+    weights = weight_files(folder, library)
+    if weights.problem is not None:
+        raise UnknownLayersError(f"{folder} {weights.problem}")
+    others = [file for file in weights.files if file.suffix != ".safetensors"]
+    if others:
+        raise UnknownLayersError(
+            f"{others[0]} is no safetensors file, which alone is read for this"
+        )
+    return list(weights.files)

@@ -11,8 +11,9 @@ from input_kit import row, write_job
 
 from jobs.cli import main
 from manifests.places.locations import LocationError, expand, open_file, open_stream, read_bytes
-from manifests.weights.base_model import BaseModelProblem, inspect_base_model
+from manifests.weights.base_model import inspect_base_model
 from manifests.weights.digests import folder_digest
+from manifests.weights.model_config import BaseModelProblem
 from manifests.weights.model_layers import UnknownLayersError, model_layers
 
 Make = Callable[[Path], None]
@@ -119,7 +120,11 @@ def test_for_a_lora(tmp_path: Path, said, kind):
     job = write_job(tmp_path, [row(loras=["cat"], prompt="a cat")])
     (tmp_path / "loras/cat.safetensors").unlink()
     make(tmp_path / "loras/cat.safetensors")
-    sentence = "cat.safetensors is not a file but a folder or device"
+    sentence = (
+        "cat.safetensors is a folder without adapter_model.safetensors; name a .safetensors file"
+        if make is Path.mkdir
+        else "cat.safetensors is not a file but a folder or device"
+    )
     assert sentence in said("loras", "inspect", tmp_path / "loras/cat.safetensors")
     assert sentence in said("validate", job)
 

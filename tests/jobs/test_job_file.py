@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from input_kit import row, write_base_model, write_job
+from input_kit import row, write_base_model, write_job, write_scorer
 
 from clora_core.recipe.config import SamplerConfig, sampler_preset
 from jobs.job.inputs import prepare
@@ -12,7 +12,7 @@ from jobs.job.job_file import JobFile, ScoringSettings, load_job, parse_job
 from jobs.job.model_names import is_hub_name
 from jobs.job.run_request import run_request
 from manifests.text.problems import InputError, Problem
-from manifests.weights.base_model import BaseModelProblem
+from manifests.weights.model_config import BaseModelProblem
 from pipelines.ledger.failure_budget import FailureBudget
 from pipelines.session.resources import Resources
 
@@ -268,8 +268,9 @@ def test_a_dino_model_may_be_the_hubs(tmp_path):
     scoring = {"model": "owner/dino@abc", "references": 2}
     job = load_job(write_job(tmp_path, [row()], scoring=scoring))
     assert job.scoring.model == "owner/dino@abc"
-    prepared = prepare(job, snapshot=lambda _name: str(tmp_path))
-    assert prepared.scoring.model_dir == str(tmp_path)
+    folder = str(write_scorer(tmp_path / "dino"))
+    prepared = prepare(job, snapshot=lambda _name: folder)
+    assert prepared.scoring.model_dir == folder
     assert "owner/dino@abc" in prepared.scoring.statement
 
     def no_snapshot(name: str) -> str:

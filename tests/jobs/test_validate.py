@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from e2e.kit import concepts
-from input_kit import row, write_base_model, write_job
+from input_kit import row, write_base_model, write_job, write_scorer
 from safetensors.numpy import load_file, save_file
 
 from emoji_world import lora_catalog
@@ -26,7 +26,7 @@ def test_a_good_job_is_summed_up(tmp_path, capsys):
 
 
 def test_what_scores_take_is_said_before_it_takes_it(tmp_path, capsys):
-    (tmp_path / "dino").mkdir()
+    write_scorer(tmp_path / "dino")
     rows = [row(seed=seed) for seed in range(21)]
     job = write_job(tmp_path, rows, scoring={"model": "dino"})
     assert validate(job) == 0

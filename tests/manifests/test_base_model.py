@@ -5,7 +5,8 @@ import json
 import pytest
 from input_kit import write_base_model
 
-from manifests.weights.base_model import BaseModelProblem, inspect_base_model
+from manifests.weights.base_model import inspect_base_model
+from manifests.weights.model_config import BaseModelProblem
 
 
 def test_size_and_width_come_from_the_configuration(tmp_path):

@@ -51,13 +51,17 @@ def test_weights_in_pieces_are_read_together_or_not_at_all(copy: Path):
     whole = copy / "unet/diffusion_pytorch_model.safetensors"
     expected = model_layers(copy).shapes
     tensors = load_file(whole)
+    places: dict[str, str] = {}
     for number, start in enumerate((0, 1), start=1):
         part = dict(list(tensors.items())[start::2])
-        save_file(part, whole.with_name(f"{whole.stem}-0000{number}-of-00002.safetensors"))
+        name = f"{whole.stem}-0000{number}-of-00002.safetensors"
+        save_file(part, whole.with_name(name))
+        places |= dict.fromkeys(part, name)
+    whole.with_name(f"{whole.name}.index.json").write_text(json.dumps({"weight_map": places}))
     whole.unlink()
     assert model_layers(copy).shapes["unet"] == expected["unet"]
     whole.with_name(f"{whole.stem}-00002-of-00002.safetensors").unlink()
-    with pytest.raises(UnknownLayersError, match="not all of its pieces are"):
+    with pytest.raises(UnknownLayersError, match="unet lacks 1 of the 2 pieces of its weights"):
         model_layers(copy)
 
 
@@ -68,7 +72,7 @@ def test_weights_that_are_pickles_or_damaged_are_not_known(copy: Path):
     with pytest.raises(UnknownLayersError, match="is truncated"):
         model_layers(copy)
     weights.rename(weights.with_name("pytorch_model.bin"))
-    with pytest.raises(UnknownLayersError, match=r"model\.safetensors is not there"):
+    with pytest.raises(UnknownLayersError, match=r"pytorch_model\.bin is no safetensors file"):
         model_layers(copy)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from input_kit import safetensors_bytes, write_base_model, write_jsonl
+from input_kit import safetensors_bytes, write_base_model, write_jsonl, write_scorer
 
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import JobFile, load_job
@@ -121,8 +121,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[JobFile, PreparedJob]
     (folder / "loras.yaml").write_text(yaml.safe_dump({"loras": entries}))
     write_base_model(folder / "base")
     write_base_model(folder / "other", sample_size=32)
-    (folder / "dino").mkdir()
-    (folder / "dino/config.json").write_text("{}")
+    write_scorer(folder / "dino")
     (folder / "mask.pgm").write_bytes(b"P5 2 1 255\n\x00\xff")
     write_jsonl(folder / "rows.jsonl", rows())
     values = {
