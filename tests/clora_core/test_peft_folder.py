@@ -25,7 +25,7 @@ from manifests.loras.report import lora_report
 from manifests.weights.digests import tensor_hashes
 from manifests.weights.header import read_header
 
-UNET = {"target_modules": ["to_q", "to_k", "to_out.0", "proj_in"]}
+UNET = {"target_modules": ["attn2.to_q", "attn1.to_k", "proj_in"]}
 TEXT = {"target_modules": ["q_proj", "v_proj", "fc1"]}
 MID = "mid_block.attentions.0.transformer_blocks.0"
 SETTINGS: Mapping[str, tuple[str, dict[str, Any]]] = {
