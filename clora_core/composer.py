@@ -16,6 +16,7 @@ from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.memory import default_budget_bytes
 from clora_core.recipe.errors import CompositionError, PromptError
+from clora_core.recipe.map_sizes import size_problem
 from clora_core.recipe.row import Lora, Row
 from clora_core.results import ComposedImage, RowFailure
 from clora_core.sampling.row_lanes import BatchKind, RowLanes, row_lanes
@@ -78,12 +79,10 @@ class Composer:
             layers = self._model.map_layers(row.sampler.map_size)
         except ValueError as error:
             raise PromptError(str(error)) from error
-        multiple = self._model.image_scale * layers.downsampling
-        if row.width % multiple or row.height % multiple:
-            raise PromptError(
-                f"size {row.width}x{row.height} px: both sides must be multiples of {multiple} "
-                f"for this base model, so that attention maps lie on whole positions"
-            )
+        multiple_px = self._model.image_scale * layers.downsampling
+        problem = size_problem(row.width, row.height, multiple_px)
+        if problem is not None:
+            raise PromptError(problem)
 
     def _factors(self, lora: Lora) -> LoraFactors:
         def on_host() -> LoraFactors:

@@ -2,9 +2,9 @@
 
 Only the layers at the map resolution need explicit probabilities; all others keep whatever fused
 attention they have. The layers are found by measuring the model, not from a list of names: those
-cross-attentions that are coarsest among the ones with at least ``SMALLEST_SIDE`` positions a side
-at the model's own size. That is 16x16 of Stable Diffusion 1.5 at 512 px (arXiv 2403.19776, section
-3.2) and 32x32 of SDXL at 1024 px.
+cross-attentions that are coarsest among the ones with at least 16 positions a side at the model's
+own size (``recipe.map_sizes``). That is 16x16 of Stable Diffusion 1.5 at 512 px (arXiv 2403.19776,
+section 3.2) and 32x32 of SDXL at 1024 px.
 """
 
 from collections.abc import Callable, Generator
@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SMALLEST_SIDE = 16
+from clora_core.recipe.map_sizes import map_side
 
 
 class MapsCompleteError(Exception):
@@ -48,23 +48,14 @@ def choose_map_layers(
     Args:
         query_lengths: Positions each cross-attention sees, by module name, in running order.
         latent_side: Side of the square latents they were measured with.
-        map_size: Wanted side; None for the coarsest of at least ``SMALLEST_SIDE``.
+        map_size: Wanted side; None for the one that ``map_side`` chooses.
 
     Raises:
-        ValueError: No cross-attention has that size; the message lists the sizes there are.
+        ValueError: As ``map_side``.
     """
     sides = {name: round(length**0.5) for name, length in query_lengths.items()}
-    if map_size is None:
-        wanted = min((side for side in sides.values() if side >= SMALLEST_SIDE), default=None)
-        wanted = wanted or max(sides.values(), default=None)
-    else:
-        wanted = map_size
+    wanted = map_side(sides.values(), map_size)
     names = tuple(name for name, side in sides.items() if side == wanted)
-    if not names or wanted is None:
-        raise ValueError(
-            f"no cross-attention with maps of {map_size}x{map_size}; this model has "
-            f"{sorted(set(sides.values()))}; set map_size to one of them or leave it out"
-        )
     return MapLayers(names, latent_side // wanted)
 
 

@@ -21,6 +21,7 @@ from clora_core.recipe.row import Lora, Row
 from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
 from manifests.rows.loras import requested_loras, resolved_loras
+from manifests.rows.map_check import map_findings
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler
 from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values
@@ -98,10 +99,13 @@ class RowChecker:
                     syntax=sampler.prompt_syntax,
                 )
             )
-            if not findings:
-                resolved, text_findings = self._resolved(row, model, loras, sampler)
+            resolved = self._resolved(row, model, loras, sampler)
+            findings.extend(map_findings(resolved, model.maps))
+            if not findings and model.text is not None:
+                resolved, text_findings = with_text_chunks(resolved, model.text)
                 findings.extend(text_findings)
-                findings.extend(self._id_findings(raw, row, resolved))
+            resolved = self._keyed(row, resolved)
+            findings.extend(self._id_findings(raw, row, resolved))
         return resolved, findings
 
     def _model(self, value: object) -> tuple[RowModel | None, _Findings]:
@@ -127,8 +131,9 @@ class RowChecker:
         model: RowModel,
         loras: tuple[Lora, ...],
         sampler: SamplerConfig,
-    ) -> tuple[Row, _Findings]:
-        unnamed = Row(
+    ) -> Row:
+        """Return the row with all defaults, its key yet to be worked out."""
+        return Row(
             base_model_digest=model.digest,
             prompt=row.prompt,
             negative_prompt=row.negative_prompt,
@@ -140,12 +145,10 @@ class RowChecker:
             sampler=sampler,
             carried_json=canonical_json(carried_values(row)),
         )
-        findings: _Findings = []
-        if model.text is not None:
-            unnamed, findings = with_text_chunks(unnamed, model.text)
-        key = row_key(unnamed, dtype=self._rules.dtype)
-        named = replace(unnamed, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
-        return named, findings
+
+    def _keyed(self, row: ManifestRow, resolved: Row) -> Row:
+        key = row_key(resolved, dtype=self._rules.dtype)
+        return replace(resolved, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
 
     def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> _Findings:
         """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
