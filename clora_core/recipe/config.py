@@ -6,10 +6,11 @@ part of a row's key. Loads without torch, because manifests are checked on machi
 """
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
+
+from clora_core.recipe.near_names import name_hint
 
 ENGINE_VERSION = 1
 """Raised whenever the same row would give a different image than before. Part of a row's key."""
@@ -268,8 +269,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 def _unknown_field(name: str, known: list[str]) -> str:
-    nearest = get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(known)}"
+    meant = name_hint(name, known) or f"there are {', '.join(known)}"
     return f"no sampler setting {name!r}; {meant}"
 
 

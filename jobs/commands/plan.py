@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clora_core.recipe.cost import fusion_evaluations
+from jobs.console.carried import carried_described
 from jobs.console.estimate import COST_COLUMNS, Estimate, estimate
 from jobs.console.progress import duration
 from jobs.exit_code import ALL_MADE, command
@@ -48,6 +49,8 @@ def plan(path: str | Path) -> int:
     if references is not None and references.num_rows:
         cost = estimate(references.members_by_unit(), made_references)
         print(_costs("  for references", cost, job.resources.actors))
+    if prepared.carried:
+        print(f"columns carried   {carried_described(prepared.carried)}")
     for problem in prepared.problems:
         print(f"will fail         {problem}")
     return ALL_MADE

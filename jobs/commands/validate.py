@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clora_core.recipe.errors import CloraError
 from clora_core.recipe.row import Row
+from jobs.console.carried import carried_described
 from jobs.exit_code import ALL_MADE, BAD_INPUT, command
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import load_job
@@ -61,23 +62,21 @@ def summary(prepared: PreparedJob) -> str:
     models = prepared.models_by_digest
     num_images = len({row.key for row in rows})
     twice = f" ({len(rows) - num_images:,} are there twice)" if num_images < len(rows) else ""
-    return "\n".join(
-        (
-            f"{len(rows):,} row(s), {num_images:,} image(s){twice}; no problems",
-            "  methods:   " + _counted(Counter(row.method for row in rows)),
-            "  LoRA sets: "
-            + _counted(
-                Counter(" + ".join(use.name for use in row.loras) or "none" for row in rows)
-            ),
-            *_texts(rows),
-            "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
-            "  models:    "
-            + _counted(Counter(models[row.base_model_digest].label for row in rows)),
-            f"  LoRAs:     {_layers_checked(prepared)}",
-            f"  scoring:   {prepared.scoring.described()}",
-            *(f"  left out:  {text}" for text in prepared.left_out_columns()),
-        )
-    )
+    lines = [
+        f"{len(rows):,} row(s), {num_images:,} image(s){twice}; no problems",
+        "  methods:   " + _counted(Counter(row.method for row in rows)),
+        "  LoRA sets: "
+        + _counted(Counter(" + ".join(use.name for use in row.loras) or "none" for row in rows)),
+        *_texts(rows),
+        "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
+        "  models:    " + _counted(Counter(models[row.base_model_digest].label for row in rows)),
+        f"  LoRAs:     {_layers_checked(prepared)}",
+        f"  scoring:   {prepared.scoring.described()}",
+        *(f"  left out:  {text}" for text in prepared.left_out_columns()),
+    ]
+    if prepared.carried:
+        lines.append(f"  carried:   {carried_described(prepared.carried)}")
+    return "\n".join(lines)
 
 
 def _texts(rows: Sequence[Row]) -> list[str]:

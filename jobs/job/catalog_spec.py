@@ -12,16 +12,19 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.job.inputs import PreparedJob, prepare
-from jobs.job.job_file import MAX_JOB_BYTES, JobFile, parse_job
+from jobs.job.job_file import JOB_SECTION, MAX_JOB_BYTES, JobFile, parse_job
 from jobs.job.job_roots import service_roots
 from manifests.grid.axes import Axes, axis_findings, expand_axes
+from manifests.grid.axis_names import named_items, named_scenes
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.place_names import absolute, parent
 from manifests.places.yaml_file import read_mapping, validated
 from manifests.rows.schema import Seed
 from manifests.tables.readers import RawRow, read_rows
 from manifests.tables.yaml_rows import yaml_rows
+from manifests.text.given_names import NamedValues, named_values
 from manifests.text.problems import InputError, Problem, problems_at
+from manifests.text.wording import within
 
 AXIS_FILES = ("items", "scenes")
 
@@ -75,11 +78,18 @@ def load_catalog(path: str | Path) -> CatalogSpec:
     return _parse_catalog(_read(place), place)
 
 
-def _parse_catalog(values: Mapping[str, Any], place: str) -> CatalogSpec:
+_SECTION = replace(
+    JOB_SECTION, names=(*JOB_SECTION.names, *CatalogSettings.model_fields), required=frozenset()
+)
+
+
+def _parse_catalog(given: Mapping[str, Any], place: str) -> CatalogSpec:
+    named = named_values(given, _SECTION)
+    values = named.values
     own = {name: values[name] for name in CatalogSettings.model_fields if name in values}
     rest = {name: value for name, value in values.items() if name not in own}
     has_axes = any(name in own for name in AXIS_FILES)
-    problems: list[Problem] = []
+    problems = problems_at(place, named.findings)
     if has_axes:
         if "manifest" in rest:
             text = "stands beside items or scenes, which make the rows; take one of them out"
@@ -89,11 +99,11 @@ def _parse_catalog(values: Mapping[str, Any], place: str) -> CatalogSpec:
     try:
         settings = validated(CatalogSettings, own, place=place)
     except InputError as error:
-        problems += error.problems
+        problems += _unsaid(error, named)
     try:
         job = parse_job(rest, place=place)
     except InputError as error:
-        problems += error.problems
+        problems += _unsaid(error, named)
     if problems or job is None:
         raise InputError(problems)
     spec = CatalogSpec(job=job, axes=None, settings=settings)
@@ -108,7 +118,7 @@ def load_spec(path: str | Path) -> CatalogSpec:
     """
     place = absolute(str(path), beside=str(Path.cwd()))
     values = _read(place)
-    if any(name in values for name in AXIS_FILES):
+    if any(name in named_values(values, _SECTION).values for name in AXIS_FILES):
         return _parse_catalog(values, place)
     job = parse_job(values, place=place)
     return CatalogSpec(job=job, axes=None, settings=CatalogSettings())
@@ -127,6 +137,11 @@ def prepare_catalog(spec: CatalogSpec, *, place: str) -> PreparedJob:
     return prepare(spec.job, place=place, raw_rows=raw)
 
 
+def _unsaid(error: InputError, named: NamedValues) -> list[Problem]:
+    """Return the problems that do not follow from a wrong name."""
+    return [problem for problem in error.problems if not named.speak_of(problem.field.split("."))]
+
+
 def _read(place: str) -> dict[str, Any]:
     expected = "a mapping with items, scenes and output"
     return read_mapping(place, max_bytes=MAX_JOB_BYTES, expected=expected)
@@ -137,20 +152,26 @@ def _read_axes(spec: CatalogSpec) -> Axes:
     settings, place, allowed = spec.settings, spec.job.manifest, service_roots()
     rows: dict[str, list[dict[str, Any]]] = {}
     problems: list[Problem] = []
+    places: dict[str, str] = dict.fromkeys(AXIS_FILES, place)
     for name in AXIS_FILES:
         given = getattr(settings, name)
         if given is None:
             text = f"is missing; give rows, or a file of them, with a column {name[:-1]!r}"
             problems.append(Problem(place=place, field=name, problem=text))
         elif isinstance(given, str):
-            found = list(_table(name, absolute(given, beside=parent(place)), place, allowed))
+            places[name] = absolute(given, beside=parent(place))
+            found = list(_table(name, places[name], place, allowed))
             problems += [row for row in found if isinstance(row, Problem)]
             rows[name] = [dict(row.values) for row in found if isinstance(row, RawRow)]
         else:
             rows[name] = given
     if not problems:
+        rows["scenes"], of_scenes = named_scenes(rows["scenes"])
+        rows["items"], of_items = named_items(rows["items"], rows["scenes"])
+        for name, findings in (("items", of_items), ("scenes", of_scenes)):
+            problems += problems_at(places[name], within(name, findings))
         axes = Axes(**rows, looks=settings.looks, seeds=settings.seeds)
-        problems = problems_at(place, axis_findings(axes))
+        problems += problems_at(place, axis_findings(axes))
         if not problems:
             return axes
     raise InputError(problems)

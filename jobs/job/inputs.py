@@ -75,6 +75,7 @@ class PreparedJob:
         models: Base models by the name that rows give them; the empty name is for those without.
         scoring: Whether and with what images are scored.
         problems: LoRA files that cannot be used, one each; rows that name them will fail.
+        carried: Columns of the manifest that are the caller's own, and merely carried through.
         unknown_layers: Why LoRA layers were not compared with those of a base model, a sentence for
             each that does not tell its own.
         left_out: Columns of the manifest that hold row numbers and are not carried, with the
@@ -86,6 +87,7 @@ class PreparedJob:
     models: Mapping[str, JobModel]
     scoring: Scoring
     problems: tuple[Problem, ...]
+    carried: tuple[str, ...] = ()
     unknown_layers: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -120,7 +122,7 @@ def prepare(
         place: The job file, for messages.
         snapshot: Brings a hub model (``owner/name@revision``) to a local folder; the hub's own
             client if None.
-        raw_rows: Rows to check in place of the manifest's.
+        raw_rows: Rows to check in place of the manifest's, the names of their columns checked.
 
     Raises:
         InputError: With every problem of job, catalog, base model and manifest.
@@ -164,8 +166,12 @@ def prepare(
         dtype=job.resources.dtype,
         allowed=allowed,
     )
-    raw_rows = read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows
-    checked = check_rows(raw_rows, rules, place=job.manifest)
+    checked = check_rows(
+        read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows,
+        rules,
+        place=job.manifest,
+        names_are_checked=raw_rows is not None,
+    )
     problems.extend(checked.problems)
     if problems:
         raise InputError(problems)
@@ -181,6 +187,7 @@ def prepare(
             Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
             for name, text in files.broken
         ),
+        carried=checked.carried,
         unknown_layers=unknown_layers,
         left_out=checked.left_out,
     )

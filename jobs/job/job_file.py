@@ -22,8 +22,10 @@ from jobs.job.model_names import (
 )
 from manifests.places.place_names import absolute, parent
 from manifests.places.yaml_file import as_mapping, read_mapping, validated
-from manifests.rows.sampler_settings import resolve_sampler
+from manifests.rows.sampler_settings import SAMPLER_SECTION, resolve_sampler
+from manifests.text.given_names import named_values
 from manifests.text.problems import InputError, Problem, problems_at
+from manifests.text.sections import section_of
 from manifests.text.text_rules import LoraName
 from manifests.text.wording import SettingsError, did_you_mean, within
 from pipelines.ledger.failure_budget import FailureBudget
@@ -127,12 +129,7 @@ class JobFile(BaseModel, frozen=True, extra="forbid"):
 
 
 _EXPECTED = "a mapping with manifest and output"
-_KNOWN = {
-    "": tuple(JobFile.model_fields),
-    "scoring": tuple(ScoringSettings.model_fields),
-    "resources": tuple(Resources.model_fields),
-    "failure_budget": tuple(FailureBudget.model_fields),
-}
+JOB_SECTION = section_of(JobFile, inner={"sampler": SAMPLER_SECTION})
 
 
 def load_job(path: str | Path) -> JobFile:
@@ -159,10 +156,11 @@ def parse_job(values: object, *, place: str) -> JobFile:
     problems: list[Problem] = []
     job = None
     try:
-        job = validated(JobFile, given, place=place, known=_KNOWN)
+        job = validated(JobFile, given, place=place, section=JOB_SECTION)
     except InputError as error:
         problems += error.problems
     # Read apart, so that a mistake elsewhere in the file does not hide one in these.
+    given = named_values(given, JOB_SECTION).values
     models = _given_models(given)
     findings = _sampler_findings(given.get("sampler") or {}, models)
     for name, model in models.items():

@@ -4,8 +4,9 @@ A picture may come from a stranger or from another version. Each field has the t
 that it has in a manifest, and all that is wrong is said at once.
 """
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -20,12 +21,11 @@ from manifests.rows.loras import MAX_LORAS
 from manifests.rows.regions import RegionRequest
 from manifests.rows.schema import MAX_SIDE_PX, Seed, Side
 from manifests.rows.table import row_of
+from manifests.text.given_names import checked
 from manifests.text.json_text import load_json
+from manifests.text.sections import section_of
 from manifests.text.text_rules import AnyText, Prompt, RowId, ShortText
-from manifests.text.wording import did_you_mean, sentences, shown, within
-
-Findings = list[tuple[str, str]]
-"""(Field, sentence), one a mistake."""
+from manifests.text.wording import Findings, did_you_mean, sentences, shown, within
 
 _INDEX = re.compile(r"\.(\d+)(?=\.|\Z)")
 
@@ -117,10 +117,7 @@ class Recipe(BaseModel):
 
 
 _FIELDS = tuple(Recipe.model_fields)
-_KNOWN: Mapping[str, Sequence[str]] = {
-    "": _FIELDS,
-    **{f"loras.{index}": tuple(RecipeLora.model_fields) for index in range(MAX_LORAS)},
-}
+_SECTION = section_of(Recipe)
 
 
 def checked_recipe(
@@ -133,12 +130,7 @@ def checked_recipe(
         width_px: The picture's own width.
         height_px: The picture's own height.
     """
-    findings: Findings = []
-    recipe = None
-    try:
-        recipe = Recipe.model_validate(given)
-    except ValidationError as error:
-        findings += sentences(error, known=_KNOWN, given=given)
+    recipe, findings = checked(Recipe, given, _SECTION)
     findings += _method_findings(given.get("method"))
     findings += _sampler_findings(given.get("sampler"))
     for name, own in (("width", width_px), ("height", height_px)):
@@ -182,12 +174,11 @@ def _sampler_findings(sampler: object) -> Findings:
     if not isinstance(sampler, Mapping):
         return []
     try:
-        SamplerConfig.model_validate_json(canonical_json(cast("Mapping[str, Any]", sampler)))
-    except ValidationError as error:
-        return within("sampler", sentences(error, known=tuple(SamplerConfig.model_fields)))
+        text = canonical_json(cast("Mapping[str, Any]", sampler))
+        _, findings = checked(SamplerConfig, json.loads(text), section_of(SamplerConfig))
     except (ValueError, TypeError) as error:
         return [("sampler", f"{error}, got {shown(sampler)}")]
-    return []
+    return within("sampler", findings)
 
 
 def _lora_findings(recipe: Recipe) -> Findings:

@@ -18,7 +18,7 @@ from manifests.grid.prompt_lines import PromptLine, PromptLineError, read_prompt
 from manifests.grid.rows import MAX_ROWS, Motif, grid_rows, lora_structs
 from manifests.grid.spec import SweepComposition, SweepSpec
 from manifests.grid.template import TemplateError, expand_template
-from manifests.loras.catalog import LoraEntry, unknown_lora
+from manifests.loras.catalog import LoraCatalog, LoraEntry, is_kept_out, unknown_loras
 from manifests.places.locations import LocationError
 from manifests.rows.loras import LoraRequest, named_lora, requested_loras
 from manifests.text.wording import did_you_mean, shown
@@ -90,6 +90,7 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
         for method in spec.methods
         if method not in METHODS
     ]
+    has_problems = isinstance(rules.catalog, LoraCatalog) and bool(rules.catalog.problems)
     grid, more = _with_grids(spec, rules.catalog)
     findings += more
     grid += rules.listed
@@ -104,9 +105,9 @@ def expand_sweep(spec: SweepSpec, rules: SweepRules) -> Expansion:
         room -= len(scenes)
         if room < 0 or len(findings) > MAX_FINDINGS:
             break
-    if not grid and not findings and spec.testbed is None:
+    if not grid and not findings and spec.testbed is None and not has_problems:
         findings.append(("compositions", "holds no LoRA sets; list some, or name pairs_of"))
-    if grid and not motifs and not findings:
+    if grid and not motifs and not findings and not has_problems:
         text = "give no prompt: a prompt_file holds none beside blank lines and comments; add one"
         findings.append(("compositions", text))
     if room < 0:
@@ -123,7 +124,7 @@ def _with_grids(
     findings: _Findings = []
     for place, names, size in (("pairs_of", spec.pairs_of, 2), ("triples_of", spec.triples_of, 3)):
         unknown = [name for name in names if name not in catalog]
-        findings += [(place, unknown_lora(name, catalog)) for name in unknown[:MAX_FINDINGS]]
+        findings += [(place, text) for text in unknown_loras(unknown[:MAX_FINDINGS], catalog)]
         num_sets = comb(len(set(names)), size)
         if num_sets > MAX_ROWS:
             text = f"stands for {num_sets:,} sets, more than {MAX_ROWS:,}; split it"
@@ -159,6 +160,8 @@ def _scenes(
         loras = (*(request for request in requests if request.lora not in taken), *tagged)
         problems += _unknown(tagged, rules.catalog)
         findings += [(where, problem) for _, problem in problems]
+        if _are_kept_out(loras, rules.catalog):
+            continue
         subjects = _subjects(loras, rules.catalog)
         try:
             prompts = expand_template(
@@ -208,8 +211,12 @@ def _lines(
 
 
 def _unknown(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> _Findings:
-    names = [request.lora for request in requests if request.lora not in catalog]
-    return [("loras", unknown_lora(name, catalog)) for name in names]
+    names = [request.lora for request in requests]
+    return [("loras", text) for text in unknown_loras(names, catalog)]
+
+
+def _are_kept_out(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> bool:
+    return any(is_kept_out(request.lora, catalog) for request in requests)
 
 
 def _subjects(requests: Sequence[LoraRequest], catalog: Mapping[str, LoraEntry]) -> list[str]:

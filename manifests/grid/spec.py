@@ -14,7 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from manifests.grid.testbed_spec import PublishedTestbed
 from manifests.places.place_names import absolute
 from manifests.places.yaml_file import read_mapping, validated
+from manifests.rows.sampler_settings import SAMPLER_SECTION
 from manifests.rows.schema import Seed, Side
+from manifests.text.sections import section_of
 from manifests.text.text_rules import AnyText, Prompt, ShortText
 from manifests.text.whole_numbers import seed_number
 
@@ -121,6 +123,9 @@ class SweepSpec(BaseModel):
     resources: Mapping[str, Any] = Field(default_factory=dict[str, Any])
 
 
+_SECTION = section_of(SweepSpec, inner={"sampler": SAMPLER_SECTION, "samplers": SAMPLER_SECTION})
+
+
 def load_sweep(path: str | Path) -> tuple[SweepSpec, str]:
     """Return the sweep at ``path`` (a local path or a URI), and its absolute place.
 
@@ -133,16 +138,4 @@ def load_sweep(path: str | Path) -> tuple[SweepSpec, str]:
         max_bytes=MAX_SWEEP_BYTES,
         expected="a mapping with output, methods and compositions",
     )
-    return validated(SweepSpec, given, place=place, known=_known(given)), place
-
-
-def _known(given: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Return the settings that may stand in each section, for the nearest to a misspelt one."""
-    compositions = given.get("compositions")
-    count = len(cast("list[object]", compositions)) if isinstance(compositions, list) else 0
-    of_composition = tuple(SweepComposition.model_fields)
-    return {
-        "": tuple(SweepSpec.model_fields),
-        "testbed": tuple(PublishedTestbed.model_fields),
-        **{f"compositions.{number}": of_composition for number in range(count)},
-    }
+    return validated(SweepSpec, given, place=place, section=_SECTION), place

@@ -17,8 +17,10 @@ from manifests.grid.testbed_spec import PublishedTestbed
 from manifests.loras.catalog import LoraEntry
 from manifests.places.locations import LocationError
 from manifests.places.place_names import absolute, escaped, is_uri, joined, parent
+from manifests.text.given_names import checked
 from manifests.text.json_text import load_json
 from manifests.text.problems import Problem, problems_at
+from manifests.text.sections import section_of
 from manifests.text.text_rules import Prompt
 from manifests.text.wording import WHOLE, did_you_mean, sentences, shown
 
@@ -109,17 +111,15 @@ class Reading:
 
     def valid(self, model: type[Model], given: object, where: str) -> Model | None:
         """Return ``given`` as a ``model``; None, and its problems kept, if it is none."""
-        known = tuple(model.model_fields)
         if not isinstance(given, Mapping):
-            self.say(where, f"should be a mapping with {', '.join(known)}, got {shown(given)}")
+            fields = ", ".join(model.model_fields)
+            self.say(where, f"should be a mapping with {fields}, got {shown(given)}")
             return None
         values = {str(name): each for name, each in cast("Mapping[object, Any]", given).items()}
-        try:
-            return model.model_validate(values)
-        except ValidationError as error:
-            for name, text in sentences(error, known=known, given=values):
-                self.say(where if name == WHOLE else f"{where}.{name}", text)
-            return None
+        found, findings = checked(model, values, section_of(model))
+        for name, text in findings:
+            self.say(where if name == WHOLE else f"{where}.{name}", text)
+        return None if findings else found
 
     def unknown(self, setting: str, named: Sequence[str], known: Sequence[str]) -> None:
         """Keep a problem for each name of the block that the list does not have."""

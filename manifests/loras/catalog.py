@@ -5,12 +5,12 @@ are relative to the catalog, so that a folder with a catalog and its LoRAs can b
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from clora_core.recipe.row import LoraKind
 from manifests.loras.local_lora import lora_refusal
@@ -19,9 +19,11 @@ from manifests.places.locations import LocationError
 from manifests.places.place_names import absolute, parent, split_options
 from manifests.tables.readers import RawRow, read_file
 from manifests.tables.yaml_rows import yaml_rows
+from manifests.text.given_names import checked
 from manifests.text.problems import Problem, problems_at
+from manifests.text.sections import section_of
 from manifests.text.text_rules import LoraName, ShortText
-from manifests.text.wording import did_you_mean, nearest, sentences, shown
+from manifests.text.wording import did_you_mean, shown
 
 MAX_CATALOG_BYTES = 64 * 1024**2
 MAX_ENTRIES = 1_000_000
@@ -61,7 +63,7 @@ class LoraEntry(BaseModel):
     sha256: Annotated[str | None, AfterValidator(_is_sha256)] = None
 
 
-_FIELDS = tuple(LoraEntry.model_fields)
+_SECTION = section_of(LoraEntry)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +74,15 @@ class LoraCatalog(Mapping[str, LoraEntry]):
         place: The file it was read from.
         entries: The good ones.
         problems: The others', one sentence each.
+        refused: Names of the others.
+        is_whole: Whether all entries could be read.
     """
 
     place: str
     entries: Mapping[str, LoraEntry]
     problems: tuple[Problem, ...] = ()
+    refused: frozenset[str] = frozenset()
+    is_whole: bool = True
 
     def __getitem__(self, name: str) -> LoraEntry:
         """Return the LoRA called ``name``."""
@@ -91,9 +97,20 @@ class LoraCatalog(Mapping[str, LoraEntry]):
         return len(self.entries)
 
 
-def unknown_lora(name: str, catalog: Mapping[str, LoraEntry]) -> str:
-    """Return what is said of a LoRA that the catalog does not have."""
-    return f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}"
+def unknown_loras(names: Iterable[str], catalog: Mapping[str, LoraEntry]) -> list[str]:
+    """Return a sentence for each name that ``catalog`` does not have, unless it says why itself."""
+    return [
+        f"no LoRA {name!r} in the catalog; {did_you_mean(name, tuple(catalog))}"
+        for name in names
+        if name not in catalog and not is_kept_out(name, catalog)
+    ]
+
+
+def is_kept_out(name: str, catalog: Mapping[str, LoraEntry]) -> bool:
+    """Return whether a problem of ``catalog`` is the reason that it does not have ``name``."""
+    if name in catalog or not isinstance(catalog, LoraCatalog):
+        return False
+    return name in catalog.refused or not catalog.is_whole
 
 
 def read_lora_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> LoraCatalog:
@@ -104,25 +121,38 @@ def read_lora_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> LoraCa
         allowed: Where it and its LoRA files may be; what is elsewhere is a problem.
     """
     entries: dict[str, LoraEntry] = {}
+    refused: set[str] = set()
     problems: list[Problem] = []
+    first_lines: dict[str, int] = {}
     for row in _rows(uri, allowed):
         if isinstance(row, Problem):
             problems.append(replace(row, noun="LoRA"))
             continue
-        entry, findings = _entry(row.values, folder=parent(uri))
-        refusal = None if entry is None else lora_refusal(entry.uri, allowed)
-        if entry is not None and refusal is not None:
-            entry, findings = None, [("uri", refusal)]
+        entry, findings = checked(LoraEntry, row.values, _SECTION)
+        if entry is not None:
+            entry = entry.model_copy(update={"uri": absolute(entry.uri, beside=parent(uri))})
+            refusal = lora_refusal(entry.uri, allowed)
+            if refusal is not None:
+                entry, findings = None, [*findings, ("uri", refusal)]
         name = row.values.get("name")
         if entry is not None and entry.name in entries:
-            text = f"is used twice, got {shown(name)}; names are unique"
-            entry, findings = None, [("name", text)]
+            first = f"line {first_lines[entry.name]}, {entries[entry.name].uri}"
+            text = f"is used twice, got {shown(entry.name)}, first in {first}; names are unique"
+            entry, findings = None, [*findings, ("name", text)]
         row_id = name if isinstance(name, str) else None
-        found = problems_at(uri, findings, line=row.line, row_id=row_id, noun="LoRA")
-        problems += found
+        problems += problems_at(uri, findings, line=row.line, row_id=row_id, noun="LoRA")
         if entry is not None:
             entries[entry.name] = entry
-    return LoraCatalog(place=uri, entries=entries, problems=tuple(problems))
+            first_lines[entry.name] = row.line
+        elif row_id is not None:
+            refused.add(row_id)
+    return LoraCatalog(
+        place=uri,
+        entries=entries,
+        problems=tuple(problems),
+        refused=frozenset(refused),
+        is_whole=bool(entries or refused) or all(each.line is not None for each in problems),
+    )
 
 
 def _rows(uri: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
@@ -140,18 +170,3 @@ def _rows(uri: str, allowed: AllowedRoots) -> Iterator[RawRow | Problem]:
             yield Problem(place=uri, field="(file)", problem=text)
     except LocationError as error:
         yield Problem(place=uri, field="(file)", problem=str(error))
-
-
-def _entry(
-    given: Mapping[str, Any], *, folder: str
-) -> tuple[LoraEntry | None, list[tuple[str, str]]]:
-    misspelt = [
-        (key, f"is not a known field; {did_you_mean(key, _FIELDS)}")
-        for key in given
-        if key not in _FIELDS and nearest(key, [f for f in _FIELDS if f not in given])
-    ]
-    try:
-        entry = LoraEntry.model_validate(given)
-    except ValidationError as error:
-        return None, sentences(error, known=_FIELDS, given=given)
-    return entry.model_copy(update={"uri": absolute(entry.uri, beside=folder)}), misspelt

@@ -1,13 +1,15 @@
 """The one door for YAML files: jobs, sweeps, catalogs and specs are read and refused alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from manifests.places.locations import LocationError, read_bytes
+from manifests.text.given_names import checked
 from manifests.text.problems import InputError, Problem, problems_at
-from manifests.text.wording import sentences, shown
+from manifests.text.sections import Section, section_of
+from manifests.text.wording import shown
 from manifests.text.yaml_text import YamlError, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -63,7 +65,7 @@ def validated(
     given: Mapping[str, Any],
     *,
     place: str,
-    known: Sequence[str] | Mapping[str, Sequence[str]] = (),
+    section: Section | None = None,
 ) -> Model:
     """Return the settings that ``given`` says; null means not given.
 
@@ -71,16 +73,16 @@ def validated(
         model: What they should be.
         given: What the file says.
         place: The file, for messages.
-        known: As for ``wording.sentences``.
+        section: The names that it may hold; those of ``model`` if None.
 
     Raises:
         InputError: With a problem for every setting that does not hold.
     """
-    try:
-        return model.model_validate({k: v for k, v in given.items() if v is not None})
-    except ValidationError as error:
-        found = sentences(error, known=known, given=given)
-        raise InputError(problems_at(place, found)) from error
+    values = {name: value for name, value in given.items() if value is not None}
+    settings, findings = checked(model, values, section or section_of(model))
+    if findings or settings is None:
+        raise InputError(problems_at(place, findings))
+    return settings
 
 
 def file_problem(place: str, text: str) -> InputError:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clora_core.recipe.row import Row
+from manifests.rows.columns import ColumnNames
 from manifests.rows.packed_rows import PackedRows
 from manifests.rows.row_check import RowChecker
 from manifests.rows.rules import RowRules
@@ -27,15 +28,22 @@ class CheckedManifest:
         problems: The others'.
         left_out: In how many rows a column held the number of its row and nothing else, by its
             name ("" for none); see ``tables.index_columns``.
+        problems: Of the others, and of the names of columns.
+        carried: Columns that are the caller's own, and merely carried through to the output.
     """
 
     rows: Sequence[Row]
     problems: tuple[Problem, ...]
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
+    carried: tuple[str, ...] = ()
 
 
 def check_rows(
-    raw_rows: Iterable[RawRow | Problem], rules: RowRules, *, place: str = "(manifest)"
+    raw_rows: Iterable[RawRow | Problem],
+    rules: RowRules,
+    *,
+    place: str = "(manifest)",
+    names_are_checked: bool = False,
 ) -> CheckedManifest:
     """Return the rows and problems of a whole manifest.
 
@@ -43,18 +51,22 @@ def check_rows(
         raw_rows: From ``readers.read_rows``.
         rules: What they are checked against.
         place: The manifest's name, for the problem that it is empty.
+        names_are_checked: Whether whoever made the rows looked at the names of their columns.
     """
     problems: list[Problem] = []
     left_out: Counter[str] = Counter()
+    names = ColumnNames(are_checked=names_are_checked)
+    num_given = 0
 
     def read() -> Iterator[RawRow | Problem]:
-        for raw in raw_rows:
+        nonlocal num_given
+        for num_given, raw in enumerate(raw_rows, start=1):  # noqa: B007
             if isinstance(raw, RawRow) and raw.left_out:
                 left_out.update(raw.left_out)
             yield raw
 
     def good() -> Iterator[Row]:
-        for item in checked_rows(read(), rules):
+        for item in checked_rows(read(), rules, names):
             if not isinstance(item, Problem):
                 yield item
                 continue
@@ -65,27 +77,36 @@ def check_rows(
                 return
 
     rows = PackedRows(good())
-    if not rows and not problems:
+    if not num_given:
         text = "holds no rows; write at least one with prompt, loras and seed"
         problems.append(Problem(place=place, field="(file)", problem=text))
-    return CheckedManifest(rows=rows, problems=tuple(problems), left_out=left_out)
+    return CheckedManifest(
+        rows=rows, problems=tuple(problems), left_out=left_out, carried=names.carried
+    )
 
 
-def checked_rows(raw_rows: Iterable[RawRow | Problem], rules: RowRules) -> Iterator[Row | Problem]:
+def checked_rows(
+    raw_rows: Iterable[RawRow | Problem], rules: RowRules, names: ColumnNames
+) -> Iterator[Row | Problem]:
     """Return a resolved row for every good row, and every problem of every other one.
+
+    A row whose only problem is reported elsewhere, of its file or of the catalog, is neither.
 
     Holds one row at a time; what grows with the manifest is the memory of row ids alone.
 
     Args:
         raw_rows: From ``readers.read_rows``; its problems are passed on in place.
         rules: What they are checked against.
+        names: Looks at the names of columns.
     """
     checker = RowChecker(rules)
     for raw in raw_rows:
         if isinstance(raw, Problem):
             yield raw
             continue
-        row, problems = checker.check(raw)
+        named = names.named(raw)
+        yield from named.problems
+        row, problems = checker.check(named.raw, settled=named.settled)
         yield from problems
-        if row is not None:
+        if row is not None and not named.is_renamed:
             yield row

@@ -7,24 +7,25 @@ are looked at on disk.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from clora_core.recipe.row import Lora
-from manifests.loras.catalog import LoraEntry, unknown_lora
+from manifests.loras.catalog import LoraEntry, is_kept_out, unknown_loras
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError
 from manifests.rows.lora_values import lora_items, lora_struct
 from manifests.rows.regions import RegionRequest, resolved_region
+from manifests.text.given_names import checked
+from manifests.text.sections import section_of
 from manifests.text.text_rules import RowId, ShortText
-from manifests.text.wording import sentences, shown, within
+from manifests.text.wording import WHOLE, Findings, shown, within
 
 MAX_LORAS = 16
 A1111_DIGITS = 12
-_Findings = list[tuple[str, str]]
 
 
 class LoraRequest(BaseModel):
@@ -41,10 +42,10 @@ class LoraRequest(BaseModel):
     region: RegionRequest | None = None
 
 
-_KNOWN = {"": tuple(LoraRequest.model_fields), "region": tuple(RegionRequest.model_fields)}
+_SECTION = section_of(LoraRequest)
 
 
-def requested_loras(value: object) -> tuple[tuple[LoraRequest, ...], _Findings]:
+def requested_loras(value: object) -> tuple[tuple[LoraRequest, ...], Findings]:
     """Return what a row's ``loras`` value asks for, and what is wrong with it.
 
     Args:
@@ -57,14 +58,17 @@ def requested_loras(value: object) -> tuple[tuple[LoraRequest, ...], _Findings]:
     if len(items) > MAX_LORAS:
         return (), [("loras", f"should be at most {MAX_LORAS} LoRAs, got {len(items)}")]
     requests: list[LoraRequest] = []
-    findings: _Findings = []
+    findings: Findings = []
     for number, item in enumerate(items):
         struct = lora_struct(item)
-        try:
-            requests.append(LoraRequest.model_validate(struct))
-        except ValidationError as error:
-            given = cast("Mapping[str, Any]", struct) if isinstance(struct, Mapping) else None
-            findings += within(f"loras[{number}]", sentences(error, known=_KNOWN, given=given))
+        if isinstance(struct, Mapping):
+            given = {str(k): v for k, v in cast("Mapping[object, object]", struct).items()}
+            request, found = checked(LoraRequest, given, _SECTION)
+        else:
+            request, found = None, [(WHOLE, f"should be a name or a struct, got {shown(struct)}")]
+        findings += within(f"loras[{number}]", found)
+        if request is not None:
+            requests.append(request)
     names = [request.lora for request in requests]
     findings.extend(
         ("loras", f"names {name!r} twice; name each LoRA once, with the weight it should have")
@@ -81,8 +85,10 @@ def resolved_loras(
     fit: LoraFit,
     folder: str,
     allowed: AllowedRoots = EVERYWHERE,
-) -> tuple[tuple[Lora, ...], _Findings]:
+) -> tuple[tuple[Lora, ...] | None, Findings]:
     """Return the requested LoRAs with the catalog's values filled in, and what cannot be.
+
+    None, and no finding of it, where the catalog's own problems keep one of them out.
 
     Args:
         requests: From ``requested_loras``.
@@ -93,11 +99,11 @@ def resolved_loras(
         allowed: Where mask files may be.
     """
     resolved: list[Lora] = []
-    findings: _Findings = []
+    findings: Findings = []
     for request in requests:
         entry = catalog.get(request.lora)
         if entry is None:
-            findings.append(("loras", unknown_lora(request.lora, catalog)))
+            findings += [("loras", text) for text in unknown_loras([request.lora], catalog)]
             continue
         lora = named_lora(request, entry)
         if lora.kind == "concept" and lora.subject is None:
@@ -127,7 +133,8 @@ def resolved_loras(
                 problem=state.problem,
             )
         )
-    return tuple(resolved), findings
+    is_whole = not any(is_kept_out(request.lora, catalog) for request in requests)
+    return tuple(resolved) if is_whole else None, findings
 
 
 def named_lora(request: LoraRequest, entry: LoraEntry) -> Lora:

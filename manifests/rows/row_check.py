@@ -5,7 +5,8 @@ concerns several parts (subjects in the prompt, LoRAs for the method) is checked
 right by themselves.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, TypeVar, cast
@@ -24,23 +25,31 @@ from manifests.rows.loras import requested_loras, resolved_loras
 from manifests.rows.map_check import map_findings
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler
-from manifests.rows.schema import KNOWN_COLUMNS, ManifestRow, carried_values
+from manifests.rows.schema import ManifestRow, carried_values
 from manifests.rows.text_reader import with_text_chunks
 from manifests.tables.readers import RawRow
 from manifests.text.cell_text import load_cell
 from manifests.text.problems import Problem
 from manifests.text.text_rules import is_missing
-from manifests.text.wording import WHOLE, SettingsError, did_you_mean, sentences, shown, within
+from manifests.text.wording import (
+    WHOLE,
+    Findings,
+    SettingsError,
+    did_you_mean,
+    sentences,
+    shown,
+    within,
+)
 
 MAX_REMEMBERED = 65_536
 MAX_REMEMBERED_CHARACTERS = 10_000
 GENERATED_ID_CHARACTERS = 16
 
-_Findings = list[tuple[str, str]]
+_COLUMN_END = re.compile(r"[.\[]")
 K = TypeVar("K")
 T = TypeVar("T")
-_Loras = tuple[tuple[Lora, ...], _Findings]
-_Sampler = tuple[SamplerConfig, _Findings]
+_Loras = tuple[tuple[Lora, ...] | None, Findings]
+_Sampler = tuple[SamplerConfig, Findings]
 
 
 class RowChecker:
@@ -52,8 +61,15 @@ class RowChecker:
         self._samplers: dict[tuple[RowModel, str], _Sampler] = {}
         self._first_use: dict[str, tuple[str, int, bytes]] = {}
 
-    def check(self, raw: RawRow) -> tuple[Row | None, list[Problem]]:
-        """Return the resolved row, or None and every problem it has."""
+    def check(
+        self, raw: RawRow, *, settled: Collection[str] = ()
+    ) -> tuple[Row | None, list[Problem]]:
+        """Return the resolved row, or None and every problem it has.
+
+        Args:
+            raw: As it was read.
+            settled: Columns that a problem of the file speaks of; here no more is said of them.
+        """
         try:
             resolved, findings = self._check(raw)
         except RecursionError:
@@ -68,17 +84,18 @@ class RowChecker:
                 problem=text,
             )
             for field, text in findings
+            if not settled or _COLUMN_END.split(field, maxsplit=1)[0] not in settled
         ]
         return (None if problems else resolved), problems
 
-    def _check(self, raw: RawRow) -> tuple[Row | None, _Findings]:
+    def _check(self, raw: RawRow) -> tuple[Row | None, Findings]:
         values = raw.values
-        findings: _Findings = []
+        findings: Findings = []
         row = None
         try:
             row = ManifestRow.model_validate(values)
         except ValidationError as error:
-            findings.extend(sentences(error, known=KNOWN_COLUMNS, given=values))
+            findings.extend(sentences(error))
         findings.extend(_rounded(values, raw.exact_to))
         model, model_findings = self._model(values.get("base_model"))
         method = values.get("method") or self._rules.method
@@ -89,7 +106,7 @@ class RowChecker:
         sampler, sampler_findings = self._sampler(values.get("sampler"), model)
         findings.extend((*model_findings, *lora_findings, *sampler_findings))
         resolved = None
-        if row is not None and model is not None and not findings:
+        if row is not None and model is not None and loras is not None and not findings:
             findings.extend(
                 composition_findings(
                     str(method),
@@ -108,7 +125,7 @@ class RowChecker:
             findings.extend(self._id_findings(raw, row, resolved))
         return resolved, findings
 
-    def _model(self, value: object) -> tuple[RowModel | None, _Findings]:
+    def _model(self, value: object) -> tuple[RowModel | None, Findings]:
         """Return the row's base model, or None and why it has none."""
         name = value or ""
         if not isinstance(name, str):
@@ -150,7 +167,7 @@ class RowChecker:
         key = row_key(resolved, dtype=self._rules.dtype)
         return replace(resolved, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
 
-    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> _Findings:
+    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> Findings:
         """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
         if row.row_id is None:
             return []
@@ -190,7 +207,7 @@ class RowChecker:
         return self._samplers[name]
 
 
-def _rounded(values: Mapping[str, Any], exact_to: Mapping[str, int]) -> _Findings:
+def _rounded(values: Mapping[str, Any], exact_to: Mapping[str, int]) -> Findings:
     """Return the seed that a column of short floats has rounded, as a finding."""
     limit, seed = exact_to.get("seed"), values.get("seed")
     if limit is None or not isinstance(seed, float) or abs(seed) < limit:
@@ -215,7 +232,10 @@ def _overrides(value: object) -> dict[str, object]:
         try:
             value = load_cell(value)
         except ValueError as error:
-            raise SettingsError([(WHOLE, f"{error}, got {shown(value)}")]) from None
+            text = f"{error}, got {shown(value)}"
+            if value.strip()[:1].isalpha():  # other tools call the solver so
+                text += '; a solver is a setting, such as {"scheduler": "euler"}'
+            raise SettingsError([(WHOLE, text)]) from None
     if isinstance(value, list):  # how Arrow gives a map column
         pairs = cast("list[object]", value)
         if all(isinstance(pair, tuple) and isinstance(cast("Any", pair)[0], str) for pair in pairs):

@@ -1,12 +1,15 @@
 """Sampler settings as people give them, made complete or refused a mistake at a time."""
 
 from collections.abc import Mapping
-from itertools import islice
 
 from pydantic import ValidationError
 
 from clora_core.recipe.config import SamplerConfig
-from manifests.text.wording import MAX_FINDINGS, SettingsError, did_you_mean, sentences
+from manifests.text.given_names import named_values
+from manifests.text.sections import Section
+from manifests.text.wording import SettingsError, sentences
+
+SAMPLER_SECTION = Section(names=("preset", *SamplerConfig.model_fields), is_apart=True)
 
 
 def resolve_sampler(
@@ -15,18 +18,16 @@ def resolve_sampler(
     """Return the settings that ``settings`` make of ``base``; see ``SamplerConfig.resolve``.
 
     Raises:
-        SettingsError: With one finding per mistake; an unknown name comes with the nearest one.
+        SettingsError: With one finding per mistake; an unknown name comes with the one that was
+            probably meant.
     """
-    known = ("preset", *SamplerConfig.model_fields)
-    unknown = islice((str(name) for name in settings if name not in known), MAX_FINDINGS)
-    findings = [(name, f"is not a known setting; {did_you_mean(name, known)}") for name in unknown]
+    named = named_values({str(name): value for name, value in settings.items()}, SAMPLER_SECTION)
+    findings = named.findings
     resolved = None
     try:
-        resolved = SamplerConfig.resolve(
-            {name: value for name, value in settings.items() if name in known}, base=base
-        )
+        resolved = SamplerConfig.resolve(named.values, base=base)
     except ValidationError as error:
-        findings.extend(sentences(error, known=known))
+        findings += sentences(error, unless=named.speak_of)
     except (ValueError, TypeError) as error:
         findings.append(("preset", str(error)))
     if findings or resolved is None:

@@ -1,7 +1,8 @@
 """The columns of a manifest row and the rule of each.
 
 A row is validated once, by a frozen pydantic model, before names are looked up in anything. Every
-other column is the caller's own and is carried through to the output as it is.
+other column is the caller's own and is carried through to the output as it is; ``rows.columns``
+finds those that are mistakes.
 """
 
 import base64
@@ -71,7 +72,6 @@ class ManifestRow(BaseModel):
     sampler: Any = None
 
 
-KNOWN_COLUMNS = tuple(ManifestRow.model_fields)
 
 
 def carried_values(row: ManifestRow) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 Pydantic finds the mistakes; here its findings become the sentences of ``manifests.text.problems``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,8 +14,12 @@ from clora_core.recipe.errors import CloraError
 MAX_VALUE_LENGTH = 80
 MAX_FINDINGS = 50
 """About one value; a hostile one has a million wrong fields."""
+MAX_NAMES = 12
+"""Of all that are known, in one sentence."""
 MAX_CANDIDATES = 1000
 """Names that one is compared with, which takes a few microseconds each."""
+Findings = list[tuple[str, str]]
+"""(Field, sentence), one a mistake."""
 WHOLE = "(all)"
 """The field of a finding about several fields together."""
 
@@ -62,10 +65,16 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     near = nearest(name, known)
     if near is not None:
         return f"did you mean {near!r}?"
+    return known_names(known)
+
+
+def known_names(known: Sequence[str]) -> str:
+    """Return some of the names that there are, for one that is like none of them."""
     if not known:
         return "none are known"
-    first = ", ".join(sorted(known[:MAX_CANDIDATES])[:12])
-    return f"known: {first}" + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    first = ", ".join(sorted(known[:MAX_CANDIDATES])[:MAX_NAMES])
+    num_more = len(known) - MAX_NAMES
+    return f"known: {first}" + (f" and {num_more} more" if num_more > 0 else "")
 
 
 def within(section: str, findings: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -74,33 +83,26 @@ def within(section: str, findings: Sequence[tuple[str, str]]) -> list[tuple[str,
 
 
 def sentences(
-    error: ValidationError,
-    *,
-    known: Sequence[str] | Mapping[str, Sequence[str]] = (),
-    given: Mapping[str, Any] | None = None,
-) -> list[tuple[str, str]]:
+    error: ValidationError, *, unless: Callable[[Sequence[str | int]], bool] | None = None
+) -> Findings:
     """Return (field, sentence) of every finding in ``error``.
 
     Args:
         error: What pydantic raised.
-        known: Names that an unknown one may have been meant as; by section ("" for the top) where
-            there are sections.
-        given: The values that were checked; a missing field is looked for among their names.
+        unless: Returns whether nothing more needs saying of a path.
     """
-    found: list[tuple[str, str]] = []
-    details = error.errors(include_url=False)
+    found: Findings = []
+    details = [
+        detail
+        for detail in error.errors(include_url=False)
+        if unless is None or not unless(detail["loc"])
+    ]
     for detail in details[:MAX_FINDINGS]:
         path = ".".join(str(part) for part in detail["loc"]) or WHOLE
-        name = str(detail["loc"][-1]) if detail["loc"] else ""
-        section = path.rpartition(".")[0]
-        names = known.get(section, ()) if isinstance(known, Mapping) else known
         if detail["type"] == "missing":
-            others = [key for key in given or () if key not in names]
-            near = nearest(name, others)
-            hint = f"there is {near!r}: did you mean {name!r}?" if near else "add it"
-            found.append((path, f"is required and not given; {hint}"))
+            found.append((path, "is required and not given; add it"))
         elif detail["type"] == "extra_forbidden":
-            found.append((path, f"is not a known setting; {did_you_mean(name, names)}"))
+            found.append((path, "is not a known setting; take it out"))
         else:
             message = detail["msg"].removeprefix("Value error, ")
             found.append((path, f"{message}, got {shown(detail['input'])}"))

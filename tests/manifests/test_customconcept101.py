@@ -103,7 +103,7 @@ def test_every_bad_entry_and_line_is_told_with_place_value_rule_and_way_out(tmp_
         "dataset.json [1][0].prompt_filename: ": "got None",
         "dataset.json [2].instance_data_dir: ": "so both LoRAs would be 'pet_cat7'; rename one",
         "gone.txt (file): ": "does not exist; check the path",
-        "dataset.json [4][1].prompt_filename_compose: ": "is required and not given",
+        "dataset.json [4][1].prompt_filename: ": "did you mean 'prompt_filename_compose'?",
         "dataset.json [5]: ": "should be a set: concepts, and last its prompt file",
         "dataset.json [6]: ": "should be a set",
         "dataset.json [7]: ": "should be a mapping with instance_prompt, class_prompt",

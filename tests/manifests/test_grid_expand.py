@@ -213,7 +213,8 @@ def test_every_problem_of_the_file_is_told_with_the_nearest_name(tmp_path: Path)
     with pytest.raises(InputError) as error:
         load_sweep(path)
     told = str(error.value)
-    assert "output: is required and not given; there is 'outputt'" in told
+    assert "outputt: is not a known setting; did you mean 'output'?" in told
+    assert "is required" not in told
     assert "there is 'cuont'" in told
     assert "compositions.0.promptfile: is not a known setting; did you mean 'prompt_file'?" in told
     assert "width: Input should be greater than or equal to 64, got 13" in told

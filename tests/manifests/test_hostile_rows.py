@@ -185,7 +185,7 @@ def test_a_million_unknown_fields_of_a_row_are_told_in_fifty(check, tmp_path):
     checked = check(write(tmp_path / "m.jsonl", [row(), row(loras=loras), row(seed=2)]))
     assert len(checked.rows) == 2
     assert len(checked.problems) == MAX_FINDINGS + 1
-    assert "and 99,950 more mistakes like these" in str(checked.problems[-1])
+    assert "and 99,950 more names that may be wrong" in str(checked.problems[-1])
 
 
 def test_long_lists_of_loras_are_not_remembered(tmp_path):

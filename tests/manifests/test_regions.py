@@ -107,7 +107,7 @@ def test_a_mask_lies_beside_the_manifest_and_is_known_by_its_bytes(check, tmp_pa
         ([0, 0, 1, "1"], ".box.3", "valid number, got '1'"),
         ({"box": [0, 0, 1, 1], "mask": "a.png"}, "", "should have one of box and mask"),
         ({}, "", "should have one of box and mask"),
-        ({"masks": "a.png"}, ".masks", "did you mean 'mask'?"),
+        ({"bbox": [0, 0, 1, 1]}, ".bbox", "did you mean 'box'?"),
         ({"box": [0, 0, 1, 1], "mode": "keep"}, ".mode", "'restrict' or 'replace', got 'keep'"),
         ("left", "", "should be a box [left, top, right, bottom] or a mapping"),
         (7, "", "got 7"),
