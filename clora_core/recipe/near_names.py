@@ -44,13 +44,20 @@ class Meant:
     likeness: Likeness
 
 
-def meant_as(name: str, known: Iterable[str]) -> Meant | None:
-    """Return the known names that ``name`` was probably meant as; None if it is like none."""
-    return _meant_as(name[:MAX_NAME_CHARACTERS], tuple(islice(known, MAX_CANDIDATES)))
+def meant_as(name: str, known: Iterable[str], *, may_guess: bool = True) -> Meant | None:
+    """Return the known names that ``name`` was probably meant as; None if it is like none.
+
+    Args:
+        name: As it is given.
+        known: The names that there are.
+        may_guess: Whether a mere resemblance counts, which takes most of the time to find.
+    """
+    candidates = tuple(islice(known, MAX_CANDIDATES))
+    return _meant_as(name[:MAX_NAME_CHARACTERS], candidates, may_guess)
 
 
 @lru_cache(maxsize=4096)
-def _meant_as(name: str, known: tuple[str, ...]) -> Meant | None:
+def _meant_as(name: str, known: tuple[str, ...], may_guess: bool) -> Meant | None:
     given = folded(name)
     by_letters = {folded(each): each for each in known}
     if given in by_letters:
@@ -72,6 +79,8 @@ def _meant_as(name: str, known: tuple[str, ...]) -> Meant | None:
     )
     if names:
         return Meant(names, Likeness.SLIP)
+    if not may_guess:
+        return None
     words = {each.lower(): each for each in by_letters.values()}
     like = get_close_matches(name.lower(), words, 1, _MIN_RESEMBLANCE)
     return Meant((words[like[0]],), Likeness.RESEMBLANCE) if like else None

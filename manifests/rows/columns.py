@@ -16,7 +16,7 @@ from manifests.text.sections import Section, section_of, verdict
 
 MAX_SHAPES = 10_000
 MAX_LOOKED = 2000
-"""Names of a file; comparing one takes up to a millisecond, and a hostile file has millions."""
+"""Names of a file; comparing one takes about a millisecond, and a hostile file has millions."""
 
 _OWN_WORDS = frozenset(
     {"algorithm", "alpha", "base", "combine", "factor", "keyword", "multiplier", "scale", "token"}
@@ -32,7 +32,7 @@ COLUMNS = replace(
 """What a manifest row may hold. Of a LoRA's fields only these are hardly ever a row's own."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NamedRow:
     """A row under the columns that were meant.
 

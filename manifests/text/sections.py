@@ -108,7 +108,7 @@ def verdict(name: str, value: object, section: Section, given: Collection[str]) 
     likeness = Likeness.RESEMBLANCE if likely is None else likely.likeness
     if likeness > Likeness.OTHER_TOOL:
         for where, inner in section.inner.items():
-            meant = meant_as(name, inner.names)
+            meant = meant_as(name, inner.names, may_guess=False)
             if meant is None or meant.likeness >= likeness:
                 continue
             if not section.is_open or _is_sure(name, value, meant, section, ()):
