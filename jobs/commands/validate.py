@@ -18,7 +18,7 @@ from jobs.job.job_file import load_job
 from jobs.job.output_places import output_problems
 from jobs.notes import note
 from manifests.text.problems import InputError, Problem, render
-from manifests.text.wording import listed
+from manifests.text.wording import first_lines, listed
 
 MAX_LISTED = 8
 
@@ -53,6 +53,10 @@ def validate(path: str | Path) -> int:
             note(_layers_checked(prepared))
         return BAD_INPUT
     print(summary(prepared))
+    remarks = Counter(remark for row in prepared.rows for remark in row.remarks)
+    lines = [f"{count:,} row(s): {remark}" for remark, count in remarks.most_common()]
+    for line in first_lines(lines, MAX_LISTED):
+        note(line)
     return ALL_MADE
 
 

@@ -27,6 +27,8 @@ from manifests.text.sections import section_of
 from manifests.text.text_rules import AnyText, Prompt, RowId, ShortText
 from manifests.text.wording import Findings, did_you_mean, sentences, shown, within
 
+MAX_REMARKS = 100
+
 _INDEX = re.compile(r"\.(\d+)(?=\.|\Z)")
 
 
@@ -100,6 +102,7 @@ class Recipe(BaseModel):
     batch_slot: Count | None = None
     digital_source_type: ShortText | None = None
     text_chunks: Annotated[int, Field(ge=1, le=MAX_CHUNKS, strict=True)] | None = None
+    remarks: Annotated[tuple[ShortText, ...], Field(max_length=MAX_REMARKS)] = ()
 
     def row(self, uris: Mapping[str, str]) -> Row:
         """Return the row that makes the picture, its LoRAs at ``uris``, by digest."""

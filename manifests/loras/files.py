@@ -9,9 +9,11 @@ from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
 from manifests.loras.catalog import LoraEntry
-from manifests.loras.file import LoraFileInfo, inspect_lora_file
+from manifests.loras.file import LoraContent, LoraFileInfo, lora_content
+from manifests.loras.fingerprint import lora_fingerprint
 from manifests.loras.fit import LoraFit
 from manifests.loras.local_lora import by_catalog_names, local_lora
+from manifests.loras.scales import lora_scales
 from manifests.places.locations import LocationError
 from manifests.weights.digests import broken_digest
 
@@ -26,11 +28,14 @@ class LoraFileState:
         digest: Identity of tensors and strength; ``broken:...`` if the file cannot be used.
         info: What it holds, or None if it cannot be used.
         problem: Why it cannot be used, as a sentence that names it, or None.
+        fingerprint: The same for the same LoRA in another format; None if it cannot be used, or if
+            its scales cannot be read.
     """
 
     digest: str
     info: LoraFileInfo | None
     problem: str | None
+    fingerprint: str | None = None
 
 
 class LoraFiles:
@@ -76,11 +81,13 @@ class LoraFiles:
         except LocationError as error:
             return LoraFileState(digest="broken:missing", info=None, problem=str(error)), None
         try:
-            info = inspect_lora_file(path)
+            content = lora_content(path)
+            info = content.info
             _check_sha256(entry, info)
         except LoraFileError as error:
             return _broken(entry, path, broken_digest(path), str(error)), None
-        return LoraFileState(digest=info.digest, info=info, problem=None), path
+        mark = _fingerprint(path, content)
+        return LoraFileState(digest=info.digest, info=info, problem=None, fingerprint=mark), path
 
     def _on_model(self, entry: LoraEntry, fit: LoraFit) -> LoraFileState:
         state, path = self._seen[entry]
@@ -91,6 +98,14 @@ class LoraFiles:
         except LoraFileError as error:
             return _broken(entry, path, f"broken:{state.info.file_sha256}", str(error))
         return state
+
+
+def _fingerprint(path: Path, content: LoraContent) -> str | None:
+    try:
+        scales = lora_scales(path, content.header, content.layers, content.settings)
+        return lora_fingerprint(content, scales)
+    except (LoraFileError, OSError):
+        return None  # the sampler says so of the rows that have it
 
 
 def _broken(entry: LoraEntry, path: Path, digest: str, sentence: str) -> LoraFileState:

@@ -20,7 +20,9 @@ _OWN_SCHEMA = pa.schema(
     [(name, pa.int64() if name == "seed" else pa.large_string()) for name in _OWN]
     + [("shared", pa.int32())]
 )
-_SHARED = ("base_model_digest", "loras", "method", "width", "height", "text_chunks", "sampler")
+_SHARED = (
+    "base_model_digest", "loras", "method", "width", "height", "text_chunks", "sampler", "remarks",
+)  # fmt: skip
 _own_values, _shared_values = attrgetter(*_OWN), attrgetter(*_SHARED)
 
 

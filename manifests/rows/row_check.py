@@ -23,6 +23,7 @@ from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
 from manifests.rows.loras import requested_loras, resolved_loras
 from manifests.rows.map_check import map_findings
+from manifests.rows.remarks import lora_remarks
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler
 from manifests.rows.schema import ManifestRow, carried_values
@@ -48,7 +49,7 @@ GENERATED_ID_CHARACTERS = 16
 _COLUMN_END = re.compile(r"[.\[]")
 K = TypeVar("K")
 T = TypeVar("T")
-_Loras = tuple[tuple[Lora, ...] | None, Findings]
+_Loras = tuple[tuple[Lora, ...] | None, Findings, tuple[str, ...]]
 _Sampler = tuple[SamplerConfig, Findings]
 
 
@@ -102,7 +103,9 @@ class RowChecker:
         if isinstance(method, str) and method not in METHODS:
             hint = did_you_mean(method, tuple(METHODS))
             findings.append(("method", f"is not a known method, got {shown(method)}; {hint}"))
-        loras, lora_findings = self._loras(values.get("loras"), model, folder=parent(raw.place))
+        loras, lora_findings, remarks = self._loras(
+            values.get("loras"), model, folder=parent(raw.place)
+        )
         sampler, sampler_findings = self._sampler(values.get("sampler"), model)
         findings.extend((*model_findings, *lora_findings, *sampler_findings))
         resolved = None
@@ -116,7 +119,7 @@ class RowChecker:
                     syntax=sampler.prompt_syntax,
                 )
             )
-            resolved = self._resolved(row, model, loras, sampler)
+            resolved = replace(self._resolved(row, model, loras, sampler), remarks=remarks)
             findings.extend(map_findings(resolved, model.maps))
             if not findings and model.text is not None:
                 resolved, text_findings = with_text_chunks(resolved, model.text)
@@ -192,8 +195,13 @@ class RowChecker:
                 folder=folder,
                 allowed=self._rules.allowed,
             )
-            _remember(self._lora_lists, name, name[-1], (loras, [*findings, *more]))
-            return loras, [*findings, *more]
+            remarks = lora_remarks(
+                loras or (),
+                lambda lora: self._rules.lora_files.state(self._rules.catalog[lora.name], fit),
+            )
+            answer = loras, [*findings, *more], remarks
+            _remember(self._lora_lists, name, name[-1], answer)
+            return answer
         return self._lora_lists[name]
 
     def _sampler(self, value: object, model: RowModel | None) -> _Sampler:

@@ -72,8 +72,6 @@ class ManifestRow(BaseModel):
     sampler: Any = None
 
 
-
-
 def carried_values(row: ManifestRow) -> dict[str, Any]:
     """Return the columns that are the caller's own, as values that JSON can say.
 

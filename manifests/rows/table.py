@@ -45,12 +45,13 @@ ROW = pa.schema(
         ("text_chunks", pa.int32()),
         ("sampler_json", pa.string()),
         ("carried_json", pa.string()),
+        ("remarks", pa.list_(pa.string())),
     ]
 )
 """One row to make."""
 
 _LORA_FIELDS = tuple(field.name for field in LORA if field.name != "region_json")
-_ROW_FIELDS = tuple(name for name in ROW.names if name not in ("loras", "sampler_json"))
+_ROW_FIELDS = tuple(name for name in ROW.names if name not in ("loras", "sampler_json", "remarks"))
 _ROWS_PER_CHUNK = 10_000
 
 
@@ -65,11 +66,15 @@ def rows_of(table: pa.Table) -> list[Row]:
 
 
 def row_of(values: Mapping[str, Any]) -> Row:
-    """Return the row whose columns are ``values``; others are passed over."""
+    """Return the row whose columns are ``values``; others are passed over.
+
+    Remarks may be missing: earlier releases made none.
+    """
     return Row(
         **{name: values[name] for name in _ROW_FIELDS},
         loras=tuple(map(lora_of, values["loras"])),
         sampler=_sampler(values["sampler_json"]),
+        remarks=tuple(values.get("remarks") or ()),
     )
 
 
@@ -92,6 +97,7 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
     while chunk := list(islice(rows, _ROWS_PER_CHUNK)):
         columns = {name: [getattr(row, name) for row in chunk] for name in _ROW_FIELDS}
         columns["loras"] = [[lora_values(lora) for lora in row.loras] for row in chunk]
+        columns["remarks"] = [list(row.remarks) for row in chunk]
         columns["sampler_json"] = [sampler_json(row.sampler) for row in chunk]
         yield pa.RecordBatch.from_pydict(columns, schema=ROW)
 

@@ -140,7 +140,8 @@ def _body(facts: CardFacts) -> list[str]:
         "`dino_min`, `dino_avg` and `dino_max` compare an image with what each of its LoRAs makes "
         "alone: the mean cosine of DINO features, over the LoRAs. `dino_apart` compares disjoint "
         "windows of the image, one for each LoRA, and takes the worst of the best such choice: it "
-        "is low where subjects are blended. All four are empty where a LoRA has no references.",
+        "is low where subjects are blended. All four are empty where a LoRA has no references. "
+        "`remarks` holds what was noticed while a row was read and is no mistake.",
         "",
         "## How they were made",
         "",

@@ -105,6 +105,7 @@ def _asked(row: Mapping[str, Any]) -> list[list[str]]:
         ("emphasis", _emphasis(row["emphasis"])),
         ("chunks of text", row["text_chunks"]),
         *loras,
+        *(("remark", remark) for remark in row["remarks"] or ()),
         ("seed", row["seed"]),
         ("method", row["method"]),
         ("size", f"{row['width']} x {row['height']} px"),

@@ -42,4 +42,5 @@ def _recipe(row: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, An
         # IPTC's name for images that a trained model made.
         "digital_source_type": "trainedAlgorithmicMedia",
     }
-    return {name: values[name] for name in _FIELDS}
+    remarks = {"remarks": row["remarks"]} if row["remarks"] else {}
+    return {name: values[name] for name in _FIELDS} | remarks

@@ -95,6 +95,7 @@ ROWS = pa.schema(
         ),
         ("sampler_json", pa.string()),
         ("carried_json", pa.string()),
+        ("remarks", pa.list_(pa.string())),
         ("base_model_digest", pa.string()),
         ("dino_digest", pa.string()),
         ("versions_json", pa.string()),
@@ -111,7 +112,7 @@ ROWS = pa.schema(
 ``prompt_syntax``, ``text_chunks`` and ``emphasis`` say how its prompts were read.
 """
 
-ADDED_COLUMNS = frozenset({"dino_apart", "prompt_syntax", "text_chunks", "emphasis"})
+ADDED_COLUMNS = frozenset({"dino_apart", "prompt_syntax", "text_chunks", "emphasis", "remarks"})
 """Of ``ROWS``: those that files of earlier releases do not have, and that are empty there."""
 
 ERRORS = pa.schema(

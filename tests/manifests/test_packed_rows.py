@@ -40,6 +40,7 @@ rows = st.builds(
     height=st.just(8),
     sampler=st.sampled_from([SamplerConfig(), SamplerConfig(num_steps=30)]),
     carried_json=text,
+    remarks=st.sampled_from([(), ("is odd",), ("is odd", "is late")]),
 )
 
 

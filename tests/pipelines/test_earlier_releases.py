@@ -87,6 +87,25 @@ def test_a_column_that_every_release_had_is_damage_where_it_is_missing(mixed: Lo
         read_output_rows(mixed, ["key", "dino_min"])
 
 
+def test_a_release_may_lack_one_of_the_columns_that_were_added(tmp_path: Path):
+    storage = LocalStorage(tmp_path / "out")
+    old, new = rows(2, remarks=("is odd",))
+    commit(storage, "u1", [old], centroids=CENTROIDS)
+    commit(storage, "u2", [new], centroids=CENTROIDS)
+    forget_columns(storage, "u1", frozenset({"remarks"}))
+    table = read_output_rows(storage, ["seed", "remarks", "dino_apart"]).sort_by("seed")
+    assert table["remarks"].to_pylist() == [None, ["is odd"]]
+    assert table["dino_apart"].null_count == 0
+    write_report(
+        storage,
+        evaluate(storage, damages=Damages(note=print)),
+        title="mixed",
+        facts=[],
+        damages=Damages(note=print),
+    )
+    assert storage.read("report/data/details-0.js").decode().count('["remark","is odd"]') == 1
+
+
 def test_tables_report_and_card_are_made_of_old_and_new_rows_together(mixed: LocalStorage):
     damages = Damages(note=print)
     evaluation = evaluate(mixed, damages=damages)
