@@ -1,5 +1,6 @@
 """How the prompts of a manifest are read, at every door, on the embedded base model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -191,19 +192,27 @@ def base():
 PIECES = ("umbrella", "red", "in the snow,", "(sunny:1.2)", "BREAK", "palm trees")
 
 
-@settings(max_examples=12, deadline=None)
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory):
+    [found] = rows_of(tmp_path_factory.mktemp("job"), row(), prompt_syntax="weighted")
+    return found
+
+
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_the_check_counts_as_the_sampler_reads(base, tmp_path_factory, data):
+def test_the_check_counts_as_the_sampler_reads(base, weighted, data):
     some = st.lists(st.sampled_from(PIECES), max_size=12).map(" ".join)
-    prompt = f"{data.draw(some)} a cat {data.draw(some)} and a dog {data.draw(some)}"
-    method = data.draw(st.sampled_from(["base", "merge", "clora", "clora-gated"]))
-    folder = tmp_path_factory.mktemp("job")
-    [checked] = rows_of(
-        folder,
-        row(prompt, negative_prompt=f"red {data.draw(some)}", method=method),
-        prompt_syntax="weighted",
+    written = replace(
+        weighted,
+        prompt=f"{data.draw(some)} a cat {data.draw(some)} and a dog {data.draw(some)}",
+        negative_prompt=data.draw(some),
+        method=data.draw(st.sampled_from(["base", "merge", "clora", "clora-gated"])),
+        text_chunks=None,
     )
+    checked, findings = with_text_chunks(written, text_reader(str(base_model_dir())))
+    assert findings == []
     assert row_lanes(base, checked).num_chunks == checked.text_chunks
+    assert row_lanes(base, written).num_chunks == checked.text_chunks
 
 
 def test_a_count_of_another_tokenizer_is_noticed(base, tmp_path):
@@ -211,6 +220,5 @@ def test_a_count_of_another_tokenizer_is_noticed(base, tmp_path):
     reader = text_reader(str(base_model_dir()))
     recounted, findings = with_text_chunks(checked, reader)
     assert (recounted, findings) == (checked, [])
-    wrong = Row(**{name: getattr(checked, name) for name in Row.__slots__} | {"text_chunks": 1})
     with pytest.raises(CompositionError, match="counted as 1 chunk"):
-        row_lanes(base, wrong)
+        row_lanes(base, replace(checked, text_chunks=1))
