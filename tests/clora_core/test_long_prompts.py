@@ -203,7 +203,7 @@ def test_a_long_prompt_is_refused_where_the_row_says_so(core, row):
 WORDS = ("red", "blue", "beach", "book,", "in the garden", "BREAK", "photo")
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(data=st.data())
 def test_a_row_does_not_depend_on_its_batch(core, tiny_loras, data):
     """Chunks and emphasis are a row's own: alone or among others, its image is the same."""
