@@ -18,8 +18,8 @@ from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.methods import Importance
-from clora_core.recipe.prompt_text import PromptText
-from clora_core.recipe.prompts import MarkedPrompt
+from clora_core.recipe.prompts.marked import MarkedPrompt
+from clora_core.recipe.prompts.text import PromptText
 
 LEAST = 0.05
 """Least weight: published for ``ablated``, ours for ``triggers``, whose cosine may be negative."""

@@ -18,7 +18,7 @@ from clora_core.diffusion.model import DiffusionModel, TextTower
 from clora_core.diffusion.text_tokens import ChunkedTokens, chunked_tokens
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts import MarkedPrompt
+from clora_core.recipe.prompts.marked import MarkedPrompt
 
 
 @torch.no_grad()

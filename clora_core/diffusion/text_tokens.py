@@ -6,8 +6,8 @@ Works with any tokenizer that reports offsets, and has one token at the start an
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from clora_core.recipe.prompts import MarkedPrompt, Span
-from clora_core.recipe.text_chunks import chunks_of
+from clora_core.recipe.prompts.chunks import chunks_of
+from clora_core.recipe.prompts.marked import MarkedPrompt, Span
 
 
 @dataclass(frozen=True)

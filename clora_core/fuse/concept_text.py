@@ -13,8 +13,8 @@ from clora_core.diffusion.text_tokens import chunked_tokens
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompt_text import PromptText
-from clora_core.recipe.prompts import MarkedPrompt
+from clora_core.recipe.prompts.marked import MarkedPrompt
+from clora_core.recipe.prompts.text import PromptText
 
 
 def conditions_of(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clora_core.lora.factors import Factor, LoraFactors
 from clora_core.recipe.config import PromptSyntax
-from clora_core.recipe.prompts import concept_words
+from clora_core.recipe.prompts.marked import concept_words
 from clora_core.recipe.row import Lora
 
 Layer = tuple[str, str]

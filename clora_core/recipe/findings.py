@@ -10,8 +10,8 @@ from functools import lru_cache
 from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import CompositionError, PromptError
 from clora_core.recipe.methods import METHODS, Mix
-from clora_core.recipe.prompt_syntax import read_prompt
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
+from clora_core.recipe.prompts.syntax import read_prompt
 from clora_core.recipe.row import Lora, LoraKind
 
 

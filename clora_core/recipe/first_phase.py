@@ -11,8 +11,8 @@ from typing import NamedTuple
 from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS
-from clora_core.recipe.prompt_text import PromptText
-from clora_core.recipe.prompts import MarkedPrompt, Span, mark_prompt
+from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompt
+from clora_core.recipe.prompts.text import PromptText
 from clora_core.recipe.row import Lora, Row
 
 

@@ -21,8 +21,8 @@ from clora_core.lora.bank import LoraBank
 from clora_core.lora.layer_choice import LayerChoice
 from clora_core.lora.layer_weights import LayerWeights
 from clora_core.recipe.methods import METHODS, GateRecipe, Method, Variant
+from clora_core.recipe.prompts.chunks import negative_of
 from clora_core.recipe.row import Row
-from clora_core.recipe.text_chunks import negative_of
 from clora_core.sampling.loss import PADDING
 from clora_core.sampling.row_lanes import BatchKind, RowLanes
 

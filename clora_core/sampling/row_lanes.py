@@ -18,9 +18,9 @@ from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError, PromptError
 from clora_core.recipe.findings import region_problem
 from clora_core.recipe.methods import METHODS, GateRecipe, Mix, Variant
-from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
+from clora_core.recipe.prompts.chunks import num_chunks
+from clora_core.recipe.prompts.marked import MarkedPrompt, mark_prompt
 from clora_core.recipe.row import Region, Row
-from clora_core.recipe.text_chunks import num_chunks
 from clora_core.sampling.regions import region_mask
 from clora_core.sampling.tokens import ConceptPositions, concept_positions
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from clora_core.diffusion.text_tokens import ChunkedTokens
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts import MarkedPrompt, Span
+from clora_core.recipe.prompts.marked import MarkedPrompt, Span
 from clora_core.recipe.row import Lora
 
 

@@ -5,7 +5,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from clora_core.recipe.prompts import Span
+from clora_core.recipe.prompts.marked import Span
 from manifests.weights.model_config import BaseModelProblem, model_config
 
 _REMEMBERED = 65_536

@@ -15,8 +15,8 @@ from clora_core.recipe.canonical import canonical_json
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.findings import composition_findings
 from clora_core.recipe.methods import METHODS
+from clora_core.recipe.prompts.chunks import MAX_CHUNKS
 from clora_core.recipe.row import LoraKind, Row
-from clora_core.recipe.text_chunks import MAX_CHUNKS
 from manifests.rows.loras import MAX_LORAS
 from manifests.rows.regions import RegionRequest
 from manifests.rows.schema import MAX_SIDE_PX, Seed, Side

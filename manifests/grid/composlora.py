@@ -18,7 +18,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
 from manifests.grid.rows import MAX_ROWS
 from manifests.grid.spec import SweepComposition
 from manifests.grid.testbed import Reading, ReadTestbed, prompt_problem

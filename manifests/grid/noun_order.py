@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
 from clora_core.recipe.row import Lora
 
 _PLACE = re.compile(r"\{(\d+)\}")

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from clora_core.recipe.errors import CompositionError
-from clora_core.recipe.prompts import Span
+from clora_core.recipe.prompts.chunks import LongTextError, num_chunks
+from clora_core.recipe.prompts.marked import Span
 from clora_core.recipe.row import Row
-from clora_core.recipe.text_chunks import LongTextError, num_chunks
 
 
 class TextReader(Protocol):

@@ -18,9 +18,9 @@ from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompt_syntax import read_prompt
-from clora_core.recipe.prompts import MarkedPrompt, mark_prompt
-from clora_core.recipe.text_chunks import LongTextError
+from clora_core.recipe.prompts.chunks import LongTextError
+from clora_core.recipe.prompts.marked import MarkedPrompt, mark_prompt
+from clora_core.recipe.prompts.syntax import read_prompt
 from clora_core.sampling.row_lanes import row_lanes
 
 FILLER = ", ".join(["the red book of the beach in the garden at the forest"] * 7)

@@ -18,7 +18,7 @@ from clora_core.lora.bank import LoraBank
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.methods.w_switch import active_concept, num_last_steps, turn_lengths
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
 from clora_core.sampling.lanes import lane_batch
 from clora_core.sampling.row_lanes import row_lanes
 from clora_core.sampling.sampler import sample

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompt_syntax import read_prompt
-from clora_core.recipe.prompts import MarkedPrompt
-from clora_core.recipe.text_chunks import chunks_of
+from clora_core.recipe.prompts.chunks import chunks_of
+from clora_core.recipe.prompts.marked import MarkedPrompt
+from clora_core.recipe.prompts.syntax import read_prompt
 
 
 def tokens_of(text):

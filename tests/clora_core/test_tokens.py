@@ -8,7 +8,7 @@ from transformers import CLIPTokenizer
 
 from clora_core.diffusion.text_tokens import chunked_tokens
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
 from clora_core.recipe.row import Lora
 from clora_core.sampling.tokens import ConceptPositions, concept_positions
 

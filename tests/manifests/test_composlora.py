@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testbed_kit import GROUPS, write_composlora
 
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
 from manifests.grid.composlora import read_composlora
 from manifests.grid.expand import MAX_FINDINGS
 from manifests.grid.testbed import Reading, ReadTestbed

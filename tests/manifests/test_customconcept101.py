@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from testbed_kit import ONE, TWO, concept, together, write_customconcept101
 
-from clora_core.recipe.prompts import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompt
 from clora_core.recipe.row import Lora
 from manifests.grid.customconcept101 import read_customconcept101
 from manifests.grid.noun_order import fitting_order, reindexed

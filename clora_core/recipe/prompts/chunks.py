@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS, Mix
-from clora_core.recipe.prompt_syntax import read_prompt
-from clora_core.recipe.prompts import MarkedPrompt, Span, mark_prompt
+from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompt
+from clora_core.recipe.prompts.syntax import read_prompt
 from clora_core.recipe.row import Row
 
 MAX_CHUNKS = 32

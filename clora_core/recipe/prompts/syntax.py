@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompt_text import PromptText
+from clora_core.recipe.prompts.text import PromptText
 
 ROUND = 1.1
 SQUARE = 1 / 1.1

@@ -17,8 +17,8 @@ from functools import lru_cache
 
 from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompt_syntax import read_prompt
-from clora_core.recipe.prompt_text import PromptText
+from clora_core.recipe.prompts.syntax import read_prompt
+from clora_core.recipe.prompts.text import PromptText
 from clora_core.recipe.row import Lora
 
 Span = tuple[int, int]

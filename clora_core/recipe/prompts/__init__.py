@@ -1,0 +1,1 @@
+"""What a row's prompts say: read, marked where concepts stand, and cut into chunks."""
