@@ -88,10 +88,10 @@ trained on single windows, so a second chunk is something that neither it nor th
 {chr(10).join(lines)}
 
 With `BREAK` hardly any picture shows both, with `merge` as with CLoRA, so that much is the base
-model's. With the long prompt `merge` keeps 0.67 of its 0.88, and the two methods that read attention
-maps keep a quarter: their maps are as untrained there as the pictures. On this world, keep prompts
-within 22 tokens. Of Stable Diffusion nothing was measured; other tools read long prompts there in
-the same way every day.
+model's. With the long prompt `merge` keeps 0.67 of its 0.88, and the two methods that read
+attention maps keep a quarter: their maps are as untrained there as the pictures. On this world,
+keep prompts within 22 tokens. Of Stable Diffusion nothing was measured; other tools read long
+prompts there in the same way every day.
 """
 
 

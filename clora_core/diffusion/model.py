@@ -29,12 +29,6 @@ class TextTower:
     encoder: nn.Module
 
     @property
-    def window(self) -> int:
-        """Tokens that the text encoder reads at once, start and end included."""
-        config: Any = self.encoder.config
-        return min(self.tokenizer.model_max_length, config.max_position_embeddings)
-
-    @property
     def final_layer_norm(self) -> nn.Module:
         """What the last layer's states go through."""
         encoder: Any = self.encoder
@@ -90,6 +84,15 @@ class DiffusionModel:
     def default_size_px(self) -> int:
         """Side of the square images the model was made for."""
         return self.unet.config["sample_size"] * self.image_scale
+
+    @property
+    def text_window(self) -> int:
+        """Tokens that every text encoder reads at once, start and end included."""
+        encoders: list[Any] = [tower.encoder for tower in self.towers]
+        return min(
+            *(tower.tokenizer.model_max_length for tower in self.towers),
+            *(encoder.config.max_position_embeddings for encoder in encoders),
+        )
 
     @property
     def components(self) -> dict[str, nn.Module]:

@@ -55,7 +55,7 @@ def encode(
     hidden: list[Float[Tensor, "lane token tower_channel"]] = []
     pooled: Float[Tensor, "lane pooled"] | None = None
     for tower, bank in zip(model.towers, banks, strict=True):
-        tokens = [chunked_tokens(tower.tokenizer, prompt, tower.window) for prompt in prompts]
+        tokens = [chunked_tokens(tower.tokenizer, prompt, model.text_window) for prompt in prompts]
         length = num_chunks or max(len(each.ids) for each in tokens)
         with bank.attached():
             bank.use(weights)

@@ -9,10 +9,10 @@ from torch import Tensor
 from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.text import encode
-from clora_core.diffusion.text_tokens import chunked_tokens
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import PromptError
+from clora_core.recipe.prompts.chunks import NUM_SPECIAL
 from clora_core.recipe.prompts.marked import MarkedPrompt
 from clora_core.recipe.prompts.text import PromptText
 
@@ -33,7 +33,18 @@ def conditions_of(
         texts: Prompts.
         weights: Of each LoRA for each text; None for 1.
         clip_skip: See ``SamplerConfig``.
+
+    Raises:
+        PromptError: A text is longer than the text encoder reads at once: recipes are defined for
+            one window.
     """
+    for text in texts:
+        num_read, most = num_tokens(model, text), model.text_window - NUM_SPECIAL
+        if num_read > most:
+            raise PromptError(
+                f"{text!r} has {num_read} tokens, and for fusing it must fit the {most} that the "
+                "text encoder reads at once; shorten the trigger, or the text in the settings"
+            )
     banks = [LoraBank(tower.encoder, loras, tower.name) for tower in model.towers]
     side = model.default_size_px
     if weights is None:
@@ -73,19 +84,14 @@ def features_of_words(
         clip_skip: See ``SamplerConfig``.
 
     Raises:
-        PromptError: The words are more than the text encoder reads.
+        PromptError: A text is longer than the text encoder reads at once.
     """
     features = text_features(model, text_lora, texts, clip_skip=clip_skip)
-    tokenizer, window = model.towers[0].tokenizer, model.towers[0].window
+    tokenizer = model.towers[0].tokenizer
     num_words = num_tokens(model, words)
     found: list[Float[Tensor, "sample channel"]] = []
     for index, text in enumerate(texts):
         end = len(tokenizer(text).input_ids) - 1
-        if end >= window:
-            raise PromptError(
-                f"{text!r} has {end + 1} tokens and the text encoder reads {window} at once; "
-                "shorten the trigger"
-            )
         found.append(features[index, end - num_words : end + 1])
     return torch.cat(found)
 
@@ -98,16 +104,15 @@ def caption_features(
     clip_skip: int | None = None,
 ) -> Float[Tensor, "sample channel"]:
     """Return the embeddings of all words of ``captions``, and of the end after the last one."""
-    tower = model.towers[0]
     features = text_features(model, text_lora, captions, clip_skip=clip_skip)
-    found: list[Float[Tensor, "sample channel"]] = []
-    for each, caption in zip(features, captions, strict=True):
-        prompt = MarkedPrompt(PromptText(caption))
-        words = chunked_tokens(tower.tokenizer, prompt, tower.window).positions
-        found.append(each[[*words, max(words, default=0) + 1]])
-    return torch.cat(found)
+    return torch.cat(
+        [
+            each[1 : num_tokens(model, caption) + 2]
+            for each, caption in zip(features, captions, strict=True)
+        ]
+    )
 
 
 def num_tokens(model: DiffusionModel, words: str) -> int:
     """Return how many tokens ``words`` are, start and end not counted."""
-    return len(model.towers[0].tokenizer(words).input_ids) - 2
+    return len(model.towers[0].tokenizer(words, verbose=False).input_ids) - NUM_SPECIAL

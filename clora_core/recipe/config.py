@@ -8,9 +8,11 @@ part of a row's key. Loads without torch, because manifests are checked on machi
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
+from clora_core.recipe.errors import PromptError
 from clora_core.recipe.near_names import name_hint
+from clora_core.recipe.prompts.syntax import PromptSyntax, read_prompt
 
 ENGINE_VERSION = 1
 """Raised whenever the same row would give a different image than before. Part of a row's key."""
@@ -20,7 +22,6 @@ FUSION_VERSION = 1
 and from 2 on of the key of each row that is sampled with one."""
 
 UnitInterval = Annotated[float, Field(ge=0.0, le=1.0)]
-PromptSyntax = Literal["plain", "weighted"]
 FusePrompt = Annotated[str, Field(pattern=r"^[^{}]*\{\}$")]
 
 FUSE_SETTINGS = frozenset(
@@ -126,7 +127,7 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
             layers from the start.
         prompt_syntax: ``plain`` reads prompts word for word and refuses those that other tools
             would read otherwise; ``weighted`` reads A1111's emphasis and ``BREAK``, see
-            ``recipe.prompt_syntax``.
+            ``recipe.prompts.syntax``. Texts of fusing are always read word for word.
         long_prompts: ``chunk`` reads a prompt that is longer than the text encoder's window in
             several windows, as other tools do; ``refuse`` makes no picture of it.
         clip_skip: The text encoder's layer that is read, from the end, as A1111 and Civitai count:
@@ -177,6 +178,16 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
     prompt_syntax: PromptSyntax = "plain"
     long_prompts: Literal["chunk", "refuse"] = "chunk"
     clip_skip: int | None = Field(default=None, ge=1, le=32)
+
+    @field_validator("fuse_prompts", "custom_diffusion_captions")
+    @classmethod
+    def _texts_of_fusing_are_plain(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            try:
+                read_prompt(text.replace("{}", ""), "plain")
+            except PromptError as error:
+                raise ValueError(f"{text!r} {error}") from None
+        return texts
 
     @model_validator(mode="after")
     def _base_steps_know_no_triggers(self) -> "SamplerConfig":

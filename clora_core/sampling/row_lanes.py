@@ -173,7 +173,9 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers, syntax) for v in variants)
     tower = model.towers[0]
     positions = tuple(
-        concept_positions(chunked_tokens(tower.tokenizer, marked, tower.window), marked, concepts)
+        concept_positions(
+            chunked_tokens(tower.tokenizer, marked, model.text_window), marked, concepts
+        )
         for marked in prompts
     )
     importance: tuple[float, ...] = ()
@@ -188,8 +190,7 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
 
 def _num_chunks(model: DiffusionModel, row: Row) -> int:
     """Return the windows of each text; the row may ask for more, as when its triggers are out."""
-    tower = model.towers[0]
-    needed = num_chunks(row, partial(tokenized, tower.tokenizer), tower.window)
+    needed = num_chunks(row, partial(tokenized, model.towers[0].tokenizer), model.text_window)
     if row.text_chunks is None:
         return needed
     if needed > row.text_chunks:

@@ -1,6 +1,6 @@
 """The tokenizer of a base model folder, loaded when a row needs it, without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from clora_core.recipe.prompts.marked import Span
 from manifests.weights.model_config import BaseModelProblem, model_config
 
 _REMEMBERED = 65_536
+_NO_LIMIT = 10**30
 
 
 class FolderTextReader:
@@ -30,38 +31,55 @@ class FolderTextReader:
         import transformers
 
         try:
-            return getattr(transformers, self._tokenizer_class).from_pretrained(self._folder)
+            kind = getattr(transformers, self._tokenizer_class)
+            tokenizer = kind.from_pretrained(self._folder).backend_tokenizer
         except Exception as error:  # a damaged tokenizer makes the library raise nearly anything
             raise BaseModelProblem(
                 f"{self._folder} holds no tokenizer that can be loaded ({error}); save the base "
                 "model with diffusers again"
             ) from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
 
     def _tokenize(self, text: str) -> Sequence[Span]:
-        found = self._tokenizer(text, return_offsets_mapping=True, truncation=False, verbose=False)
-        return [(start, end) for start, end in found["offset_mapping"]][1:-1]
+        return self._tokenizer.encode(text).offsets[1:-1]
 
 
 def text_reader(folder: str) -> FolderTextReader | None:
-    """Return what reads texts as the base model in ``folder``; None if its files don't say how."""
+    """Return what reads texts as the base model in ``folder``; None if it has no text encoder.
+
+    Raises:
+        BaseModelProblem: Its files cannot be read.
+    """
     root = Path(folder)
     if not folder or not (root / "text_encoder/config.json").is_file():
         return None
     index = model_config(root, "model_index.json")
-    encoders = [
-        model_config(root, f"{name}/config.json")
-        for name in ("text_encoder", "text_encoder_2")
-        if (root / name / "config.json").is_file()
-    ]
-    try:
-        windows = [int(config["max_position_embeddings"]) for config in encoders]
-        layers = [int(config["num_hidden_layers"]) for config in encoders]
-        tokenizer_class = str(index["tokenizer"][1])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
+    encoders = _configs(root, "text_encoder", "text_encoder_2", name="config.json")
+    tokenizers = _configs(root, "tokenizer", "tokenizer_2", name="tokenizer_config.json")
+    named: Any = index.get("tokenizer")
     return FolderTextReader(
         root / "tokenizer",
-        window=min(windows),
-        num_layers=min(layers),
-        tokenizer_class=tokenizer_class,
+        # What transformers takes where a file is silent.
+        window=min(
+            *(_whole(each, "max_position_embeddings", 77) for each in encoders),
+            *(_whole(each, "model_max_length", _NO_LIMIT) for each in tokenizers),
+            _NO_LIMIT,
+        ),
+        num_layers=min(_whole(each, "num_hidden_layers", 12) for each in encoders),
+        tokenizer_class=named[1] if isinstance(named, list) else "CLIPTokenizer",
     )
+
+
+def _configs(root: Path, *folders: str, name: str) -> list[Mapping[str, Any]]:
+    return [
+        model_config(root, f"{folder}/{name}")
+        for folder in folders
+        if (root / folder / name).is_file()
+    ]
+
+
+def _whole(config: Mapping[str, Any], name: str, default: int) -> int:
+    value = config.get(name, default)
+    return int(value) if isinstance(value, int | float) and value >= 1 else default

@@ -27,7 +27,7 @@ from manifests.rows.remarks import lora_remarks
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler
 from manifests.rows.schema import ManifestRow, carried_values
-from manifests.rows.text_reader import with_text_chunks
+from manifests.rows.text_reader import text_chunks
 from manifests.tables.readers import RawRow
 from manifests.text.cell_text import load_cell
 from manifests.text.problems import Problem
@@ -119,11 +119,12 @@ class RowChecker:
                     syntax=sampler.prompt_syntax,
                 )
             )
-            resolved = replace(self._resolved(row, model, loras, sampler), remarks=remarks)
+            resolved = self._resolved(row, model, loras, sampler, remarks)
             findings.extend(map_findings(resolved, model.maps))
             if not findings and model.text is not None:
-                resolved, text_findings = with_text_chunks(resolved, model.text)
+                chunks, text_findings = text_chunks(resolved, model.text)
                 findings.extend(text_findings)
+                resolved = replace(resolved, text_chunks=chunks)
             resolved = self._keyed(row, resolved)
             findings.extend(self._id_findings(raw, row, resolved))
         return resolved, findings
@@ -151,6 +152,7 @@ class RowChecker:
         model: RowModel,
         loras: tuple[Lora, ...],
         sampler: SamplerConfig,
+        remarks: tuple[str, ...],
     ) -> Row:
         """Return the row with all defaults, its key yet to be worked out."""
         return Row(
@@ -164,6 +166,7 @@ class RowChecker:
             height=row.height or model.side_px,
             sampler=sampler,
             carried_json=canonical_json(carried_values(row)),
+            remarks=remarks,
         )
 
     def _keyed(self, row: ManifestRow, resolved: Row) -> Row:

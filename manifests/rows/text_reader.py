@@ -1,7 +1,6 @@
 """How many windows of the text encoder a row's texts fill, counted before anything is started."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from clora_core.recipe.errors import CompositionError
@@ -26,8 +25,8 @@ class TextReader(Protocol):
         ...
 
 
-def with_text_chunks(row: Row, reader: TextReader) -> tuple[Row, list[tuple[str, str]]]:
-    """Return the row with its texts counted, and (column, sentence) of why they cannot be read.
+def text_chunks(row: Row, reader: TextReader) -> tuple[int | None, list[tuple[str, str]]]:
+    """Return how many chunks the row's texts have, and (column, sentence) of why they cannot be.
 
     Args:
         row: A row that the sampler could make as far as its method and prompt go.
@@ -36,10 +35,10 @@ def with_text_chunks(row: Row, reader: TextReader) -> tuple[Row, list[tuple[str,
     skip = row.sampler.clip_skip
     if skip is not None and skip > reader.num_layers:
         text = f"should be at most {reader.num_layers}, the layers of the base model's text encoder"
-        return row, [("sampler.clip_skip", f"{text}, got {skip}")]
+        return None, [("sampler.clip_skip", f"{text}, got {skip}")]
     try:
-        return replace(row, text_chunks=num_chunks(row, reader.tokenize, reader.window)), []
+        return num_chunks(row, reader.tokenize, reader.window), []
     except LongTextError as error:
-        return row, [(error.column, str(error))]
+        return None, [(error.column, str(error))]
     except CompositionError as error:
-        return row, [("prompt", str(error))]
+        return None, [("prompt", str(error))]

@@ -159,11 +159,12 @@ def _output_rows(message: UnitMessage, into: CommitUnits, now: datetime) -> list
 def _prompts_as_read(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the prompts of a row were read, triggers not counted."""
     syntax = json.loads(row["sampler_json"]).get("prompt_syntax", "plain")
+    columns = ("prompt", "negative_prompt") if syntax == "weighted" else ()
     return {
         "prompt_syntax": syntax,
         "emphasis": [
             {"column": column, "words": words, "weight": weight}
-            for column in ("prompt", "negative_prompt")
+            for column in columns
             for words, weight in read_prompt(row[column], syntax).emphasised()
         ],
     }

@@ -42,6 +42,8 @@ def infotext(row: Mapping[str, Any], versions: Mapping[str, str]) -> str:
         "Model hash": row["base_model_digest"][:_SHORT_HASH],
         "Composition": row["method"],
     }
+    if sampler.get("clip_skip"):
+        settings["Clip skip"] = sampler["clip_skip"]
     for number, lora in enumerate(row["loras"], start=1):
         settings[f"Lora {number}"] = lora["name"]
         settings[f"Lora weight {number}"] = lora["weight"]

@@ -243,3 +243,27 @@ def test_a_trigger_has_its_subjects_emphasis_and_chunk(row):
     assert marked.text == f"a dog {lora.trigger} cat"
     assert marked.read.emphasised() == [(f"{lora.trigger} cat", 1.5)]
     assert marked.read.breaks == (len("a dog "),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "trigger", "emphasised"),
+    [
+        ("a (sks:1.5) cat", "sks", [("sks", 1.5)]),
+        ("a (sks:1.5) (cat:0.8)", "sks", [("sks", 1.5), ("cat", 0.8)]),
+        ("a (szn:1.2) style (cat:2)", "szn style cat", [("szn", 1.2), ("cat", 2.0)]),
+        ("a cat (in hat:1.4)", "cat in hat", [("in hat", 1.4)]),
+        ("a (cat:1.4)", "(sks:1.5)", [("sks", 1.5 * 1.4), ("cat", 1.4)]),
+        ("a (SKS:1.5) cat", "(sks:0.5)", [("sks", 1.5)]),
+    ],
+)
+def test_a_trigger_that_stands_in_the_prompt_keeps_its_own_emphasis(
+    row, prompt, trigger, emphasised
+):
+    lora = replace(row.concepts[0], trigger=trigger)
+    marked = mark_prompt(prompt, [lora], {0}, "weighted")
+    found = marked.read.emphasised()
+    assert [words for words, _ in found] == [words for words, _ in emphasised]
+    assert [weight for _, weight in found] == pytest.approx([weight for _, weight in emphasised])
+    without = mark_prompt(prompt, [lora], (), "weighted")
+    assert "cat" in without.text
+    assert "sks" not in without.text.lower()

@@ -29,6 +29,7 @@ TABLE = [
     ("((cat:1.3))", [("cat", 1.3 * UP)]),
     ("a cat:1.3) here", [("a cat:1.3) here", 1)]),
     ("(cat: dog)", [("cat: dog", UP)]),
+    ("(at 10:30 pm)", [("at 10:30 pm", UP)]),
     (
         "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
         [
@@ -126,6 +127,9 @@ def test_a_prompt_that_changes_over_the_steps_is_refused(prompt):
     ("prompt", "named"),
     [
         ("(cat:1.2.3)", "'1.2.3'"),
+        ("(cat:1,3)", "':1,3' in a bracket, where"),
+        ("(cat:1.3, dog:1.2)", "':1.3' in a bracket, where"),
+        ("(cat:1.3", "':1.3' in a bracket, where"),
         ("(cat:11)", "'11'"),
         ("((cat:9):9)", "weight of 81"),
         ("(" * 65 + "cat", "more than 64 brackets"),

@@ -20,7 +20,7 @@ from jobs.job.catalog_spec import load_catalog, prepare_catalog
 from jobs.job.inputs import prepare
 from jobs.job.job_file import load_job
 from jobs.job.text_reader import text_reader
-from manifests.rows.text_reader import with_text_chunks
+from manifests.rows.text_reader import text_chunks
 from manifests.text.problems import InputError
 
 LONG = (
@@ -209,16 +209,14 @@ def test_the_check_counts_as_the_sampler_reads(base, weighted, data):
         method=data.draw(st.sampled_from(["base", "merge", "clora", "clora-gated"])),
         text_chunks=None,
     )
-    checked, findings = with_text_chunks(written, text_reader(str(base_model_dir())))
+    chunks, findings = text_chunks(written, text_reader(str(base_model_dir())))
     assert findings == []
-    assert row_lanes(base, checked).num_chunks == checked.text_chunks
-    assert row_lanes(base, written).num_chunks == checked.text_chunks
+    assert row_lanes(base, written).num_chunks == chunks
+    assert row_lanes(base, replace(written, text_chunks=chunks)).num_chunks == chunks
 
 
 def test_a_count_of_another_tokenizer_is_noticed(base, tmp_path):
     [checked] = rows_of(tmp_path, row(LONG))
-    reader = text_reader(str(base_model_dir()))
-    recounted, findings = with_text_chunks(checked, reader)
-    assert (recounted, findings) == (checked, [])
+    assert text_chunks(checked, text_reader(str(base_model_dir()))) == (checked.text_chunks, [])
     with pytest.raises(CompositionError, match="counted as 1 chunk"):
         row_lanes(base, replace(checked, text_chunks=1))

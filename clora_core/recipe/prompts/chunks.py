@@ -85,6 +85,8 @@ def num_chunks(row: Row, tokenize: Tokenize, window: int) -> int:
         CompositionError: The method cannot make this row, or its texts cannot be read.
         LongTextError: They are longer than the row's ``long_prompts`` allows, or ``MAX_CHUNKS``.
     """
+    if _is_surely_short(row, window):
+        return 1
     variants = METHODS[row.method].variants(Mix.of(row))
     syntax = row.sampler.prompt_syntax
     prompts = [mark_prompt(row.prompt, row.concepts, v.triggers, syntax) for v in variants]
@@ -96,8 +98,6 @@ def num_chunks(row: Row, tokenize: Tokenize, window: int) -> int:
 def _num_chunks(
     row: Row, column: str, marked: MarkedPrompt, tokenize: Tokenize, window: int
 ) -> int:
-    if is_surely_short(marked, window):
-        return 1
     tokens = tokenize(marked.text)
     count = len(chunks_of(tokens, marked, window))
     said = f"the {column.replace('_', ' ')} has {len(tokens)} tokens, {count} chunks"
@@ -120,10 +120,14 @@ def negative_of(row: Row) -> MarkedPrompt:
         raise PromptError(f"the negative prompt {error}") from None
 
 
-def is_surely_short(marked: MarkedPrompt, window: int) -> bool:
-    """Return whether a text fits one chunk because each of its characters would."""
-    text = marked.read
-    return not text.breaks and len(text) <= window - NUM_SPECIAL and text.words.isascii()
+def _is_surely_short(row: Row, window: int) -> bool:
+    """Return whether all texts fit one chunk because each of their characters would."""
+    if row.sampler.prompt_syntax != "plain":
+        return False
+    triggers = "".join(f"{lora.trigger} " for lora in row.concepts if lora.trigger)
+    longest = max(len(row.prompt) + len(triggers), len(row.negative_prompt))
+    texts = (row.prompt, triggers, row.negative_prompt)
+    return longest <= window - NUM_SPECIAL and all(map(str.isascii, texts))
 
 
 def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: int) -> int:
@@ -133,16 +137,18 @@ def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: in
         PromptError: Everything up to there is one concept's words.
     """
     last = rest.start + capacity
-    places = [place for place in range(last, rest.start, -1) if _may_cut(tokens, marked, place)]
-    earliest = last - int(capacity * _COMMA_SHARE)
+    together = marked.together
+    places = [place for place in range(last, rest.start, -1) if _may_cut(tokens, together, place)]
+    nearest_comma = last - int(capacity * _COMMA_SHARE)
     for place in places:
-        start, end = tokens[place - 1]
-        if place >= earliest and marked.text[start:end] == ",":
+        if place < nearest_comma:
+            break
+        if marked.text[slice(*tokens[place - 1])] == ",":
             return place
     between_words = (p for p in places if tokens[p - 1][1] < tokens[p][0])
     place = next(between_words, None) or next(iter(places), None)
     if place is None:
-        words = next(span for span in marked.together if span[0] < tokens[last][0] < span[1])
+        words = next(span for span in together if span[0] < tokens[last][0] < span[1])
         raise PromptError(
             f"{marked.text[slice(*words)]!r} is one concept and has more tokens than the "
             f"{capacity} that the text encoder reads at once; shorten the trigger"
@@ -150,6 +156,6 @@ def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: in
     return place
 
 
-def _may_cut(tokens: Sequence[Span], marked: MarkedPrompt, place: int) -> bool:
+def _may_cut(tokens: Sequence[Span], together: Sequence[Span], place: int) -> bool:
     at = tokens[place][0]
-    return not any(start < at < end for start, end in marked.together)
+    return not any(start < at < end for start, end in together)

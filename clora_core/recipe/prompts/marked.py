@@ -77,32 +77,54 @@ def mark_prompt(
     read = _read("the prompt", prompt, syntax)
     found = _find_subjects(read, concepts)
     order = sorted(range(len(concepts)), key=lambda index: found[index])
-    text, copied_to, tail = read.leading_breaks(), 0, ""
+    next_starts = [*(found[index][0] for index in order[1:]), len(read)]
+    text, copied_to = read.leading_breaks(), 0
     subjects: list[Span] = [(0, 0)] * len(concepts)
     triggers: list[Span | None] = [None] * len(concepts)
-    for index in order:
+    for index, next_start in zip(order, next_starts, strict=False):
         start, end = found[index]
         trigger = _trigger(concepts[index], syntax)
         inner = _word(concepts[index].subject or "").search(trigger.words)
-        lead = trigger.words[: inner.start()].strip() if inner else trigger.words
-        text += _without_suffix(_without_prefix(read[copied_to:start], tail), lead)
-        noun, copied_to = read[start:end], end
-        tail = trigger.words[inner.end() :].strip() if inner else ""
+        lead, tail = (
+            (trigger[: inner.start()], trigger[inner.end() :]) if inner else (trigger, None)
+        )
+        before, lead_written = _without_suffix(read[copied_to:start], lead.words.strip())
+        length, tail_written = _prefix(read[end:next_start], tail.words.strip() if tail else "")
+        noun, copied_to = read[start:end], end + length
+        text += before
         at = len(text)
         weight = noun.weight_of_each()[0]
         if not trigger.words or index not in active:
             text += noun
             subjects[index] = (at, len(text))
-        elif inner:
-            text += trigger.times(weight)
+        elif inner and tail is not None:
+            text += _emphasised(lead, lead_written, weight)
+            text += trigger[inner.start() : inner.end()].times(weight)
+            text += _emphasised(tail, tail_written, weight)
             subjects[index] = (at + inner.start(), at + inner.end())
             triggers[index] = (at, len(text))
         else:
-            text += (trigger + PromptText(" ")).times(weight) + noun
+            text += _emphasised(trigger, lead_written, weight) + PromptText(" ").times(weight)
+            text += noun
             subjects[index] = (len(text) - len(noun), len(text))
             triggers[index] = (at, at + len(trigger))
-    rest = _without_prefix(read[copied_to:], tail)
-    return MarkedPrompt(text + rest, tuple(subjects), tuple(triggers))
+    return MarkedPrompt(text + read[copied_to:], tuple(subjects), tuple(triggers))
+
+
+def _emphasised(part: PromptText, written: PromptText | None, weight: float) -> PromptText:
+    """Return a part of a trigger with its author's emphasis, or with its subject's.
+
+    Args:
+        part: As the LoRA has it.
+        written: The same words where they already stand in the prompt; None if they don't.
+        weight: Emphasis of the subject.
+    """
+    words = part.words.strip()
+    if written is None or len(written) != len(words):
+        return part.times(weight)
+    blanks = part.words.index(words)
+    lead, rest = part[:blanks].times(weight), part[blanks + len(words) :].times(weight)
+    return lead + PromptText(words, written.weights) + rest
 
 
 def concept_words(lora: Lora, syntax: PromptSyntax = "plain") -> str:
@@ -172,23 +194,24 @@ def _overlap(one: Span, other: Span) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def _without_suffix(text: PromptText, trigger: str) -> PromptText:
-    """Drop a trigger that the user wrote directly before the subject."""
+def _without_suffix(text: PromptText, trigger: str) -> tuple[PromptText, PromptText | None]:
+    """Return ``text`` without a trigger that the user wrote at its end, and that trigger."""
     bare = text.words.rstrip()
     if trigger and bare.lower().endswith(trigger.lower()):
         length = len(bare) - len(trigger)
         is_whole = length == 0 or not bare[length - 1].isalnum()
         if is_whole and not any(place > length for place in text.breaks):
-            return text[:length]
-    return text
+            return text[:length], text[length : len(bare)]
+    return text, None
 
 
-def _without_prefix(text: PromptText, trigger: str) -> PromptText:
-    """Drop the rest of a trigger that the user wrote directly after the subject."""
+def _prefix(text: PromptText, trigger: str) -> tuple[int, PromptText | None]:
+    """Return how long a trigger's rest is that the user wrote at the start, and that rest."""
     bare = text.words.lstrip()
     if trigger and bare.lower().startswith(trigger.lower()):
-        start = len(text) - len(bare) + len(trigger)
-        is_whole = start == len(text) or not text.words[start].isalnum()
-        if is_whole and not any(place <= start for place in text.breaks):
-            return text[start:]
-    return text
+        start = len(text) - len(bare)
+        end = start + len(trigger)
+        is_whole = end == len(text) or not text.words[end].isalnum()
+        if is_whole and not any(place <= end for place in text.breaks):
+            return end, text[start:end]
+    return 0, None

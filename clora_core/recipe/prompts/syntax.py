@@ -11,10 +11,12 @@ a sweep, and a prompt that changes over the steps is nothing that the sampler ca
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Literal
 
-from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts.text import PromptText
+
+PromptSyntax = Literal["plain", "weighted"]
 
 ROUND = 1.1
 SQUARE = 1 / 1.1
@@ -23,6 +25,7 @@ MAX_OPEN = 64
 
 _SIGNS = re.compile(r"[\\()\[\]{}<>]|__|--|\bBREAK\b|\bAND\b|embedding:")
 _SIGN_OR_WORDS = re.compile(r"\\[\\()\[\]]|\\|\(|\[|:\s*([+-]?[.\d]+)\s*\)|\)|\]|[^\\()\[\]:]+|:")
+_LEFT_OVER_WEIGHT = re.compile(r":\s*[+-]?\d[\d.,]*\s*(?=,|$|[()\[\]])")
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _ACTS = re.compile(r"\\.?|\(+[^()]*\)+|\[+[^\[\]]*\]+|[(\[]|\bBREAK\b")
 
@@ -127,6 +130,12 @@ def _weighted(text: str) -> PromptText:
             raise PromptError(
                 f"holds {_shown(text[text.index('[') :])}, a prompt that changes over the steps, "
                 "which is not read; write one text, or \\[ for a bracket"
+            )
+        slip = _LEFT_OVER_WEIGHT.match(text, match.start()) if "(" in within else None
+        if slip is not None and number is None:
+            raise PromptError(
+                f"holds {_shown(slip[0].strip())} in a bracket, where it is no weight; write it "
+                "with a point and at the end of a bracket, as in (cat:1.3)"
             )
         if piece[0] == "\\":
             pieces.append(PromptText(piece[1:]))
