@@ -10,7 +10,7 @@ from functools import lru_cache
 from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import CompositionError, PromptError
 from clora_core.recipe.methods import METHODS, Mix
-from clora_core.recipe.prompts.marked import mark_prompt
+from clora_core.recipe.prompts.marked import mark_prompts
 from clora_core.recipe.prompts.syntax import read_prompt
 from clora_core.recipe.row import Lora, LoraKind
 
@@ -79,7 +79,7 @@ def _prompt_problems(prompt: str, loras: Sequence[Lora], syntax: PromptSyntax) -
 
 def _prompt_problem(prompt: str, concepts: Sequence[Lora], syntax: PromptSyntax) -> str | None:
     try:
-        mark_prompt(prompt, concepts, active=(), syntax=syntax)
+        mark_prompts(prompt, concepts, (), syntax)
     except PromptError as error:
         return str(error)
     return None

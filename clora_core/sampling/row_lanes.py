@@ -19,7 +19,7 @@ from clora_core.recipe.errors import FusionError, PromptError
 from clora_core.recipe.findings import region_problem
 from clora_core.recipe.methods import METHODS, GateRecipe, Mix, Variant
 from clora_core.recipe.prompts.chunks import num_chunks
-from clora_core.recipe.prompts.marked import MarkedPrompt, mark_prompt
+from clora_core.recipe.prompts.marked import MarkedPrompt, mark_prompts
 from clora_core.recipe.row import Region, Row
 from clora_core.sampling.regions import region_mask
 from clora_core.sampling.tokens import ConceptPositions, concept_positions
@@ -170,7 +170,8 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     if method.fused_by is not None and row.fused is None:
         raise FusionError(f"method {row.method!r} needs the row's LoRAs fused beforehand")
     syntax = row.sampler.prompt_syntax
-    prompts = tuple(mark_prompt(row.prompt, concepts, v.triggers, syntax) for v in variants)
+    actives = [variant.triggers for variant in variants]
+    prompts = tuple(mark_prompts(row.prompt, concepts, actives, syntax))
     tower = model.towers[0]
     positions = tuple(
         concept_positions(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS, Mix
-from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompt
+from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompts
 from clora_core.recipe.prompts.syntax import read_prompt
 from clora_core.recipe.row import Row
 
@@ -87,20 +87,38 @@ def num_chunks(row: Row, tokenize: Tokenize, window: int) -> int:
     """
     if _is_surely_short(row, window):
         return 1
-    variants = METHODS[row.method].variants(Mix.of(row))
+    prompt = _longest(row, tokenize, window)
+    negative = negative_of(row)
+    return max(
+        _checked_count(row, column, marked, tokenize, window)
+        for column, marked in (("prompt", prompt), ("negative_prompt", negative))
+    )
+
+
+def _longest(row: Row, tokenize: Tokenize, window: int) -> MarkedPrompt:
+    """Return the prompt of the variant that takes most chunks."""
     syntax = row.sampler.prompt_syntax
-    prompts = [mark_prompt(row.prompt, row.concepts, v.triggers, syntax) for v in variants]
-    most = max(_num_chunks(row, "prompt", marked, tokenize, window) for marked in prompts)
-    negative = _num_chunks(row, "negative_prompt", negative_of(row), tokenize, window)
-    return max(most, negative)
+    everything = frozenset(range(len(row.concepts)))
+    [whole] = mark_prompts(row.prompt, row.concepts, [everything], syntax)
+    # No variant has more words than this one, and mostly it fits.
+    if _count(whole, tokenize, window) == 1:
+        return whole
+    variants = METHODS[row.method].variants(Mix.of(row))
+    actives = list(dict.fromkeys(variant.triggers for variant in variants))
+    prompts = mark_prompts(row.prompt, row.concepts, actives, syntax)
+    return max(prompts, key=lambda marked: _count(marked, tokenize, window))
 
 
-def _num_chunks(
+def _count(marked: MarkedPrompt, tokenize: Tokenize, window: int) -> int:
+    return len(chunks_of(tokenize(marked.text), marked, window))
+
+
+def _checked_count(
     row: Row, column: str, marked: MarkedPrompt, tokenize: Tokenize, window: int
 ) -> int:
-    tokens = tokenize(marked.text)
-    count = len(chunks_of(tokens, marked, window))
-    said = f"the {column.replace('_', ' ')} has {len(tokens)} tokens, {count} chunks"
+    count = _count(marked, tokenize, window)
+    num_tokens = len(tokenize(marked.text)) if count > 1 else 0
+    said = f"the {column.replace('_', ' ')} has {num_tokens} tokens, {count} chunks"
     if count > 1 and row.sampler.long_prompts == "refuse":
         raise LongTextError(
             column,
@@ -138,15 +156,21 @@ def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: in
     """
     last = rest.start + capacity
     together = marked.together
-    places = [place for place in range(last, rest.start, -1) if _may_cut(tokens, together, place)]
     nearest_comma = last - int(capacity * _COMMA_SHARE)
-    for place in places:
-        if place < nearest_comma:
+    between_words = within_word = None
+    for place in range(last, rest.start, -1):
+        if place < nearest_comma and between_words is not None:
             break
-        if marked.text[slice(*tokens[place - 1])] == ",":
+        start, end = tokens[place - 1]
+        at = tokens[place][0]
+        if any(first < at < beyond for first, beyond in together):
+            continue
+        if place >= nearest_comma and marked.text[start:end] == ",":
             return place
-    between_words = (p for p in places if tokens[p - 1][1] < tokens[p][0])
-    place = next(between_words, None) or next(iter(places), None)
+        within_word = within_word or place
+        if between_words is None and end < at:
+            between_words = place
+    place = between_words or within_word
     if place is None:
         words = next(span for span in together if span[0] < tokens[last][0] < span[1])
         raise PromptError(
@@ -154,8 +178,3 @@ def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: in
             f"{capacity} that the text encoder reads at once; shorten the trigger"
         )
     return place
-
-
-def _may_cut(tokens: Sequence[Span], together: Sequence[Span], place: int) -> bool:
-    at = tokens[place][0]
-    return not any(start < at < end for start, end in together)

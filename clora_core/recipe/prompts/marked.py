@@ -74,8 +74,29 @@ def mark_prompt(
         PromptError: A concept has no subject, or its subject is not in the prompt; prompt or
             trigger hold what is not read under ``syntax``.
     """
+    return mark_prompts(prompt, concepts, [active], syntax)[0]
+
+
+def mark_prompts(
+    prompt: str,
+    concepts: Sequence[Lora],
+    actives: Sequence[Collection[int]],
+    syntax: PromptSyntax = "plain",
+) -> list[MarkedPrompt]:
+    """Return what ``mark_prompt`` returns for each of ``actives``."""
     read = _read("the prompt", prompt, syntax)
     found = _find_subjects(read, concepts)
+    triggers = [_trigger(lora, syntax) for lora in concepts]
+    return [_marked(read, concepts, triggers, found, active) for active in actives]
+
+
+def _marked(
+    read: PromptText,
+    concepts: Sequence[Lora],
+    own_triggers: Sequence[PromptText],
+    found: Sequence[Span],
+    active: Collection[int],
+) -> MarkedPrompt:
     order = sorted(range(len(concepts)), key=lambda index: found[index])
     next_starts = [*(found[index][0] for index in order[1:]), len(read)]
     text, copied_to = read.leading_breaks(), 0
@@ -83,7 +104,7 @@ def mark_prompt(
     triggers: list[Span | None] = [None] * len(concepts)
     for index, next_start in zip(order, next_starts, strict=False):
         start, end = found[index]
-        trigger = _trigger(concepts[index], syntax)
+        trigger = own_triggers[index]
         inner = _word(concepts[index].subject or "").search(trigger.words)
         lead, tail = (
             (trigger[: inner.start()], trigger[inner.end() :]) if inner else (trigger, None)

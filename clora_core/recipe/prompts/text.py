@@ -23,12 +23,16 @@ class PromptText:
 
     def __getitem__(self, part: slice) -> "PromptText":
         """Return a part; a break where it begins belongs to what comes before it."""
+        if not self.weights and not self.breaks:
+            return PromptText(self.words[part])
         start, stop, _ = part.indices(len(self.words))
         breaks = tuple(place - start for place in self.breaks if start < place <= stop)
         return PromptText(self.words[start:stop], self.weights[start:stop], breaks)
 
     def __add__(self, other: "PromptText") -> "PromptText":
         weights: tuple[float, ...] = ()
+        if not (self.weights or self.breaks or other.weights or other.breaks):
+            return PromptText(self.words + other.words)
         if self.weights or other.weights:
             weights = (*self.weight_of_each(), *other.weight_of_each())
         moved = (place + len(self.words) for place in other.breaks)
