@@ -117,6 +117,11 @@ def _doubts(picture: Picture, recipe: Recipe) -> list[str]:
     made_by = recipe.versions.get("engine")
     if made_by != str(ENGINE_VERSION):
         doubts.append(f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture")
+    if "text_chunks" not in picture.recipe:
+        doubts.append(
+            "made by a release that cut texts at the text encoder's window: if they are longer, "
+            "expect another picture"
+        )
     unknown = unknown_fields(picture.recipe)
     if unknown:
         names = listed([repr(name[:80]) for name in unknown], 5)
