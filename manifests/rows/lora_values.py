@@ -3,6 +3,10 @@
 A text holds names with optional ``:weight``, or a list as JSON, Python, NumPy or DuckDB write it.
 A table holds a list of names, structs or (name, weight) pairs, a map from name to weight, or
 one struct of lists, which is what ``datasets`` makes of a list of structs.
+
+Weights by name in a struct need care: Arrow, pandas, polars and ``datasets`` give all rows of a
+column the names of every row, and null where a row has none. So null says there that the row lacks
+the LoRA. In a list of pairs, as which Arrow gives a map, it leaves the weight to the catalog.
 """
 
 import re
@@ -22,7 +26,7 @@ def lora_items(value: object) -> Sequence[object]:
     """Return the LoRAs of a cell one by one, each as ``lora_struct`` takes it.
 
     Raises:
-        ValueError: They cannot be told apart; the message is the rule and the way out.
+        ValueError: The cell cannot be read; the message is the rule and the way out.
     """
     if value is None:
         return ()
@@ -74,7 +78,7 @@ def _from_text(text: str) -> object:
 def _from_struct(fields: Mapping[str, object]) -> Sequence[object]:
     """Return a struct's LoRAs: itself, one for each place of its lists, or its names."""
     if not isinstance(fields.get(_NAME), list | tuple):
-        return [_weighed(*pair) for pair in fields.items()] if _is_map(fields) else [fields]
+        return _from_map(fields) if _is_map(fields) else [fields]
     columns = {name: value for name, value in fields.items() if not is_missing(value)}
     lists = {
         name: cast("Sequence[object]", value)
@@ -90,9 +94,12 @@ def _from_struct(fields: Mapping[str, object]) -> Sequence[object]:
 
 def _is_map(fields: Mapping[str, object]) -> bool:
     """Return whether the struct says weights by name, and is not one LoRA with its name missing."""
-    values = fields.values()
-    has_own = fields.keys() & {_NAME, "weight"}
-    return not has_own and all(map(_is_number, values)) and not all(map(is_missing, values))
+    return not fields.keys() & {_NAME, "weight"} and all(map(_is_number, fields.values()))
+
+
+def _from_map(weights: Mapping[str, object]) -> Sequence[object]:
+    """Return the LoRAs that have a weight; null stands for one that another row has."""
+    return [_weighed(*pair) for pair in weights.items() if not is_missing(pair[1])]
 
 
 def _weighed(name: str, weight: object) -> dict[str, object]:
