@@ -12,11 +12,17 @@ from manifests.rows.sampler_settings import SAMPLER_SECTION
 from manifests.rows.schema import ManifestRow
 from manifests.tables.readers import RawRow
 from manifests.text.problems import Problem
-from manifests.text.sections import Section, section_of, verdict
+from manifests.text.sections import OWN_PREFIX, SIZE_NAMES, Section, Verdict, section_of, verdict
 
 MAX_SHAPES = 10_000
-MAX_LOOKED = 2000
-"""Names of a file; comparing one takes about a millisecond, and a hostile file has millions."""
+MAX_NAMES = 2000
+"""Names of a file that are not ours; comparing one takes about a millisecond."""
+MAX_VERDICTS = 100_000
+
+_TOO_MANY = (
+    f"has more than {MAX_NAMES:,} column names that are not read, and misspelt ones among them are "
+    f"no longer found; put what they hold into one column, or begin them with {OWN_PREFIX!r}"
+)
 
 _OWN_WORDS = frozenset(
     {"algorithm", "alpha", "base", "combine", "factor", "keyword", "multiplier", "scale", "token"}
@@ -60,13 +66,19 @@ class _File:
     Attributes:
         given: Columns of ours that some row has.
         reported: Names with a problem.
-        num_looked: How many other names were looked at.
+        names: Other names that were looked at.
+        verdicts: What a name is taken for, by the name and the columns of ours that are given.
+        has_too_many: Whether there were more names than are looked at.
         shapes: By the columns of a row.
     """
 
     given: set[str] = field(default_factory=set[str])
     reported: set[str] = field(default_factory=set[str])
-    num_looked: int = 0
+    names: set[str] = field(default_factory=set[str])
+    verdicts: dict[tuple[str, frozenset[str]], Verdict | None] = field(
+        default_factory=dict[tuple[str, frozenset[str]], Verdict | None]
+    )
+    has_too_many: bool = False
     shapes: dict[tuple[str, ...], _Shape] = field(default_factory=dict[tuple[str, ...], _Shape])
 
 
@@ -74,7 +86,7 @@ class ColumnNames:
     """Looks at the names of columns, file by file, and remembers what it said.
 
     Args:
-        are_checked: Whether whoever made the rows looked at their names already.
+        are_checked: Whether the names were looked at when the rows were made.
     """
 
     def __init__(self, *, are_checked: bool = False) -> None:
@@ -98,7 +110,7 @@ class ColumnNames:
             file.shapes[shape] = self._look(raw, file, problems)
         renamed, settled = file.shapes[shape]
         if not renamed:
-            return NamedRow(raw=raw)
+            return NamedRow(raw=raw, problems=tuple(problems))
         values = {right: raw.values[name] for name, right in renamed.items() if right is not None}
         values |= {name: value for name, value in raw.values.items() if name not in renamed}
         return NamedRow(
@@ -118,11 +130,15 @@ class ColumnNames:
             if name in given:
                 continue
             found = None
-            if not self._are_checked and file.num_looked < MAX_LOOKED:
-                file.num_looked += 1
-                found = verdict(name, value, COLUMNS, taken)
+            if not self._are_checked and not name.lower().startswith(OWN_PREFIX):
+                if name in file.names or len(file.names) < MAX_NAMES:
+                    file.names.add(name)
+                    found = _verdict(name, value, taken, file)
+                elif not file.has_too_many:
+                    file.has_too_many = True
+                    problems.append(Problem(place=raw.place, field="(file)", problem=_TOO_MANY))
             if found is None:
-                if len(self._carried) < MAX_LOOKED:
+                if len(self._carried) < MAX_NAMES:
                     self._carried.setdefault(name)
                 continue
             renamed[name] = found.right
@@ -132,3 +148,15 @@ class ColumnNames:
                 file.reported.add(name)
                 problems.append(Problem(place=raw.place, field=name, problem=found.sentence))
         return renamed, frozenset(settled)
+
+
+def _verdict(name: str, value: object, taken: set[str], file: _File) -> Verdict | None:
+    """Return ``verdict``, remembered where it does not depend on the value."""
+    if name.lower() in SIZE_NAMES:
+        return verdict(name, value, COLUMNS, taken)
+    of = name, frozenset(taken.intersection(COLUMNS.names))
+    if of not in file.verdicts:
+        if len(file.verdicts) >= MAX_VERDICTS:
+            file.verdicts.clear()
+        file.verdicts[of] = verdict(name, value, COLUMNS, taken)
+    return file.verdicts[of]

@@ -31,7 +31,8 @@ OWN_WORDS = frozenset(
 _SHORT_CHARACTERS = 5
 _LONG_CHARACTERS = 9
 _SIZE = re.compile(r"\s*\d+(\.0)?\s*([x\u00d7*,;/]\s*\d+\s*)?(px)?\s*", re.IGNORECASE)
-_SIZE_NAMES = frozenset({"size", "resolution"})
+SIZE_NAMES = frozenset({"size", "resolution"})
+"""Names that mean pixels or something else, as their value says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ def _is_sure(
         return any(_is_near(folded(name), folded(each)) for each in meant.names)
     if meant.likeness == Likeness.RESEMBLANCE:
         return False
-    return word not in _SIZE_NAMES or _is_size(value)
+    return word not in SIZE_NAMES or _is_size(value)
 
 
 def _is_near(given: str, right: str) -> bool:

@@ -13,6 +13,7 @@ from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows.check import CheckedManifest, check_rows
+from manifests.rows.columns import MAX_NAMES
 from manifests.rows.rules import RowModel, RowRules
 from manifests.tables.readers import RawRow
 
@@ -144,6 +145,34 @@ def test_a_missing_column_is_looked_for_among_the_others_once(check: Check):
     assert (problem.field, problem.line) == ("prompt_of_row", None)
     problems = check(row(), row(seed=None, shed=3)).problems
     assert [(each.line, each.field) for each in problems] == [(2, "seed")]
+
+
+def test_a_misspelt_column_is_found_after_rows_of_many_shapes(check: Check):
+    """Eleven columns that a row may have or not make two thousand shapes, and eleven names."""
+    shapes = (
+        {f"note_{bit}": "x" for bit in range(11) if number >> bit & 1} for number in range(2000)
+    )
+    rows = [row(seed=seed, **shape) for seed, shape in enumerate(shapes)]
+    rows[1399]["negative"] = "blur"
+    checked = check(*rows)
+    assert [(each.field, each.line) for each in checked.problems] == [("negative", None)]
+    assert set(checked.carried) == {f"note_{bit}" for bit in range(11)}
+
+
+def test_the_value_decides_about_a_size_in_each_shape_of_rows(check: Check):
+    (problem,) = check(row(size="L"), row(size=512, note="x")).problems
+    assert problem.field == "size"
+
+
+def test_more_names_than_are_looked_at_are_a_problem_of_the_file(check: Check):
+    def rows(prefix: str) -> list[dict[str, Any]]:
+        names = [f"{prefix}{number}" for number in range(MAX_NAMES + 1)]
+        return [row(seed=n, **dict.fromkeys(names[n::3], 1)) for n in range(3)]
+
+    (problem,) = check(*rows("c")).problems
+    assert (problem.place, problem.line, problem.field) == ("m.jsonl", None, "(file)")
+    assert problem.problem.startswith(f"has more than {MAX_NAMES:,} column names that are not read")
+    assert not check(*rows("my_")).problems
 
 
 def test_columns_of_rows_that_a_catalog_made_are_not_looked_at_again(check: Check):
