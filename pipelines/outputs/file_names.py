@@ -20,7 +20,7 @@ DEFAULT_TEMPLATE = "{row_id}-{method}-{seed}.png"
 PLACEHOLDERS = (
     "row_id", "method", "seed", "key", "width", "height", "prompt", "base_model",
 )  # fmt: skip
-"""Of every manifest; its own columns are further ones."""
+"""Of every manifest. Its own columns are further ones; one of such a name is ``carried.key``."""
 
 MAX_PART_BYTES = 200
 """Of one part of a name. File systems take 255, a path on Windows 260 characters in all."""
@@ -52,10 +52,11 @@ class NameTemplate:
 
     def name(self, row: Mapping[str, Any]) -> str:
         """Return the name of a row of ``asked_rows.ASKED``."""
-        values = {name: row[name] for name in PLACEHOLDERS if name != "base_model"}
-        values["base_model"] = self.base_model
-        values |= json.loads(row["carried_json"] or "{}")
-        values["prompt"] = _shortened(row["prompt"] or "")
+        carried = json.loads(row["carried_json"] or "{}")
+        base_model = carried.pop("base_model", self.base_model)
+        values = {_placeholder(name): value for name, value in carried.items()}
+        values |= {name: row[name] for name in PLACEHOLDERS if name != "base_model"}
+        values |= {"base_model": base_model, "prompt": _shortened(row["prompt"] or "")}
         *folders, file = (_filled(part, values) for part in self.parts)
         names = [_safe(folder) for folder in folders]
         return "/".join([*names, _safe(file, ending=ENDING)])
@@ -72,7 +73,7 @@ def name_template(text: str, columns: Sequence[str], *, base_model: str) -> Name
     Raises:
         FileNameError: It has an unknown placeholder, a lone brace, or another ending.
     """
-    known = tuple(dict.fromkeys([*PLACEHOLDERS, *columns]))
+    known = tuple(dict.fromkeys([*PLACEHOLDERS, *map(_placeholder, columns)]))
     unknown = [name for name in _PLACEHOLDER.findall(text) if name not in known]
     if unknown:
         hints = "; ".join(f"{{{name}}}: {did_you_mean(name, known)}" for name in unknown)
@@ -96,7 +97,7 @@ def name_template(text: str, columns: Sequence[str], *, base_model: str) -> Name
     return NameTemplate(parts=tuple(bare.split("/")), base_model=base_model)
 
 
-def folded(name: str) -> str:
+def without_case(name: str) -> str:
     """Return what two names share if a file system without case takes them for one."""
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
@@ -113,6 +114,11 @@ def clashes_sentence(clashes: Sequence[tuple[str, str, str]], count: int) -> str
         f"--name gives {count:,} row(s) the name of another row: {listed(lines, 3)}; add "
         "{row_id} or {key} to it"
     )
+
+
+def _placeholder(column: str) -> str:
+    """Return the placeholder of the manifest's own column, named as in ``images.csv``."""
+    return f"carried.{column}" if column in PLACEHOLDERS else column
 
 
 def _filled(part: str, values: Mapping[str, Any]) -> str:

@@ -18,8 +18,8 @@ from pipelines.outputs.file_names import (
     FileNameError,
     NameTemplate,
     clashes_sentence,
-    folded,
     name_template,
+    without_case,
 )
 from pipelines.outputs.image_list import (
     BEGINNING,
@@ -42,7 +42,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What an export came to.
+    """What an export did.
 
     Attributes:
         num_written: Files that were written.
@@ -133,7 +133,7 @@ def _planned(source: ListSource, names: NameTemplate) -> _Planned:
     for row, _ in _made_rows(source):
         num_rows += 1
         name, own = names.name(row), (row["row_id"], row["key"])
-        first = owners.setdefault(folded(name), own)
+        first = owners.setdefault(without_case(name), own)
         planned.add(name)
         if first == own:
             continue
@@ -149,14 +149,14 @@ def _planned(source: ListSource, names: NameTemplate) -> _Planned:
 
 def _kept(target: Storage, source: ListSource, names: NameTemplate) -> set[str]:
     """Return the names whose image is there; PlaceError if something else is there."""
-    present = {folded(name): name for name, _ in target.sizes("")}
+    present = {without_case(name): name for name, _ in target.sizes("")}
     kept: set[str] = set()
     others: set[str] = set()
     if not present:
         return kept
     for row, made in _made_rows(source):
         name = names.name(row)
-        there = present.get(folded(name))
+        there = present.get(without_case(name))
         if there is None or there in kept:
             continue
         content = target.read(there)
