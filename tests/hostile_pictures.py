@@ -89,6 +89,8 @@ def changed_recipes(good: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     yield "a LoRA twice", {**good, "loras": [good["loras"][0]] * 2}, False
     yield "a field of a later version", {**good, "later\x1b[2J": [{}]}, True
     lora = {**good["loras"][0], "later": 1}
+    later = {"name": "x", "digests": [], "steps": 9, "Seed": 7, "trigger_word": "x", "size": 128}
+    yield "fields of a later version that are called as others", {**good, **later}, True
     yield "a LoRA's field of a later version", {**good, "loras": [lora]}, False
 
 

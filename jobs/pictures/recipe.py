@@ -19,12 +19,13 @@ from clora_core.recipe.prompts.chunks import MAX_CHUNKS
 from clora_core.recipe.row import LoraKind, Row
 from manifests.rows.loras import MAX_LORAS
 from manifests.rows.regions import RegionRequest
-from manifests.rows.schema import MAX_SIDE_PX, Seed, Side
+from manifests.rows.schema import MAX_SIDE_PX, Side
 from manifests.rows.table import row_of
 from manifests.text.given_names import checked
 from manifests.text.json_text import load_json
 from manifests.text.sections import section_of
 from manifests.text.text_rules import AnyText, Prompt, RowId, ShortText
+from manifests.text.whole_numbers import MAX_SEED
 from manifests.text.wording import Findings, did_you_mean, sentences, shown, within
 
 MAX_REMARKS = 100
@@ -61,6 +62,7 @@ def _is_region(text: str) -> str:
 
 Digest = Annotated[str, Field(strict=True), AfterValidator(_is_digest)]
 Count = Annotated[int, Field(ge=0, le=2**31, strict=True)]
+SeedNumber = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
 Pixels = Annotated[int, Field(ge=1, le=MAX_SIDE_PX, strict=True)]
 
 
@@ -81,16 +83,16 @@ class RecipeLora(BaseModel):
 class Recipe(BaseModel):
     """What making a picture again takes; fields as a row's columns, and how it was made.
 
-    Fields of later versions are let through: ``unknown_fields`` names them.
+    Fields of later versions are not looked at: ``unknown_fields`` names them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     key: Digest
     prompt: Prompt
     negative_prompt: AnyText
     loras: Annotated[tuple[RecipeLora, ...], Field(max_length=MAX_LORAS)]
-    seed: Seed
+    seed: SeedNumber
     method: RowId
     width: Pixels
     height: Pixels
@@ -133,7 +135,8 @@ def checked_recipe(
         width_px: The picture's own width.
         height_px: The picture's own height.
     """
-    recipe, findings = checked(Recipe, given, _SECTION)
+    known = {name: value for name, value in given.items() if name in _FIELDS}
+    recipe, findings = checked(Recipe, known, _SECTION)
     findings += _method_findings(given.get("method"))
     findings += _sampler_findings(given.get("sampler"))
     for name, own in (("width", width_px), ("height", height_px)):

@@ -4,6 +4,10 @@ from collections.abc import Callable, Sequence
 
 from clora_core.recipe.row import Lora
 from manifests.loras.files import LoraFileState
+from manifests.text.wording import shown
+
+MAX_NAMES = 4
+"""Of LoRAs in one sentence; a picture's recipe takes 1,000 characters."""
 
 
 def lora_remarks(loras: Sequence[Lora], state: Callable[[Lora], LoraFileState]) -> tuple[str, ...]:
@@ -24,7 +28,9 @@ def lora_remarks(loras: Sequence[Lora], state: Callable[[Lora], LoraFileState]) 
 
 
 def _same_lora(loras: Sequence[Lora], state: Callable[[Lora], LoraFileState]) -> str:
-    names = " and ".join(repr(lora.name) for lora in loras)
+    names = " and ".join(shown(lora.name) for lora in loras[:MAX_NAMES])
+    num_more = len(loras) - MAX_NAMES
+    names += f" and {num_more} more" if num_more > 0 else ""
     formats = dict.fromkeys(info.format for lora in loras if (info := state(lora).info) is not None)
     written = f" (written as {' and as '.join(formats)})" if len(formats) > 1 else ""
     times = "twice" if len(loras) == 2 else f"{len(loras)} times"

@@ -13,12 +13,17 @@ import yaml
 from engine_kit import commit
 from input_kit import kohya_tensors, row, safetensors_bytes, write_job, write_jsonl
 from PIL import Image
+from pydantic import TypeAdapter
 
 from clora_core.recipe.key import row_key
+from clora_core.recipe.row import Lora
 from jobs.commands.show import show
 from jobs.commands.validate import validate
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import load_job
+from manifests.loras.files import LoraFileState
+from manifests.rows.remarks import lora_remarks
+from manifests.text.text_rules import ShortText
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import image_name
 from pipelines.units.committed_unit import rows_name
@@ -98,6 +103,17 @@ def test_three_names_of_one_lora_are_one_remark(job: Path):
     (remark,) = one.remarks
     assert remark.startswith("LoRAs 'cat' and 'copy' and 'kitty' are one LoRA under 3 names")
     assert "which acts 3 times here" in remark
+
+
+def test_a_remark_about_many_long_names_fits_into_a_recipe():
+    loras = [
+        Lora(name=f"{number}{chr(0xE0001) * 199}", uri="", digest="d", kind="style")
+        for number in range(16)
+    ]
+    state = LoraFileState(digest="d", info=None, problem=None)
+    (remark,) = lora_remarks(loras, lambda _: state)
+    assert TypeAdapter(ShortText).validate_python(remark) == remark
+    assert "and 12 more are one LoRA under 16 names" in remark
 
 
 def test_validate_counts_the_rows_of_each_remark_and_refuses_none(
