@@ -9,11 +9,15 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, cast
 
+from manifests.text.wording import shown
 from manifests.weights.model_config import BaseModelProblem, model_config
 
 _AGAIN = "download the folder again"
 _SPELLED = tuple(letter + end for letter in ascii_lowercase for end in ("", "</w>"))
 """What any word can be spelled with, inside it and at its end."""
+
+_NUM_ENDS = 2
+"""Tokens that every window has: start and end."""
 
 _SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>"}
 
@@ -66,15 +70,21 @@ def tokenizer_findings(folder: Path, encoder: Path) -> list[str]:
 def _length_findings(
     folder: Path, settings: Mapping[str, Any], numbers: Mapping[str, Any]
 ) -> list[str]:
-    """Return why prompts cannot be filled up to the encoder's length; nothing if they can."""
+    """Return why prompts cannot be cut into windows; nothing if they can.
+
+    A window has as many tokens as the smaller of ``model_max_length`` and the text encoder's own
+    length, so a tokenizer that gives none, or a longer one, will do.
+    """
     longest = numbers.get("max_position_embeddings", 77)
     given = settings.get("model_max_length")
-    if type(longest) is not int or (isinstance(given, int | float) and 2 < given <= longest):
+    is_whole = type(given) is int and given > _NUM_ENDS
+    is_beyond = type(given) is float and type(longest) is int and given > longest
+    if given is None or is_whole or is_beyond:
         return []
-    got = "none" if given is None else f"{given!r}"
     return [
-        f"{folder / 'tokenizer_config.json'} should have a model_max_length of at most {longest}, "
-        f"the text encoder's max_position_embeddings, got {got[:40]}; set it, or {_AGAIN}"
+        f"{folder / 'tokenizer_config.json'} should have a whole number greater than {_NUM_ENDS} "
+        "as model_max_length, the tokens of a prompt with its start and its end, or none, "
+        f"got {shown(given)}; take it out, or {_AGAIN}"
     ]
 
 

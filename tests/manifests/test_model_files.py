@@ -214,14 +214,28 @@ def without_end(values: dict[str, Any]) -> dict[str, Any]:
             "has no token '<|endoftext|>', which is the tokenizer's eos_token",
         ),
         (
-            changed("tokenizer_config.json", lambda _: {}),
-            "should have a model_max_length of at most 24, the text encoder's max_position_",
+            changed("tokenizer_config.json", lambda _: {"model_max_length": 2}),
+            "should have a whole number greater than 2 as model_max_length",
         ),
+        (changed("tokenizer_config.json", lambda _: {"model_max_length": "77"}), "got '77'"),
+        (changed("tokenizer_config.json", lambda _: {"model_max_length": 9.5}), "got 9.5"),
     ],
 )
 def test_a_tokenizer_without_its_vocabulary_is_a_problem(base: Path, change: Change, words: str):
     change(base)
     assert words in problem(base)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"model_max_length": None}]
+    + [{"model_max_length": length} for length in (9, 24, 77, 10**30, 1e30)],
+)
+def test_a_tokenizer_may_have_any_length_because_the_smaller_one_is_read(
+    base: Path, settings: dict[str, Any]
+):
+    changed("tokenizer_config.json", lambda _: settings)(base)
+    assert inspect_base_model(base)
 
 
 def test_either_form_of_a_vocabulary_will_do(base: Path):
