@@ -131,6 +131,8 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "classifier_free_guidance", "unconditional_guidance_scale",
         ),
         "clip_skip": ("clip_stop_at_last_layers", "stop_at_clip_layer", "clip_layer"),
+        "prompt_syntax": ("syntax", "emphasis", "prompt_parser", "emphasis_mode"),
+        "long_prompts": ("truncate", "truncation", "chunking", "long_prompt"),
         "switch_every": ("switch_step", "switch_steps", "switch_interval"),
     }
 )  # fmt: skip

@@ -25,8 +25,11 @@ _TOO_MANY = (
 )
 
 _OWN_WORDS = frozenset(
-    {"algorithm", "alpha", "base", "combine", "factor", "keyword", "multiplier", "scale", "token"}
-)
+    {
+        "algorithm", "alpha", "base", "combine", "emphasis", "factor", "keyword", "multiplier",
+        "scale", "syntax", "token",
+    }
+)  # fmt: skip
 """Other tools' names of ours that are words of many tables too."""
 
 OF_LORAS = Section(names=("weight", "trigger"), is_apart=True)

@@ -52,6 +52,7 @@ def check(tmp_path: Path) -> Check:
         "subject", "category", "score", "scale", "alpha", "token", "style", "feed", "with", "index",
         "group", "label", "labels", "source", "url", "license", "lords", "my_steps", "my_prompt",
         "my_base_model", "my_seed", "Unnamed: 0", "model_card", "height_cm", "weight_kg", "temp",
+        "region", "mask", "emphasis", "syntax",
     ],
 )  # fmt: skip
 def test_a_column_of_the_author_s_own_is_carried(check: Check, column: str):
@@ -70,6 +71,8 @@ def test_a_column_of_the_author_s_own_is_carried(check: Check, column: str):
         ("cfg", "write it in the column 'sampler', as 'guidance_scale'"),
         ("Guidance Scale", "write it in the column 'sampler', as 'guidance_scale'"),
         ("sampler_name", "write it in the column 'sampler', as 'scheduler'"),
+        ("truncation", "write it in the column 'sampler', as 'long_prompts'"),
+        ("prompt_parser", "write it in the column 'sampler', as 'prompt_syntax'"),
         ("weight", "write it in the column 'loras', as 'weight'"),
         ("lora_weights", "write it in the column 'loras', as 'weight'"),
         ("strength", "write it in the column 'loras', as 'weight'"),
