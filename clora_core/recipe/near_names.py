@@ -15,6 +15,9 @@ from itertools import islice
 from clora_core.recipe.other_names import OTHER_NAMES
 
 MAX_CANDIDATES = 1000
+"""Names that one is compared with, which takes some ten microseconds each."""
+MAX_HINTS = 3
+"""Of names that are equally near; a catalog may number hundreds."""
 MAX_NAME_CHARACTERS = 100
 _MIN_RESEMBLANCE = 0.55
 _LONG_CHARACTERS = 6
@@ -89,7 +92,7 @@ def _meant_as(name: str, known: tuple[str, ...], may_guess: bool) -> Meant | Non
 def name_hint(name: str, known: Iterable[str]) -> str | None:
     """Return the question which known name was meant; None if ``name`` is like none."""
     meant = meant_as(name, known)
-    return None if meant is None else f"did you mean {one_of(meant.names)}?"
+    return None if meant is None else f"did you mean {one_of(meant.names[:MAX_HINTS])}?"
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -110,8 +113,9 @@ def num_slips(one: str, other: str, *, most: int = 2) -> int:
         other: Another.
         most: Where counting ends; more slips are ``most + 1``.
     """
-    if abs(len(one) - len(other)) > most:
-        return most + 1
+    letters, others = set(one), set(other)
+    if max(abs(len(one) - len(other)), len(letters - others), len(others - letters)) > most:
+        return most + 1  # each slip adds or takes one letter at most
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, letter in enumerate(one, start=1):

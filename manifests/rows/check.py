@@ -25,10 +25,9 @@ class CheckedManifest:
 
     Attributes:
         rows: The good ones.
-        problems: The others'.
+        problems: Of the others, and of the names of columns.
         left_out: In how many rows a column held the number of its row and nothing else, by its
             name ("" for none); see ``tables.index_columns``.
-        problems: Of the others, and of the names of columns.
         carried: Columns that are the caller's own, and merely carried through to the output.
     """
 
@@ -51,7 +50,7 @@ def check_rows(
         raw_rows: From ``readers.read_rows``.
         rules: What they are checked against.
         place: The manifest's name, for the problem that it is empty.
-        names_are_checked: Whether whoever made the rows looked at the names of their columns.
+        names_are_checked: Whether the names of columns were looked at when the rows were made.
     """
     problems: list[Problem] = []
     left_out: Counter[str] = Counter()

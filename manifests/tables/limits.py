@@ -25,7 +25,6 @@ MAX_PROBLEMS = 100_000
 MAX_ROW_VALUES = 1_000_000
 """Values of one column in one row, on average over a row group."""
 
-
 MAX_GROUP_VALUES = 100_000_000
 """Values of one column in one row group, which a few bytes can stand for."""
 

@@ -17,7 +17,6 @@ MAX_PIECE_BYTES = 64 * 1024**2
 VALUE_BYTES = 64
 """What a Python value takes beside its text, about."""
 
-
 _LISTS = (
     pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray
     | pa.ListViewArray | pa.LargeListViewArray

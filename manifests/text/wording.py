@@ -3,21 +3,18 @@
 Pydantic finds the mistakes; here its findings become the sentences of ``manifests.text.problems``.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
-from itertools import islice
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
 from clora_core.recipe.errors import CloraError
+from clora_core.recipe.near_names import MAX_CANDIDATES, name_hint
 
 MAX_VALUE_LENGTH = 80
 MAX_FINDINGS = 50
 """About one value; a hostile one has a million wrong fields."""
 MAX_NAMES = 12
 """Of all that are known, in one sentence."""
-MAX_CANDIDATES = 1000
-"""Names that one is compared with, which takes a few microseconds each."""
 Findings = list[tuple[str, str]]
 """(Field, sentence), one a mistake."""
 WHOLE = "(all)"
@@ -53,19 +50,9 @@ def listed(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (f" and {num_more:,} more" if num_more > 0 else "")
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that ``name`` looks like, or None."""
-    by_lower = {candidate.lower(): candidate for candidate in islice(known, MAX_CANDIDATES)}
-    found = get_close_matches(name.lower()[:100], by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
-
-
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """Return the way out of an unknown name: the nearest known one, else some of them."""
-    near = nearest(name, known)
-    if near is not None:
-        return f"did you mean {near!r}?"
-    return known_names(known)
+    return name_hint(name, known) or known_names(known)
 
 
 def known_names(known: Sequence[str]) -> str:
