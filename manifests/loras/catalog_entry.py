@@ -20,8 +20,8 @@ MAX_NAME_CHARACTERS = 60
 
 def catalog_name(report: LoraReport, *, taken: Collection[str] = ()) -> str:
     """Return a name for the LoRA that rows can use and that none of ``taken`` is."""
-    told = one_line(report.notes.title or _file_name(report.path), max_characters=200)
-    plain = _NOT_IN_NAMES.sub("-", told).strip("-.")[:MAX_NAME_CHARACTERS] or "lora"
+    title = one_line(report.notes.title or _file_name(report.path), max_characters=200)
+    plain = _NOT_IN_NAMES.sub("-", title).strip("-.")[:MAX_NAME_CHARACTERS] or "lora"
     name, number = plain, 1
     while name in taken:
         number += 1
@@ -30,7 +30,7 @@ def catalog_name(report: LoraReport, *, taken: Collection[str] = ()) -> str:
 
 
 def _file_name(path: Path) -> str:
-    """Return what tells a file from others: peft gives all of its files one name."""
+    """Return a name that other files do not have: peft gives all of its files one name."""
     return path.absolute().parent.name if path.name == ADAPTER_FILE else path.stem
 
 

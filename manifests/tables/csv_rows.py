@@ -41,7 +41,7 @@ def csv_rows(
     if not _is_unicode("".join(header.names)):
         yield Problem(place=file, line=header.line, field="(header)", problem=_NOT_UTF8)
         return
-    told: set[int] = set()
+    reported: set[int] = set()
     while True:
         texts.begin_row()
         line = header.lines_before + header.rows.line_num + 1
@@ -56,8 +56,8 @@ def csv_rows(
         if not any(map(str.strip, cells)):
             continue
         for place in _stray_places(header, cells) if header.nameless else ():
-            if place not in told:
-                told.add(place)
+            if place not in reported:
+                reported.add(place)
                 text = _nameless(place, line, cells[place])
                 yield Problem(place=file, line=header.line, field="(header)", problem=text)
         values = {name: cell for name, cell in zip(header.names, cells, strict=False) if cell}

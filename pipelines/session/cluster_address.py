@@ -15,7 +15,7 @@ from pipelines.session.cluster_error import ClusterRefusesError
 
 VARIABLE = "RAY_ADDRESS"
 AUTO = "auto"
-"""Ray's word for the cluster that runs on this machine, whoever started it."""
+"""Ray's word for the cluster that runs on this machine, even if another user started it."""
 
 GCS_PORT = 6379
 DASHBOARD_PORT = 8265

@@ -40,7 +40,7 @@ def cluster_session(
 
     Args:
         address: As ``cluster_address`` reads it.
-        note: Called with a sentence for whoever watches.
+        note: Called with a sentence for the user.
 
     Raises:
         ClusterError: Nobody answers there, or it wants something else; no private one can be

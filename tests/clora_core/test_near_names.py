@@ -1,6 +1,6 @@
 """Names that are nearly known ones: how many slips part them, and what is asked."""
 
-from functools import lru_cache
+from functools import cache
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from clora_core.recipe.near_names import name_hint, num_slips
 words = st.text(alphabet="abcdé", max_size=7)
 
 
-@lru_cache(maxsize=None)
+@cache
 def distance(one: str, other: str) -> int:
     """Return the optimal string alignment distance, by its definition."""
     if not one or not other:

@@ -1,4 +1,4 @@
-"""A folder that could not be loaded, or would make wrong pictures, is told before it is used."""
+"""A folder that could not be loaded, or would make wrong pictures, is refused before it is used."""
 
 import json
 import re

@@ -51,7 +51,7 @@ def described_lora(
 
     Raises:
         LoraFileError: As ``lora_layers`` and ``read_adapter_config``, nothing says the strength of
-            a file of peft's, or what lies beside it is of another file.
+            a file of peft's, or the settings beside it are of another file.
     """
     layers = lora_layers(path, shapes)
     own = metadata_settings(metadata)
