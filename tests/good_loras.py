@@ -86,7 +86,7 @@ def tensors(file: GoodFile, components: Mapping[str, nn.Module]) -> dict[str, Te
 
 
 def write_good(folder: Path, file: GoodFile, components: Mapping[str, nn.Module]) -> Path:
-    """Write the file into ``folder``; peft's own goes into a folder of its own, with its settings."""
+    """Write the file into ``folder``; peft's own goes with its settings into a new folder."""
     path = folder / f"{file}.safetensors"
     if file.format == "wrapped":
         path = folder / str(file) / "adapter_model.safetensors"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 SMALLEST_SIDE = 16
-"""Of the maps that are chosen where none are asked for; coarser ones hold too little of where a subject is."""
+"""Of the maps that are chosen where none are asked for; coarser ones show too little."""
 
 _DOWN = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 _UP = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
