@@ -19,7 +19,7 @@ from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.methods import Importance
 from clora_core.recipe.prompts.marked import MarkedPrompt
-from clora_core.recipe.prompts.text import PromptText
+from clora_core.recipe.reading.text import PromptText
 
 LEAST = 0.05
 """Least weight: published for ``ablated``, ours for ``triggers``, whose cosine may be negative."""

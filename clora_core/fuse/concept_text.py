@@ -14,7 +14,7 @@ from clora_core.lora.factors import LoraFactors
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts.chunks import NUM_SPECIAL
 from clora_core.recipe.prompts.marked import MarkedPrompt
-from clora_core.recipe.prompts.text import PromptText
+from clora_core.recipe.reading.text import PromptText
 
 
 def conditions_of(

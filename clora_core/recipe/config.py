@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.near_names import name_hint
-from clora_core.recipe.prompts.syntax import PromptSyntax, read_prompt
+from clora_core.recipe.reading.syntax import PromptSyntax, read_prompt
 
 ENGINE_VERSION = 1
 """Raised whenever the same row would give a different image than before. Part of a row's key."""
@@ -127,7 +127,7 @@ class SamplerConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False)
             layers from the start.
         prompt_syntax: ``plain`` reads prompts word for word and refuses those that other tools
             would read otherwise; ``weighted`` reads A1111's emphasis and ``BREAK``, see
-            ``recipe.prompts.syntax``. Texts of fusing are always read word for word.
+            ``recipe.reading.syntax``. Texts of fusing are always read word for word.
         long_prompts: ``chunk`` reads a prompt that is longer than the text encoder's window in
             several windows, as other tools do; ``refuse`` makes no picture of it.
         clip_skip: The text encoder's layer that is read, from the end, as A1111 and Civitai count:

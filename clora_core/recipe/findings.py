@@ -11,7 +11,7 @@ from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import CompositionError, PromptError
 from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.prompts.marked import mark_prompts
-from clora_core.recipe.prompts.syntax import read_prompt
+from clora_core.recipe.reading.syntax import read_prompt
 from clora_core.recipe.row import Lora, LoraKind
 
 

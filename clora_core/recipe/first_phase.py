@@ -12,7 +12,7 @@ from clora_core.recipe.config import PromptSyntax, SamplerConfig
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompt
-from clora_core.recipe.prompts.text import PromptText
+from clora_core.recipe.reading.text import PromptText
 from clora_core.recipe.row import Lora, Row
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 from clora_core.recipe.canonical import encoded, plain
 from clora_core.recipe.config import ENGINE_VERSION, FUSION_VERSION, SamplerConfig
 from clora_core.recipe.methods import METHODS
-from clora_core.recipe.prompts.syntax import syntax_acts
+from clora_core.recipe.reading.syntax import syntax_acts
 from clora_core.recipe.row import Lora, Row
 
 

@@ -23,7 +23,7 @@ from clora_core.recipe.config import (
     SamplerConfig,
 )
 from clora_core.recipe.methods import METHODS
-from clora_core.recipe.prompts.syntax import syntax_acts
+from clora_core.recipe.reading.syntax import syntax_acts
 from clora_core.recipe.row import Lora, Region, Row
 
 _FIRST_SETTINGS = frozenset(

@@ -114,7 +114,7 @@ class Row:
         base_model_digest: Identity of the base model that makes it.
         carried_json: Canonical JSON of the manifest's other columns, for the output.
         text_chunks: Windows of the text encoder that each of its texts fills or is padded to, see
-            ``text_chunks``; None where nobody has counted yet.
+            ``prompts.chunks``; None where nobody has counted yet.
         remarks: What was noticed while the row was read and is no mistake, a sentence each; for
             the output. Changes no pixel.
         fused: The adapter that its concepts were fused into, set where a row of a fused method is

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from clora_core.recipe.prompts.syntax import one_line_prompt
+from clora_core.recipe.reading.syntax import one_line_prompt
 
 MAX_PROMPT_CHARACTERS = 4000
 MAX_NAME_CHARACTERS = 200

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import row_key
-from clora_core.recipe.prompts.syntax import escaped
+from clora_core.recipe.reading.syntax import escaped
 from clora_core.recipe.row import Lora, Row
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_unit import read_units

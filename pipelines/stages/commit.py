@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clora_core.recipe.prompts.syntax import read_prompt
+from clora_core.recipe.reading.syntax import read_prompt
 from pipelines.leases.claims import Claimant
 from pipelines.leases.lease import Fence
 from pipelines.leases.unit_claims import UnitClaims, set_aside_meanwhile

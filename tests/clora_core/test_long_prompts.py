@@ -20,7 +20,7 @@ from clora_core.lora.bank import LoraBank
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts.chunks import LongTextError
 from clora_core.recipe.prompts.marked import MarkedPrompt, mark_prompt
-from clora_core.recipe.prompts.syntax import read_prompt
+from clora_core.recipe.reading.syntax import read_prompt
 from clora_core.sampling.row_lanes import row_lanes
 
 FILLER = ", ".join(["the red book of the beach in the garden at the forest"] * 7)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts.syntax import escaped, one_line_prompt, read_prompt, syntax_acts
-from clora_core.recipe.prompts.text import PromptText
+from clora_core.recipe.reading.syntax import escaped, one_line_prompt, read_prompt, syntax_acts
+from clora_core.recipe.reading.text import PromptText
 
 UP, DOWN = 1.1, 1 / 1.1
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts.chunks import chunks_of
 from clora_core.recipe.prompts.marked import MarkedPrompt
-from clora_core.recipe.prompts.syntax import read_prompt
+from clora_core.recipe.reading.syntax import read_prompt
 
 
 def tokens_of(text):

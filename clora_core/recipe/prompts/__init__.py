@@ -1,1 +1,1 @@
-"""What a row's prompts say: read, marked where concepts stand, and cut into chunks."""
+"""Prompts with their concepts: marked where these stand, and cut into chunks."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompts
-from clora_core.recipe.prompts.syntax import read_prompt
+from clora_core.recipe.reading.syntax import read_prompt
 from clora_core.recipe.row import Row
 
 MAX_CHUNKS = 32

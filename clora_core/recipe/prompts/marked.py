@@ -2,7 +2,7 @@
 
 A variant is the row's prompt with the triggers of some of its concepts put in: trigger and subject
 of one concept stay together, everything else keeps its place (arXiv 2403.19776, section 3.1).
-Everything is told in character spans of the finished text; ``tokens`` turns them into positions.
+Everything is said in character spans of the finished text; ``tokens`` turns them into positions.
 
 Rules for what people write: a subject is found as a whole word, in any case, singular or plural;
 concepts that share a noun take its occurrences in the row's order; a trigger that contains its
@@ -17,8 +17,8 @@ from functools import lru_cache
 
 from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts.syntax import read_prompt
-from clora_core.recipe.prompts.text import PromptText
+from clora_core.recipe.reading.syntax import read_prompt
+from clora_core.recipe.reading.text import PromptText
 from clora_core.recipe.row import Lora
 
 Span = tuple[int, int]

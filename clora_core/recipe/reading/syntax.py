@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Literal
 
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts.text import PromptText
+from clora_core.recipe.reading.text import PromptText
 
 PromptSyntax = Literal["plain", "weighted"]
 
