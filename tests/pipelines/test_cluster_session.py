@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from ray._private.utils import check_version_info
 
 from jobs.exit_code import BAD_INPUT, SOME_FAILED
 from pipelines.session import cluster_session as sessions
@@ -136,6 +135,9 @@ def test_a_private_start_that_fails_in_any_way_is_a_sentence_and_leaves_its_logs
 
 def other_versions(ray_version: str, python_version: str) -> Exception:
     """Return what Ray itself raises for a cluster of these versions."""
+    # Not at the top: a session's private cluster must be set up before Ray is imported.
+    from ray._private.utils import check_version_info
+
     metadata = {"ray_version": ray_version, "python_version": python_version}
     with pytest.raises(RuntimeError) as raised:
         check_version_info(metadata, "node 10.0.0.2")
