@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -152,7 +152,7 @@ def other_versions(ray_version: str, python_version: str) -> Exception:
         (RuntimeError(REFUSED_WORDS), "RAY_AUTH_TOKEN_PATH", 2),
         (RuntimeError(SILENT_WORDS), r"Last error: ray\.RpcError: refused\)", 1),
         (
-            other_versions("2.9.0", "3.9.1"),
+            lambda: other_versions("2.9.0", "3.9.1"),
             rf"runs Ray 2\.9\.0 with Python 3\.9\.1, and this machine Ray {RAY} with {PYTHON}; "
             "install the same versions",
             2,
@@ -168,12 +168,12 @@ def test_a_cluster_that_cannot_be_used_is_a_sentence_with_the_way_out(
     fake: Any,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-    fault: Exception,
+    fault: Exception | Callable[[], Exception],
     words: str,
     code: int,
 ):
     answered(monkeypatch)
-    fake(fault)
+    fake(fault if isinstance(fault, Exception) else fault())
     with pytest.raises(ClusterError, match=words) as refused, cluster_session("head:6379"):
         pass
     assert "'head:6379'" in str(refused.value)
