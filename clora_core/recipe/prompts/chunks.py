@@ -98,13 +98,12 @@ def num_chunks(row: Row, tokenize: Tokenize, window: int) -> int:
 def _longest(row: Row, tokenize: Tokenize, window: int) -> MarkedPrompt:
     """Return the prompt of the variant that takes most chunks."""
     syntax = row.sampler.prompt_syntax
-    everything = frozenset(range(len(row.concepts)))
-    [whole] = mark_prompts(row.prompt, row.concepts, [everything], syntax)
+    variants = METHODS[row.method].variants(Mix.of(row))
+    actives = list(dict.fromkeys(variant.triggers for variant in variants))
+    [whole] = mark_prompts(row.prompt, row.concepts, [frozenset().union(*actives)], syntax)
     # No variant has more words than this one, and mostly it fits.
     if _count(whole, tokenize, window) == 1:
         return whole
-    variants = METHODS[row.method].variants(Mix.of(row))
-    actives = list(dict.fromkeys(variant.triggers for variant in variants))
     prompts = mark_prompts(row.prompt, row.concepts, actives, syntax)
     return max(prompts, key=lambda marked: _count(marked, tokenize, window))
 
