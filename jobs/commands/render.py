@@ -21,11 +21,13 @@ from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.job.job_file import JobFile, load_job, parse_job
 from jobs.job.job_roots import job_places, refuse_outside, service_roots
 from jobs.job.local_host import fused_content, local_host, written_beside
+from jobs.job.text_reader import text_reader
 from jobs.notes import note
 from jobs.pictures.picture import Picture, PictureError, read_picture, with_texts
 from jobs.pictures.recipe import Recipe, unknown_fields
 from jobs.pictures.recipe_files import base_of, recipe_of, row_of
 from manifests.places.place_names import joined
+from manifests.rows.text_reader import text_chunks
 from manifests.text.wording import listed
 from manifests.weights.base_model import BaseModelFacts
 from pipelines.ledger.run_record import read_run_records
@@ -88,7 +90,7 @@ def render(
     refuse_outside(used, allowed, place=str(job_path or path))
     base = base_of(recipe, job, path)
     row = row_of(recipe, job, base, allowed, path)
-    for text in _doubts(picture, recipe):
+    for text in _doubts(picture, recipe, row, base):
         note(text)
     with TemporaryDirectory() as folder:
         row = _with_fused(row, job, base, Path(folder))
@@ -111,17 +113,20 @@ def render(
     return ALL_MADE if found.is_same else SOME_FAILED
 
 
-def _doubts(picture: Picture, recipe: Recipe) -> list[str]:
+def _doubts(picture: Picture, recipe: Recipe, row: Row, base: BaseModelFacts) -> list[str]:
     """Return why the picture may come out as another one."""
     doubts: list[str] = []
     made_by = recipe.versions.get("engine")
     if made_by != str(ENGINE_VERSION):
         doubts.append(f"made by engine {made_by}, this is {ENGINE_VERSION}: expect another picture")
-    if "text_chunks" not in picture.recipe:
-        doubts.append(
-            "made by a release that cut texts at the text encoder's window: if they are longer, "
-            "expect another picture"
-        )
+    reader = text_reader(base.folder)
+    if recipe.text_chunks is None and reader is not None:
+        chunks, _ = text_chunks(row, reader)
+        if chunks is None or chunks > 1:
+            doubts.append(
+                "made by a release that read texts up to the text encoder's window, and these are "
+                "longer: expect another picture"
+            )
     unknown = unknown_fields(picture.recipe)
     if unknown:
         names = listed([repr(name[:80]) for name in unknown], 5)
