@@ -193,6 +193,22 @@ def test_gated_rows_whose_masks_follow_no_maps_say_why(
     assert re.search(why, capsys.readouterr().err)
 
 
+def test_a_picture_of_before_whose_text_was_cut_says_that_it_will_be_another(
+    job: JobFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    mine = read_picture(picture(job, 0))
+    given = {name: value for name, value in mine.recipe.items() if name != "text_chunks"}
+    path = tmp_path / "long.png"
+    job_path = tmp_path / "job.yaml"
+    job_path.write_text(yaml.safe_dump(job.model_dump(mode="json", exclude_none=True)))
+    long = {"prompt": given["prompt"] + " with palm trees and umbrellas and boats and birds"}
+    for recipe, is_said in ((given, False), (given | long, True)):
+        path.write_bytes(with_texts(mine.pixels, mine.parameters, recipe))
+        render(path, job_path=job_path, out=tmp_path / "again.png")
+        said = capsys.readouterr().err
+        assert ("these are longer: expect another picture" in said) == is_said
+
+
 def test_gated_rows_stand_in_the_table_and_the_report_with_the_figures_that_they_have(
     job: JobFile,
 ):
