@@ -89,7 +89,7 @@ ROWS = pa.schema(
             "emphasis",
             pa.list_(
                 pa.struct(
-                    [("column", pa.string()), ("words", pa.string()), ("weight", pa.float32())]
+                    [("column", pa.string()), ("words", pa.string()), ("weight", pa.float64())]
                 )
             ),
         ),
