@@ -110,7 +110,7 @@ def fused_adapter(fusion: Fusion) -> bytes:
 
     from clora_core.fuse.adapter_file import encode_adapter
     from clora_core.fuse.ingredient import FusedAdapter, by_component
-    from clora_core.lora.factors import Factor
+    from clora_core.lora.kinds.factor import Factor
 
     value = int(fusion.key[:4], 16) / 65536
     factor = Factor(torch.full((1, 2), value), torch.ones(2, 1), 1.0)

@@ -17,7 +17,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from clora_core.fuse.ingredient import FusedAdapter, Layer, by_component
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.errors import FusionError
 
 Naming = Literal["peft", "kohya"]
@@ -69,7 +70,7 @@ def encode_adapter(
         "modelspec.description": f"Fused from several LoRAs; what went in is in {METADATA_KEY}.",
     }
     if naming == "kohya":
-        ranks = [f.rank for layers in adapter.factors.components.values() for f in layers.values()]
+        ranks = [factor.rank for factor in adapter.factors.as_factors().values()]
         metadata |= {
             "ss_network_module": "networks.lora",
             "ss_network_dim": str(max(ranks, default=0)),
@@ -139,12 +140,14 @@ def tensors_digest(tensors: Mapping[str, Float[Tensor, "..."]]) -> str:
 
 def _peft_tensors(factors: LoraFactors) -> dict[str, Float[Tensor, "..."]]:
     tensors: dict[str, Float[Tensor, "out ..."]] = {}
-    for component, layers in factors.components.items():
-        rank = max(factor.rank for factor in layers.values())
-        for name, factor in layers.items():
-            tensors[f"{component}.{name}{_DOWN}"] = _filled(factor.down, 0, rank)
-            up = factor.up * factor.scale
-            tensors[f"{component}.{name}{_UP}"] = _filled(up, 1, rank)
+    layers = factors.as_factors()
+    ranks: dict[str, int] = {}
+    for (component, _), factor in layers.items():
+        ranks[component] = max(factor.rank, ranks.get(component, 0))
+    for (component, name), factor in layers.items():
+        tensors[f"{component}.{name}{_DOWN}"] = _filled(factor.down, 0, ranks[component])
+        up = factor.up * factor.scale
+        tensors[f"{component}.{name}{_UP}"] = _filled(up, 1, ranks[component])
     return tensors
 
 
@@ -152,12 +155,11 @@ def _kohya_tensors(factors: LoraFactors, *, is_xl: bool) -> dict[str, Float[Tens
     towers = {"text_encoder": "lora_te1" if is_xl else "lora_te", "text_encoder_2": "lora_te2"}
     prefixes = {"unet": "lora_unet", **towers}
     tensors: dict[str, Float[Tensor, "out ..."]] = {}
-    for component, layers in factors.components.items():
-        for name, factor in layers.items():
-            stem = f"{prefixes[component]}_{_with_text_model(component, name).replace('.', '_')}"
-            tensors[f"{stem}.lora_down.weight"] = factor.down
-            tensors[f"{stem}.lora_up.weight"] = factor.up * factor.scale
-            tensors[f"{stem}.alpha"] = torch.tensor(float(factor.rank))
+    for (component, name), factor in factors.as_factors().items():
+        stem = f"{prefixes[component]}_{_with_text_model(component, name).replace('.', '_')}"
+        tensors[f"{stem}.lora_down.weight"] = factor.down
+        tensors[f"{stem}.lora_up.weight"] = factor.up * factor.scale
+        tensors[f"{stem}.alpha"] = torch.tensor(float(factor.rank))
     return tensors
 
 

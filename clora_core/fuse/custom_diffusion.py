@@ -22,7 +22,7 @@ from clora_core.fuse.ingredient import (
     summed,
 )
 from clora_core.fuse.solve import SolvedLayer, constrained
-from clora_core.lora.factors import Factor
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.config import SamplerConfig
 
 PROMPTS = ("{}", "a photo of {}")

@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.config import PromptSyntax
+from clora_core.recipe.errors import FusionError
 from clora_core.recipe.prompts.marked import concept_words
 from clora_core.recipe.row import Lora
 
@@ -41,11 +43,21 @@ class Ingredient:
         return [template.replace("{}", self.words) for template in templates]
 
     def factor(self, layer: Layer) -> Factor | None:
-        """Return the factors of ``layer`` with the row's weight, None if the LoRA has none."""
+        """Return the factors of ``layer`` with the row's weight, None if the LoRA has none.
+
+        Raises:
+            FusionError: The LoRA's update of this layer is no product of two factors.
+        """
         component, name = layer
         found = self.factors.of(component).get(name)
         if found is None:
             return None
+        if not isinstance(found, Factor):
+            raise FusionError(
+                f"LoRA {self.lora.name!r} changes {component}.{name} by more than two factors, and "
+                "only plain LoRAs are fused; convert it with 'clora loras convert', or use a "
+                "method that does not fuse"
+            )
         return Factor(found.down, found.up, found.scale * self.lora.weight)
 
     def matrices(

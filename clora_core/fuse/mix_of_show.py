@@ -36,7 +36,8 @@ from clora_core.fuse.ingredient import (
 from clora_core.fuse.moments import Moments, recording
 from clora_core.fuse.solve import SolvedLayer, least_squares
 from clora_core.lora.bank import LoraBank
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError
 

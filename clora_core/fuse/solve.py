@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clora_core.fuse.moments import Moments
-from clora_core.lora.factors import Factor
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.errors import FusionError
 
 

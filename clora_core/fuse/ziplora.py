@@ -33,7 +33,8 @@ from clora_core.fuse.ingredient import (
     summed,
 )
 from clora_core.lora.bank import LoraBank
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError
 
@@ -114,13 +115,8 @@ def fuse(
     latents = [_latents(model, draw(index)) for index in range(len(ingredients))]
     losses = _fit(model, ingredients, others, mergers, latents, config)
     merged = {("unet", name): merger.factor() for name, merger in mergers.items()}
-    kept = {
-        (component, name): factor
-        for component, factors in others.components.items()
-        for name, factor in factors.items()
-    }
     return FusedAdapter(
-        factors=by_component(kept | merged),
+        factors=by_component(others.as_factors() | merged),
         final_loss=losses[-1],
         losses=tuple(losses),
         unet_evaluations=config.ziplora_steps * 2 * len(ingredients),

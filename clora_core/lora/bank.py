@@ -1,8 +1,9 @@
 """The LoRA bank: several LoRAs in one forward pass, every lane with weights of its own.
 
-All LoRAs of a batch are packed per layer as rank-concatenated factors, and a layer computes
+What LoRAs have of low rank is packed per layer as rank-concatenated factors, and what other kinds
+of adapter add comes as terms of their own, on the lanes that have them. A layer computes
 
-    base(x) + up_cat((down_cat x) * W[lane])
+    base(x) + up_cat((down_cat x) * W[lane]) + sum of term(x, base(x)) * W[lane]
 
 where W holds one weight per lane and LoRA. Merge is a dense row of W, a single LoRA a one-hot row,
 the base model a row of zeros, Switch a row that changes with the step: no adapter is ever switched
@@ -18,76 +19,127 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
 from clora_core.lora.gate import Gate
+from clora_core.lora.kinds.update import LowRank, Update, linear_map, weight_of, wide
 from clora_core.lora.layer_weights import LayerWeights
 
 
 class _PackedLayer:
-    """The factors of all LoRAs on one layer."""
+    """What all LoRAs do to one layer."""
 
-    def __init__(self, name: str, module: nn.Module, factors: Sequence[tuple[int, Factor]]) -> None:
+    def __init__(self, name: str, module: nn.Module, updates: Sequence[tuple[int, Update]]) -> None:
         self.name = name
-        self.is_in_transformer = ".transformer_blocks." in name
-        weight: Float[Tensor, "out in *kernel"] = module.weight  # type: ignore[assignment]
         self.module = module
-        self.is_conv = isinstance(module, nn.Conv2d)
-        downs = [_shaped(factor.down, module).to(weight) for _, factor in factors]
-        ups = [_shaped(factor.up, module).to(weight) * factor.scale for _, factor in factors]
-        self.down = torch.cat(downs)  # [sum of ranks, in, *kernel]
-        self.up = torch.cat(ups, dim=1)  # [out, sum of ranks, *1x1]
-        columns = [index for index, factor in factors for _ in range(factor.rank)]
-        self.columns = torch.tensor(columns, device=weight.device)
+        self.is_in_transformer = ".transformer_blocks." in name
+        self.has_maps = isinstance(module, nn.Conv2d | nn.GroupNorm)
+        weight = weight_of(module)
+        applied = [(index, update.applied(module, weight.dtype)) for index, update in updates]
+        factors = [(index, each.low_rank) for index, each in applied if each.low_rank is not None]
+        self.factors = _PackedFactors(factors, module) if factors else None
+        self.terms = [(index, term) for index, each in applied for term in each.terms]
+        self._updates = dict(updates)
 
-    def delta(
+    def add(
         self,
         x: Float[Tensor, "lane ..."],
+        output: Float[Tensor, "lane ..."],
         weights: Float[Tensor, "lane lora"] | Gate | LayerWeights,
+        lanes_of: Sequence[Int[Tensor, " lane"] | None],
     ) -> Float[Tensor, "lane ..."]:
-        """Return what the LoRAs add to the layer's output for input ``x``."""
+        """Return the layer's output with what the LoRAs add to it for input ``x``.
+
+        Args:
+            x: The layer's input.
+            output: Its output without LoRAs.
+            weights: Of the lanes.
+            lanes_of: Lanes in which each LoRA's weight is not 0 all over; None for all of them.
+        """
         if isinstance(weights, LayerWeights):
             weights = weights.of(self.name)
-        if self.is_conv:
-            conv: Any = self.module
-            hidden = functional.conv2d(x, self.down, None, conv.stride, conv.padding, conv.dilation)
-            by_rank = self._by_rank(weights, hidden)  # [lane, rank, height | 1, width | 1]
-            return functional.conv2d(hidden * by_rank, self.up)
-        hidden = functional.linear(x, self.down)
-        return functional.linear(hidden * self._by_rank(weights, hidden), self.up)
+        total = output
+        if self.factors is not None:
+            hidden = self.factors.hidden(x)
+            by_rank = self._at(weights, hidden, self.factors.columns)
+            total = total + self.factors.output(hidden * by_rank)
+        for index, term in self.terms:
+            lanes = lanes_of[index]
+            if lanes is None:
+                total = total + term.delta(x, output) * self._at(weights, output, index)
+            elif len(lanes):
+                delta = term.delta(x[lanes], output[lanes])
+                own = self._at(weights, output, index)[lanes]
+                total = total.index_add(0, lanes, delta * own)
+        return total
 
-    def product(self, columns: Bool[Tensor, " rank"]) -> "LayerDelta":
-        """Return the product of the factors in some ranks."""
-        wide = torch.promote_types(self.up.dtype, torch.float32)
-        up = self.up.flatten(start_dim=1)[:, columns].to(wide)
-        down = self.down[columns].flatten(start_dim=1).to(wide)
-        return LayerDelta(up @ down, len(down))
+    def delta(self, lora: int) -> "LayerDelta | None":
+        """Return what one LoRA adds to the layer's weight; None where it adds nothing to it."""
+        if lora not in self._updates:
+            return None
+        applied = self._updates[lora].applied(self.module, wide(weight_of(self.module).dtype))
+        matrix = applied.matrix()
+        return None if matrix is None else LayerDelta(matrix, applied.rank)
 
-    def _by_rank(
-        self, weights: Float[Tensor, "lane lora"] | Gate, hidden: Float[Tensor, "lane ..."]
+    def _at(
+        self,
+        weights: Float[Tensor, "lane lora"] | Gate,
+        like: Float[Tensor, "lane ..."],
+        loras: Int[Tensor, " rank"] | int,
     ) -> Float[Tensor, "lane ..."]:
-        """Return the weights as they multiply ``hidden``: one for each lane, rank and position."""
+        """Return weights as they multiply ``like``: one for each lane and position.
+
+        Args:
+            weights: Of the lanes.
+            like: Hidden values, a channel for each of ``loras``; or values of one LoRA.
+            loras: Of each channel, or of all of them.
+        """
+        columns = loras if isinstance(loras, Tensor) else slice(loras, loras + 1)
         if isinstance(weights, Gate):
             if weights.elsewhere is not None and not self.is_in_transformer:
                 weights = weights.elsewhere
-            elif hidden.ndim == 2:
+            elif like.ndim == 2:
                 weights = weights.mean_weights
             else:
-                return self._gated(weights, hidden)
-        by_rank = weights.to(hidden.dtype)[:, self.columns]  # [lane, rank]
-        if self.is_conv:
-            return by_rank[:, :, None, None]
-        return by_rank.view(len(by_rank), *(1,) * (hidden.ndim - 2), -1)  # [lane, 1, ..., rank]
+                return self._gated(weights, like, columns)
+        by_rank = weights.to(like.dtype)[:, columns]  # [lane, rank]
+        if self.has_maps:
+            return by_rank.view(*by_rank.shape, *(1,) * (like.ndim - 2))
+        return by_rank.view(len(by_rank), *(1,) * (like.ndim - 2), -1)  # [lane, 1, ..., rank]
 
-    def _gated(self, gate: Gate, hidden: Float[Tensor, "lane ..."]) -> Float[Tensor, "lane ..."]:
-        if self.is_conv:  # gated where its output is
-            height, width = hidden.shape[2:]
-            return gate.weights_at(height, width).to(hidden.dtype)[:, self.columns]
-        by_lora = gate.weights_at(*gate.size_of(hidden.shape[1])).to(hidden.dtype)
-        return by_lora.flatten(start_dim=2).mT[:, :, self.columns]  # [lane, position, rank]
+    def _gated(
+        self, gate: Gate, like: Float[Tensor, "lane ..."], columns: Int[Tensor, " rank"] | slice
+    ) -> Float[Tensor, "lane ..."]:
+        if like.ndim == 4:  # gated where its output is
+            return gate.weights_at(*like.shape[2:]).to(like.dtype)[:, columns]
+        # A norm may see an image's positions in a row, channels before them.
+        num_positions = like.shape[2] if self.has_maps else like.shape[1]
+        by_lora = gate.weights_at(*gate.size_of(num_positions)).to(like.dtype)
+        flat = by_lora.flatten(start_dim=2)[:, columns]  # [lane, rank, position]
+        return flat if self.has_maps else flat.mT
+
+
+class _PackedFactors:
+    """The factors of all LoRAs on one layer, side by side."""
+
+    def __init__(self, factors: Sequence[tuple[int, LowRank]], module: nn.Module) -> None:
+        self.module = module
+        self.down = torch.cat([factor.down for _, factor in factors])  # [ranks, in, *kernel]
+        self.up = torch.cat([factor.up for _, factor in factors], dim=1)  # [out, ranks, *1x1]
+        columns = [index for index, factor in factors for _ in range(len(factor.down))]
+        self.columns = torch.tensor(columns, device=self.down.device)
+
+    def hidden(self, x: Float[Tensor, "lane ..."]) -> Float[Tensor, "lane ..."]:
+        """Return what the factors from the input make of ``x``."""
+        return linear_map(x, self.down, self.module)
+
+    def output(self, hidden: Float[Tensor, "lane ..."]) -> Float[Tensor, "lane ..."]:
+        """Return what the factors to the output make of that."""
+        is_conv = isinstance(self.module, nn.Conv2d)
+        return functional.conv2d(hidden, self.up) if is_conv else functional.linear(hidden, self.up)
 
 
 class LayerDelta(NamedTuple):
@@ -106,16 +158,18 @@ class LoraBank:
     """
 
     def __init__(self, component: nn.Module, loras: Sequence[LoraFactors], name: str) -> None:
-        by_layer: dict[str, list[tuple[int, Factor]]] = {}
+        by_layer: dict[str, list[tuple[int, Update]]] = {}
         for index, lora in enumerate(loras):
-            for layer, factor in lora.of(name).items():
-                by_layer.setdefault(layer, []).append((index, factor))
+            for layer, update in lora.of(name).items():
+                by_layer.setdefault(layer, []).append((index, update))
         self._num_loras = len(loras)
         self._layers = [
-            _PackedLayer(layer, component.get_submodule(layer), factors)
-            for layer, factors in by_layer.items()
+            _PackedLayer(layer, component.get_submodule(layer), updates)
+            for layer, updates in by_layer.items()
         ]
+        self._has_terms = any(layer.terms for layer in self._layers)
         self._weights: Float[Tensor, "lane lora"] | Gate | LayerWeights | None = None
+        self._lanes_of: Sequence[Int[Tensor, " lane"] | None] = ()
 
     @property
     def num_layers(self) -> int:
@@ -128,9 +182,10 @@ class LoraBank:
         The products are made as they are asked for: all at once would be another component.
         """
         for layer in self._layers:
-            ranks = [layer.columns == lora for lora in loras]
-            if all(bool(columns.any()) for columns in ranks):
-                yield layer.name, tuple(layer.product(columns) for columns in ranks)
+            deltas = [layer.delta(lora) for lora in loras]
+            found = tuple(delta for delta in deltas if delta is not None)
+            if len(found) == len(loras):
+                yield layer.name, found
 
     def use(self, weights: Float[Tensor, "lane lora"] | Gate | LayerWeights) -> None:
         """Set the weights of the next passes; their batch must hold these lanes, in this order.
@@ -141,6 +196,8 @@ class LoraBank:
         if given.shape[-1] != self._num_loras:
             raise ValueError(f"{given.shape[-1]} weights a lane for {self._num_loras} LoRAs")
         self._weights = weights
+        if self._has_terms:
+            self._lanes_of = _lanes_of(weights)
 
     @contextmanager
     def attached(self) -> Generator[None]:
@@ -162,15 +219,25 @@ class LoraBank:
             x: Float[Tensor, "lane ..."] = args[0]
             if len(x) != len(self._weights):
                 raise RuntimeError(f"a pass of {len(x)} lanes with weights of {len(self._weights)}")
-            return output + layer.delta(x, self._weights)
+            return layer.add(x, output, self._weights, self._lanes_of)
 
         return add_delta
 
 
-def _shaped(
-    factor: Float[Tensor, "rows columns ..."], module: nn.Module
-) -> Float[Tensor, "rows ..."]:
-    """Bring a factor to the layer's kind: files write 1x1 convolutions either way."""
-    if isinstance(module, nn.Conv2d):
-        return factor if factor.ndim == 4 else factor[:, :, None, None]
-    return factor.flatten(start_dim=1)
+def _lanes_of(
+    weights: Float[Tensor, "lane lora"] | Gate | LayerWeights,
+) -> list[Int[Tensor, " lane"] | None]:
+    """Return for each LoRA the lanes in which it has a weight anywhere; None where all have."""
+    if isinstance(weights, Gate):
+        given = [weights.weights] + (
+            [] if weights.elsewhere is None else [weights.elsewhere[:, None]]
+        )
+    elif isinstance(weights, LayerWeights):
+        given = [weights.weights, weights.elsewhere[:, None]]
+    else:
+        given = [weights[:, None]]
+    used = torch.cat([(each != 0).any(dim=1, keepdim=True) for each in given], dim=1).any(dim=1)
+    return [
+        None if all(lanes) else torch.tensor(lanes, device=used.device).nonzero().flatten()
+        for lanes in used.mT.tolist()
+    ]

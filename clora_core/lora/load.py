@@ -12,21 +12,25 @@ from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.update import Update
+from clora_core.lora.read_update import read_update
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.parts import Part
 from clora_core.recipe.lora.peft_folder import described_lora
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales
 
 
 def lora_targets(components: Mapping[str, nn.Module]) -> ModelLayers:
-    """Return all layers of ``components`` that a LoRA can change."""
+    """Return all layers of ``components`` that an adapter can change."""
     return ModelLayers(
         {
             name: {
                 layer: tuple(module.weight.shape)
                 for layer, module in component.named_modules()
-                if isinstance(module, nn.Linear | nn.Conv2d)
+                if isinstance(module, nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm)
+                and "weight" in dict(module.named_parameters(recurse=False))
             }
             for name, component in components.items()
         }
@@ -49,26 +53,31 @@ def read_lora(path: str | Path, model: ModelLayers) -> LoraFactors:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     lora = described_lora(path, shapes, metadata)
     scales = read_scales(path, lora.settings)
-    by_component: dict[str, dict[str, Factor]] = {}
+    by_component: dict[str, dict[str, Update]] = {}
     for place, layer in placed_layers(path, lora.layers, model).items():
         component, name = place
-        down, up = tensors[layer.down], tensors[layer.up]
-        if not bool(torch.isfinite(down).all() & torch.isfinite(up).all()):
+        parts: dict[Part, Shaped[Tensor, ...]] = {
+            part: tensors[tensor]
+            for part, tensor in layer.tensors.items()
+            if tensor != layer.idle_alpha
+        }
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in parts.values()):
             raise LoraFileError(
                 f"{path} holds values that are not finite in {component}.{name}; its training "
                 f"diverged, take an earlier checkpoint"
             )
         alpha = None if layer.alpha is None else float(tensors[layer.alpha])
         scale = placed_scale(path, scales, place, layer, alpha)
-        factor = Factor(down.contiguous(), up.contiguous(), scale)
-        by_component.setdefault(component, {})[name] = factor
+        update = read_update(layer, parts, model.shapes[component][name], scale)
+        by_component.setdefault(component, {})[name] = update
     return LoraFactors(by_component)
 
 
 def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            names = file.keys()
+            return {name: _readable(file.get_tensor(name)) for name in names}, file.metadata() or {}
     except FileNotFoundError as error:
         raise LoraFileError(f"{path} does not exist; correct the catalog's uri") from error
     except (SafetensorError, OSError) as error:
@@ -76,3 +85,12 @@ def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, str]]
             f"{path} cannot be read as safetensors ({error}); it may be truncated or another "
             f"format, copy or export it again"
         ) from error
+
+
+def _readable(tensor: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+    """Return numbers of 8 bits as such of 16, which hold every one of them."""
+    return (
+        tensor.to(torch.float16)
+        if tensor.element_size() == 1 and tensor.is_floating_point()
+        else tensor
+    )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clora_core.lora.factors import Factor
+from clora_core.lora.kinds.factor import Factor
 from clora_core.lora.load import lora_targets, read_lora
 from emoji_world.artwork import Sprites, load_sprites
 from emoji_world.bestiary import INSTANCES, Instance, instance_name
@@ -110,11 +110,10 @@ def merged(pipeline: Any, files: Sequence[Path]) -> Generator[None]:
     targets = lora_targets(parts)
     changed: list[tuple[Tensor, Tensor]] = []
     for file in files:
-        for part, layers in read_lora(file, targets).components.items():
-            for name, factor in layers.items():
-                weight = parts[part].get_submodule(name).weight
-                changed.append((weight, weight.clone()))
-                weight += _delta(factor).view_as(weight)
+        for (part, name), factor in read_lora(file, targets).as_factors().items():
+            weight = parts[part].get_submodule(name).weight
+            changed.append((weight, weight.clone()))
+            weight += _delta(factor).view_as(weight)
     try:
         yield
     finally:

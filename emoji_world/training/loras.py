@@ -194,11 +194,10 @@ def train_loras(
 def _finished(path: Path, unet: Any, text_encoder: Any) -> dict[str, Factors]:
     """Return the factors of a LoRA file by the bank's layer paths."""
     components = {"unet": unet, "text_encoder": text_encoder}
-    loaded = read_lora(path, lora_targets(components)).components
+    loaded = read_lora(path, lora_targets(components)).as_factors()
     return {
         _bank_path(component, layer): Factors(down=factor.down, up=factor.up * factor.scale)
-        for component, factors in loaded.items()
-        for layer, factor in factors.items()
+        for (component, layer), factor in loaded.items()
     }
 
 

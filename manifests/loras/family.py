@@ -36,7 +36,9 @@ def cross_attention_widths(layers: Sequence[LoraLayer]) -> tuple[int, ...]:
             {
                 layer.in_features
                 for layer in layers
-                if not layer.in_text_encoder and _CROSS_ATTENTION.search(layer.name)
+                if layer.in_features is not None
+                and not layer.in_text_encoder
+                and _CROSS_ATTENTION.search(layer.name)
             }
         )
     )
@@ -67,6 +69,8 @@ def _family_of_text(layers: Sequence[LoraLayer]) -> str:
     if len(widths) != 1:
         return UNKNOWN_FAMILY
     (width,) = widths
+    if width is None:
+        return UNKNOWN_FAMILY
     # SDXL and FLUX have SD1's text encoder, too, and diffusers names it alike.
     if width == 768 and not all(layer.name.startswith("lora_te_") for layer in layers):
         return UNKNOWN_FAMILY

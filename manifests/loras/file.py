@@ -15,6 +15,7 @@ from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
 from manifests.loras.family import cross_attention_widths, model_family
 from manifests.loras.format import FileFormat, file_format
+from manifests.loras.kinds import adapter_kinds
 from manifests.loras.scales import strengths_beside_tensors
 from manifests.weights.digests import TensorHashes, tensor_hashes
 from manifests.weights.header import Header, read_header
@@ -31,6 +32,7 @@ class LoraFileInfo:
         data_sha256: sha256 (hex) of the data section; its first 12 digits are AutoV3 and what
             A1111 writes as "Lora hashes".
         format: How the tensors are named.
+        kinds: Of its updates, as people call them: ``LoRA``, ``LoCon``, ``DoRA`` ...
         family: Family of base models it was made for; ``unknown`` is no fault.
         cross_attention_width: Width of the text embedding it reads; None without such layers.
         num_layers: Adapted layers.
@@ -40,6 +42,7 @@ class LoraFileInfo:
     file_sha256: str
     data_sha256: str
     format: FileFormat
+    kinds: tuple[str, ...]
     family: str
     cross_attention_width: int | None
     num_layers: int
@@ -93,7 +96,8 @@ def lora_content(path: Path) -> LoraContent:
         )
     try:
         strengths = strengths_beside_tensors(path, header, layers, lora.settings)
-        hashes = tensor_hashes(path, header, strengths=strengths)
+        unread = {layer.idle_alpha for layer in layers if layer.idle_alpha is not None}
+        hashes = tensor_hashes(path, header, strengths=strengths, unread=unread)
     except OSError as error:
         raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
     info = LoraFileInfo(
@@ -101,6 +105,7 @@ def lora_content(path: Path) -> LoraContent:
         file_sha256=hashes.file,
         data_sha256=hashes.data,
         format=kind,
+        kinds=adapter_kinds(layers),
         family=model_family(layers),
         cross_attention_width=widths[0] if widths else None,
         num_layers=len(layers),

@@ -24,13 +24,16 @@ def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
     """
 
     def line(layer: LoraLayer) -> str:
-        factors = [
-            f"{content.header.tensors[name].dtype} {content.hashes.tensors[name]}"
-            for name in (layer.down, layer.up)
+        strength = layer.alpha  # which is in the scale
+        parts = sorted(item for item in layer.tensors.items() if item[1] != strength)
+        tensors = [
+            f"{part} {content.header.tensors[name].dtype} {content.hashes.tensors[name]}"
+            for part, name in parts
         ]
         # A 1x1 convolution and a linear layer hold the same numbers.
-        shape = f"{layer.rank} {layer.in_features} {layer.out_features} {layer.kernel}"
-        return "\0".join((layer.flat_name, repr(scales[layer.name]), shape, *factors))
+        size = layer.size
+        shape = f"{layer.kind} {size.rank} {size.in_features} {size.out_features} {size.kernel}"
+        return "\0".join((layer.flat_name, repr(scales[layer.name]), shape, *tensors))
 
     lines = sorted(map(line, content.layers))
     if any(map(math.isnan, scales.values())):

@@ -10,14 +10,14 @@ from typing import Literal
 
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
-from clora_core.recipe.lora.names import Writer
+from clora_core.recipe.lora.parts import Writer
 from manifests.loras.other_adapters import other_kind
 from manifests.weights.header import TensorEntry
 
-FileFormat = Literal["kohya", "locon", "diffusers", "peft", "peft without prefix"]
+FileFormat = Literal["kohya", "diffusers", "peft", "peft without prefix", "comfyui"]
 
 _PREFIX = re.compile(r"^(unet|text_encoder|text_encoder_2|text_encoder_3|transformer)\.")
-_FLOATS = frozenset({"F32", "F16", "BF16"})
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
@@ -43,17 +43,15 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
             f"{path} mixes formats ({', '.join(f'{k}: {v[:100]!r}' for k, v in found.items())}); "
             "save it with one tool"
         )
-    if not found:
+    if all(meaning.part == "alpha" for meaning in names.values()):
         raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
     for name, meaning in names.items():
         if meaning.part != "alpha" and tensors[name].dtype not in _FLOATS:
             raise LoraFileError(
                 f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
-                "only F32, F16 and BF16 are supported: save it as F16"
+                "floating-point numbers of 8 to 64 bits are read: save it as F16"
             )
-    (writer,) = found
-    if writer == "kohya" and any(entry.shape[2:] not in ((), (1, 1)) for entry in tensors.values()):
-        return "locon"
+    writer: Writer = next(iter(found)) if found else "peft"
     if writer == "peft" and not all(map(_PREFIX.match, tensors)):
         return "peft without prefix"
     return writer

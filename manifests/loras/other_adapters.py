@@ -50,23 +50,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "train a LoRA, or save the LoRA without the embedding",
         ),
         (
-            r"dora_scale|lora_magnitude_vector|\.magnitude$",
-            "is a DoRA (it also rescales whole weights), which a plain LoRA cannot express; "
-            "retrain it without DoRA",
-        ),
-        (r"(\b|_)hada_", f"is a LoHa (Hadamard product); {_BY_SVD}"),
-        (r"lokr_", f"is a LoKr (Kronecker product); {_BY_SVD}"),
-        (
-            r"oft_blocks|oft_diag|oft_[rR]\b|\.oft_|boft_",
-            "is an OFT (orthogonal rotation), which is no low-rank update; retrain it as LoRA",
-        ),
-        (
             r"\.(a1|a2|b1|b2)\.weight$",
             "is a GLoRA (it also changes what goes into layers); retrain it as LoRA",
-        ),
-        (
-            r"lora_mid",
-            "is a LoCon with Tucker decomposition (lora_mid); retrain it with use_tucker=False",
         ),
         (
             r"\.on_input$|ia3_",
@@ -74,17 +59,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"vera_lambda", "is a VeRA (its factors are not in the file); retrain it as LoRA"),
         (
-            r"\.diff(_b)?$|\.w_norm$|\.b_norm$",
-            "holds whole weight differences (LyCORIS full, or trained norms and biases), which are "
-            "no low-rank update; retrain it as LoRA, or extract one from it",
-        ),
-        (
             r"lora_embedding_[AB]",
             "also trains new words (lora_embedding), which are not read; retrain it without them",
-        ),
-        (
-            r"lora_[AB](\.\w+)?\.bias$|lora_(up|down)\.bias$|\.lora\.(up|down)\.bias$",
-            "also trains biases (lora_bias), which are not read; retrain it without them",
         ),
         (
             r"\.(modules_to_save|original_module)\.",

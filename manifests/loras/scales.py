@@ -15,7 +15,7 @@ import numpy as np
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.names import split_layer_name
-from clora_core.recipe.lora.scales import PeftScales
+from clora_core.recipe.lora.scales import PeftScales, layer_scale
 from manifests.weights.header import Header
 
 _KINDS: Mapping[str, str] = {
@@ -42,8 +42,8 @@ def lora_scales(
     scales = PeftScales(settings)
     alphas = _alpha_tensors(path, header, layers)
     return {
-        layer.name: scales.scale(
-            layer.component, layer.dotted_name, layer.rank, alphas.get(layer.name)
+        layer.name: layer_scale(
+            scales, layer, layer.component, layer.dotted_name, alphas.get(layer.name)
         )
         for layer in layers
     }
@@ -72,7 +72,9 @@ def strengths_beside_tensors(
     if not scales.settings:
         return ()
     stabilised = [
-        layer for layer in layers if scales.divisor(layer.component, layer.rank) != layer.rank
+        layer
+        for layer in layers
+        if layer.is_scaled and scales.divisor(layer.component, layer.rank) != layer.rank
     ]
     alphas = _alpha_tensors(path, header, stabilised)
     strengths = [
@@ -83,7 +85,7 @@ def strengths_beside_tensors(
     left_open: set[str] = set()
     for layer in layers:
         alpha = alphas.get(layer.name)
-        if alpha is None and layer.alpha is not None:
+        if not layer.is_scaled or (alpha is None and layer.alpha is not None):
             continue
         scale = scales.scale(layer.component, layer.dotted_name, layer.rank, alpha)
         if math.isnan(scale):

@@ -7,7 +7,7 @@ can change a pixel.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,10 @@ _EXPONENTS: Mapping[str, tuple[type[np.unsignedinteger], int]] = {
     "BF16": (np.uint16, 0x7F80),
     "F32": (np.uint32, 0x7F800000),
     "F64": (np.uint64, 0x7FF0000000000000),
+    "F8_E5M2": (np.uint8, 0x7C),
+    "F8_E4M3": (np.uint8, 0x7F),
 }
-"""Bits that are all ones exactly in infinities and NaNs."""
+"""Bits that are all ones exactly in infinities and NaNs; the last has no infinities."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +47,13 @@ class TensorHashes:
     tensors: Mapping[str, str]
 
 
-def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) -> TensorHashes:
+def tensor_hashes(
+    path: Path,
+    header: Header,
+    *,
+    strengths: Iterable[str] = (),
+    unread: Collection[str] = frozenset(),
+) -> TensorHashes:
     """Read the file once; return its hashes, and refuse values that are not finite.
 
     The identity is the sha256 over name, dtype, shape and sha256 of the bytes of every tensor,
@@ -56,6 +64,7 @@ def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) 
         path: The file.
         header: Of that file.
         strengths: What is said of its strength beside them, from ``strengths_beside_tensors``.
+        unread: Tensors that act nowhere, which may hold anything.
 
     Raises:
         LoraFileError: A NaN or infinity, or a file that changed while it was read.
@@ -69,7 +78,7 @@ def tensor_hashes(path: Path, header: Header, *, strengths: Iterable[str] = ()) 
             left = entry.end - entry.start
             while left:
                 chunk = _read(path, file.read(min(left, CHUNK_BYTES)), min(left, CHUNK_BYTES))
-                if not _is_finite(chunk, entry):
+                if name not in unread and not _is_finite(chunk, entry):
                     raise LoraFileError(
                         f"{path}, tensor {name[:200]!r} holds values that are not finite (NaN or "
                         "infinity): the training diverged; use an earlier checkpoint"

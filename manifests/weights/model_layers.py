@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clora_core.recipe.errors import CloraError, LoraFileError
-from clora_core.recipe.lora.layers import Shape
+from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.placement import ModelLayers
 from clora_core.recipe.weight_files import Library, weight_files
 from manifests.weights.header import read_header
@@ -28,7 +28,7 @@ class UnknownLayersError(CloraError):
 
 
 def model_layers(folder: str | Path) -> ModelLayers:
-    """Return the linear layers and convolutions of a base model in diffusers format.
+    """Return the linear layers, convolutions and norms of a base model in diffusers format.
 
     Raises:
         UnknownLayersError: Weights of a component are not here as safetensors, or cannot be read.
@@ -57,8 +57,12 @@ def _layers(folder: Path, library: Library) -> dict[str, Shape]:
         header = read_header(file, max_file_bytes=MAX_WEIGHT_FILE_BYTES)
         for tensor, entry in header.tensors.items():
             layer, _, part = tensor.rpartition(".")
-            # Norms have one dimension. Embeddings look like linear layers and no LoRA changes them.
-            if part == "weight" and len(entry.shape) in (2, 4) and not layer.endswith("embedding"):
+            # Embeddings look like linear layers and no adapter changes them; norms have one side.
+            if (
+                part == "weight"
+                and len(entry.shape) in (1, 2, 4)
+                and not layer.endswith("embedding")
+            ):
                 layers[layer] = entry.shape
     return layers
 

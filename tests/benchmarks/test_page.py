@@ -12,7 +12,7 @@ from benchmarks.fusing_cost import Fused, fused_adapters
 from benchmarks.page import Benchmark, benchmark_page, main
 from clora_core.fuse.adapter_file import encode_adapter
 from clora_core.fuse.ingredient import FusedAdapter, by_component
-from clora_core.lora.factors import Factor
+from clora_core.lora.kinds.factor import Factor
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.evaluate import Evaluation
 from pipelines.evaluation.interference import interference

@@ -11,8 +11,9 @@ from torch import nn
 
 from clora_core.diffusion.contexts import TextContexts, gated_attention
 from clora_core.lora.bank import LoraBank
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
 from clora_core.lora.gate import Gate, level_size
+from clora_core.lora.kinds.factor import Factor
 from clora_core.sampling.calls import PassInputs, call_of_all
 from clora_core.sampling.lanes import Half, lane_batch
 from clora_core.sampling.row_lanes import row_lanes

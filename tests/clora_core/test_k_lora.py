@@ -14,7 +14,8 @@ from oracles.peft_pipeline import activate, load_pipeline, loaded_loras
 from oracles.tiny_rows import lora_use, tiny_sampler, two_concept_row
 
 from clora_core.lora.bank import LoraBank
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.factor import Factor
 from clora_core.lora.layer_choice import LayerChoice, layer_ratios
 from clora_core.lora.layer_weights import LayerWeights
 from clora_core.recipe.config import SamplerConfig

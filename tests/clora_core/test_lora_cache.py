@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from clora_core.lora.cache import LoraCache, LoraCacheStats
-from clora_core.lora.factors import Factor, LoraFactors
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.kinds.factor import Factor
 from clora_core.recipe.errors import LoraFileError
 
 

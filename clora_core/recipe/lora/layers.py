@@ -7,21 +7,21 @@ and a part, every layer has both halves, and the halves fit each other, or the f
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Literal
 
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.kinds import Kind, PartsError, Shape, UpdateSize, kind_of, update_size
 from clora_core.recipe.lora.names import (
-    Part,
-    TensorName,
+    PEFT_PREFIX,
     dotted_layer_name,
     flat_layer_name,
     split_layer_name,
-    tensor_name,
 )
+from clora_core.recipe.lora.parts import Part, TensorName, tensor_name
 
-ACCEPTED = "kohya, LoCon, diffusers and peft LoRAs are read"
-
-Shape = tuple[int, ...]
+ACCEPTED = "LoRA, LoCon, LoHa, LoKr, DoRA, OFT and trained norms of all common tools are read"
 
 _TEXT_ENCODER = re.compile(r"^lora_te|(^|\.)text_encoder|(^|[._])text_model[._]")
 
@@ -32,41 +32,65 @@ class LoraLayer:
 
     Attributes:
         name: As the file names it, without the part.
-        down: Name of the tensor [rank, in] or, for a convolution, [rank, in, height, width].
-        up: Name of the tensor [out, rank] or [out, rank, 1, 1].
-        alpha: Name of the tensor of one number; None if the file has none.
-        down_shape: Of that tensor.
-        up_shape: Of that tensor.
+        kind: Of its update.
+        tensors: Names of the parts' tensors.
+        shapes: Of these tensors.
+        size: Of the update.
         owner: Component by what is said beside the file; None where the name alone says it.
+        is_ranked: Its rank is what is said beside the file, also where its tensors have none.
+        cayley_terms: Of the series by which a packed rotation was trained; None for its limit.
     """
 
     name: str
-    down: str
-    up: str
-    alpha: str | None
-    down_shape: Shape
-    up_shape: Shape
+    kind: Kind
+    tensors: Mapping[Part, str]
+    shapes: Mapping[Part, Shape]
+    size: UpdateSize
     owner: str | None = None
+    is_ranked: bool = False
+    cayley_terms: int | None = 5
 
     @property
     def rank(self) -> int:
-        """Inner dimension."""
-        return self.down_shape[0]
+        """What an alpha is divided by."""
+        return self.size.rank
 
     @property
-    def in_features(self) -> int:
-        """Inputs (channels, for a convolution)."""
-        return self.down_shape[1]
+    def alpha(self) -> str | None:
+        """Name of the tensor of one number that says its strength; None without one."""
+        return self.tensors.get("alpha") if self.is_scaled else None
 
     @property
-    def out_features(self) -> int:
-        """Outputs."""
-        return self.up_shape[0]
+    def idle_alpha(self) -> str | None:
+        """Name of an alpha that says nothing; some trainers write an infinite one."""
+        is_read = self.is_scaled or self.kind in ("oft", "boft")
+        return None if is_read else self.tensors.get("alpha")
 
     @property
-    def kernel(self) -> Shape:
-        """Height and width of a convolution; a linear layer is one of 1x1."""
-        return self.down_shape[2:] or (1, 1)
+    def is_scaled(self) -> bool:
+        """It has a strength beside its weights: alpha over rank.
+
+        Whole weights have none, and of a Kronecker product of two whole factors no trainer takes
+        alpha into account. Of a rotation alpha is what bounds its angle.
+        """
+        if self.kind == "lokr":
+            return self.is_ranked or "lokr_w1" not in self.tensors or "lokr_w2" not in self.tensors
+        return self.kind in ("lora", "loha")
+
+    @property
+    def is_of_peft(self) -> bool:
+        """Its names are those of peft's own files."""
+        return self.name.startswith(PEFT_PREFIX)
+
+    @property
+    def is_decomposed(self) -> bool:
+        """Its magnitude is trained apart (DoRA)."""
+        return "dora_scale" in self.tensors or "magnitude" in self.tensors
+
+    @property
+    def in_features(self) -> int | None:
+        """Inputs (channels, for a convolution); None where the tensors do not say."""
+        return self.size.in_features
 
     @property
     def component(self) -> str:
@@ -82,6 +106,43 @@ class LoraLayer:
     def dotted_name(self) -> str | None:
         """Name within the component as peft has it; None where the file's names have no dots."""
         return dotted_layer_name(self.name)
+
+    def misfit(self, weight: Shape) -> str | None:
+        """Return why it is no update of a weight of this shape, None if it is one."""
+        size = self.size
+        if self.is_of_peft and self.kind in ("oft", "boft") and prod(weight[2:]) > 1:
+            return "a rotation that peft makes of patches, which is no change of a weight"
+        is_norms = self.kind == "difference" and len(self.shapes.get("diff", (1,))) == 1
+        if (len(weight) == 1 and not is_norms) or not size.fits(weight):
+            shapes = " and ".join(
+                str(self.shapes[part]) for part in self.tensors if part not in ("alpha", "bias")
+            )
+            return f"shapes {shapes}, the base model's layer has {weight}"
+        if len(weight) > 1 and is_norms and "diff" in self.shapes:
+            return f"a norm's difference, the base model's layer has {weight}"
+        bias = self.shapes.get("bias", self.shapes.get("diff_b"))
+        if bias is not None and bias != weight[:1]:
+            return f"a trained bias of shape {bias}, the base model's layer has {weight}"
+        if self.is_decomposed and self.magnitude_axis(weight) is None:
+            shape = self.shapes.get("dora_scale", self.shapes.get("magnitude"))
+            return f"a magnitude of shape {shape}, the base model's layer has {weight}"
+        return None
+
+    def magnitude_axis(self, weight: Shape) -> Literal[0, 1] | None:
+        """Return the axis of a weight of this shape that the magnitude is of: outputs or inputs.
+
+        None if it is of neither. A matrix of one column or one row stands for both; then it is of
+        the outputs, as trainers have it first.
+        """
+        shape = self.shapes.get("magnitude")
+        if shape is not None:
+            return 0 if prod(shape) == weight[0] else None
+        shape = self.shapes.get("dora_scale", ())
+        if prod(shape) == weight[0] and shape[:1] == weight[:1]:
+            return 0
+        return (
+            1 if len(shape) > 1 and shape[0] == 1 and prod(shape) == shape[1] == weight[1] else None
+        )
 
     @property
     def in_text_encoder(self) -> bool:
@@ -99,7 +160,7 @@ def tensor_names(path: str | Path, names: Iterable[str]) -> dict[str, TensorName
     strange = [name for name, meaning in read.items() if meaning is None]
     if strange:
         raise LoraFileError(
-            f"{path} holds {len(strange)} of {len(read)} tensors that are no part of a LoRA, "
+            f"{path} holds {len(strange)} of {len(read)} tensors that are no part of an adapter, "
             f"such as {strange[0][:200]!r}; {ACCEPTED}"
         )
     return {name: meaning for name, meaning in read.items() if meaning is not None}
@@ -141,38 +202,15 @@ def _refuse_layers_named_twice(path: str | Path, names: Iterable[str]) -> None:
 
 
 def _layer(
-    path: str | Path, name: str, parts: Mapping[Part, str], shapes: Mapping[str, Shape]
+    path: str | Path, name: str, tensors: Mapping[Part, str], shapes: Mapping[str, Shape]
 ) -> LoraLayer:
-    where = f"{path}, layer {name[:200]!r}"
-    for part, other in (("down", "up"), ("up", "down")):
-        if part not in parts:
-            have = other if other in parts else "alpha"
-            raise LoraFileError(
-                f"{where} has {have} but no {part} weights; the file is incomplete: "
-                "download or save it again"
-            )
-    alpha = parts.get("alpha")
-    down, up = shapes[parts["down"]], shapes[parts["up"]]
-    if len(down) not in (2, 4) or len(down) != len(up) or 0 in down or 0 in up:
+    by_part: dict[Part, Shape] = {part: shapes[tensor] for part, tensor in tensors.items()}
+    try:
+        kind = kind_of(by_part)
+        size = update_size(kind, by_part)
+    except PartsError as error:
         raise LoraFileError(
-            f"{where} has shapes {list(down)} and {list(up)}; both have two dimensions (linear) "
-            "or four (convolution), none of them 0"
-        )
-    if down[0] != up[1]:
-        raise LoraFileError(
-            f"{where} has rank {down[0]} in its down and {up[1]} in its up weights; they must agree"
-        )
-    if up[2:] not in ((), (1, 1)):
-        raise LoraFileError(f"{where} has up weights of shape {list(up)}; the kernel must be 1x1")
-    if alpha is not None and shapes[alpha] not in ((), (1,)):
-        raise LoraFileError(
-            f"{where} has an alpha of shape {list(shapes[alpha])}; it must be one number"
-        )
-    return LoraLayer(
-        name=name,
-        down=parts["down"],
-        up=parts["up"],
-        alpha=alpha,
-        down_shape=down,
-        up_shape=up,
-    )
+            f"{path}, layer {name[:200]!r} {error}; download it again, or save it with the tool "
+            "that has trained it"
+        ) from error
+    return LoraLayer(name=name, kind=kind, tensors=tensors, shapes=by_part, size=size)

@@ -18,8 +18,10 @@ from clora_core.recipe.lora.adapter_config import (
     read_adapter_config,
 )
 from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha
-from clora_core.recipe.lora.layers import LoraLayer, Shape, lora_layers
-from clora_core.recipe.lora.names import PEFT_PREFIX, has_component, tensor_name
+from clora_core.recipe.lora.kinds import Shape
+from clora_core.recipe.lora.layers import LoraLayer, lora_layers
+from clora_core.recipe.lora.names import PEFT_PREFIX, has_component
+from clora_core.recipe.lora.parts import tensor_name
 from clora_core.recipe.lora.scales import metadata_settings
 
 
@@ -73,8 +75,8 @@ def described_lora(
 
 
 def _is_of_peft(layer: LoraLayer) -> bool:
-    meaning = tensor_name(layer.down)
-    return meaning is not None and meaning.writer == "peft"
+    meanings = map(tensor_name, layer.tensors.values())
+    return all(meaning is not None and meaning.writer in ("peft", None) for meaning in meanings)
 
 
 def _refuse_without_strength(

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.layers import LoraLayer, Shape
+from clora_core.recipe.lora.kinds import Shape
+from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.names import split_layer_name
 from clora_core.recipe.lora.sgm_names import diffusers_spelling
 
@@ -20,7 +21,7 @@ MAX_LISTED = 3
 
 
 class ModelLayers:
-    """The linear layers and convolutions of one base model.
+    """The linear layers, convolutions and norms of one base model.
 
     Args:
         shapes: Component to layer to the shape of its weight.
@@ -86,12 +87,9 @@ def _check_shapes(path: str | Path, placed: Mapping[Place, LoraLayer], model: Mo
     first = ""
     for (component, name), layer in placed.items():
         weight = model.shapes[component][name]
-        fits = (layer.out_features, layer.in_features, *layer.kernel)
-        if fits != (*weight[:2], *(weight[2:] or (1, 1))):
-            first = first or (
-                f"shapes {layer.down_shape} and {layer.up_shape}, the base model's layer has "
-                f"{weight}"
-            )
+        reason = layer.misfit(weight)
+        if reason is not None:
+            first = first or reason
             misfits.append(f"{component}.{name}")
     if misfits:
         others = f" ({_listed(misfits[1:])} don't fit either)" if misfits[1:] else ""

@@ -108,6 +108,21 @@ def read_scales(path: str | Path, settings: Mapping[str, Any]) -> PeftScales:
     return scales
 
 
+def layer_scale(
+    scales: PeftScales, layer: LoraLayer, component: str, name: str | None, alpha: float | None
+) -> float:
+    """Return the factor of a layer's update; NaN where it is left open, 1 where it has none.
+
+    Args:
+        scales: Of the file.
+        layer: Of the file.
+        component: That the layer is in.
+        name: Its dotted name; None if it isn't known.
+        alpha: From the layer's alpha tensor; None without one.
+    """
+    return scales.scale(component, name, layer.rank, alpha) if layer.is_scaled else 1.0
+
+
 def placed_scale(
     path: str | Path,
     scales: PeftScales,
@@ -129,7 +144,7 @@ def placed_scale(
     """
     component, name = place
     # The file's patterns speak of layers as it names them, and so does its identity.
-    scale = scales.scale(component, layer.dotted_name or name, layer.rank, alpha)
+    scale = layer_scale(scales, layer, component, layer.dotted_name or name, alpha)
     if not math.isfinite(scale):
         raise LoraFileError(
             f"{path} holds an alpha that is not finite for {component}.{name}; its training "

@@ -1,0 +1,1 @@
+"""The kinds of update that adapters make to a layer, each as few products as it takes."""
