@@ -4,14 +4,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from manifests.places.hub_names import REPOSITORY, REVISION
 from manifests.places.place_names import is_uri
 from manifests.text.wording import shown
 
 EMOJI_WORLD = "emoji-world"
 """What a job calls the embedded base model and its LoRA catalog."""
 
-_HUB_MODEL = re.compile(r"\w[\w.\-]*/\w[\w.\-]*@\w[\w.\-]*(?:/\w[\w.\-]*)*")
-"""No part begins with a dot: the hub's client makes paths of them, and ``..`` leads anywhere."""
+_HUB_MODEL = re.compile(f"{REPOSITORY}@{REVISION}")
 
 _GONE: Mapping[str, str] = {
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -73,6 +73,7 @@ BROAD = {
     ("jobs/job/base_models.py", "Exception"),
     ("jobs/job/text_reader.py", "Exception"),
     ("jobs/pictures/picture.py", "Exception"),
+    ("manifests/places/hub_files.py", "Exception"),
     ("manifests/places/patience.py", "Exception"),
     ("pipelines/session/cluster_session.py", "Exception"),
     ("pipelines/session/knock.py", "Exception"),
