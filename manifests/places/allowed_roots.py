@@ -4,7 +4,8 @@
 runs the command may name any place that their own account can reach, as with any other command.
 Where it is, a path counts by where it really is (links followed), and a URI only if it continues a
 root of the same scheme, host and query, so that no entry can lead to a private address or to
-another store by itself.
+another store by itself. A file of the model hub is fetched with the service's own token, so it
+counts by its repository, which a root opens as ``hf://owner/name``.
 """
 
 import ipaddress
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from manifests.places.hub_names import hub_file, is_open_repository
 from manifests.places.locations import LocationError
 from manifests.places.place_names import is_uri
 from manifests.text.wording import shown
@@ -38,7 +40,7 @@ class AllowedRoots:
         """Return a sentence on why ``place`` may not be used, or None if it may.
 
         Args:
-            place: Absolute path or URI, as entries are resolved.
+            place: Absolute path, URI or hub name, as entries are resolved.
         """
         reason = self._reason(place)
         return None if reason is None else f"{_named(place)} {reason}"
@@ -53,9 +55,12 @@ class AllowedRoots:
             return None
         if _CONTROL.search(place):
             return "holds a control character; no file of a service is called that"
+        of_hub = hub_file(place)
         try:
             parts = urlsplit(place) if is_uri(place) else None
-            if parts is None or parts.scheme == "file":
+            if of_hub is not None:
+                inside = any(is_open_repository(of_hub.repository, root) for root in self.roots)
+            elif parts is None or parts.scheme == "file":
                 path = place if parts is None else unquote(parts.path)
                 inside = any(_holds_path(root, path) for root in self.roots if not is_uri(root))
             else:
