@@ -96,7 +96,7 @@ def _lora_uris(
             break
         digest = files.state(entry, fit).digest
         if missing.pop(digest, None) is not None:
-            uris[digest] = entry.uri
+            uris[digest] = files.place(entry)
     findings = [
         (
             "loras",

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from clora_core.recipe.row import LoraKind
 from manifests.loras.local_lora import lora_refusal
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.places.hub_names import hub_file
 from manifests.places.locations import LocationError
 from manifests.places.place_names import absolute, parent, split_options
 from manifests.tables.readers import RawRow, read_file
@@ -40,7 +41,8 @@ class LoraEntry(BaseModel):
 
     Attributes:
         name: What rows call it.
-        uri: Absolute path or URI of the safetensors file, or of a folder that peft has written.
+        uri: Absolute path, URI or hub name (``owner/name@revision:file``) of the safetensors file,
+            or of a folder that peft has written.
         subject: The noun that a concept stands for in prompts; a row may name another.
         trigger: Words that call the LoRA up, put before the subject.
         kind: ``concept`` stands for a subject, ``style`` acts on the whole image.
@@ -130,7 +132,9 @@ def read_lora_catalog(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> LoraCa
             continue
         entry, findings = checked(LoraEntry, row.values, _SECTION)
         if entry is not None:
-            entry = entry.model_copy(update={"uri": absolute(entry.uri, beside=parent(uri))})
+            if hub_file(entry.uri) is None:
+                place = absolute(entry.uri, beside=parent(uri))
+                entry = entry.model_copy(update={"uri": place})
             refusal = lora_refusal(entry.uri, allowed)
             if refusal is not None:
                 entry, findings = None, [*findings, ("uri", refusal)]

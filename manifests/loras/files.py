@@ -14,6 +14,8 @@ from manifests.loras.fingerprint import lora_fingerprint
 from manifests.loras.fit import LoraFit
 from manifests.loras.local_lora import by_catalog_names, local_lora
 from manifests.loras.scales import lora_scales
+from manifests.places.hub_files import pinned
+from manifests.places.hub_names import hub_file
 from manifests.places.locations import LocationError
 from manifests.weights.digests import broken_digest
 
@@ -49,6 +51,7 @@ class LoraFiles:
         self._cache = cache
         self._seen: dict[LoraEntry, tuple[LoraFileState, Path | None]] = {}
         self._states: dict[tuple[LoraEntry, LoraFit], LoraFileState] = {}
+        self._commits: dict[tuple[str, str], str] = {}
 
     def state(self, entry: LoraEntry, fit: LoraFit = _ANY_MODEL) -> LoraFileState:
         """Return the state of the entry's file; never raises for what is in the file.
@@ -64,6 +67,16 @@ class LoraFiles:
             self._states[asked] = self._on_model(entry, fit)
         return self._states[asked]
 
+    def place(self, entry: LoraEntry) -> str:
+        """Return where the entry's file is, once ``state`` was asked for it.
+
+        It is the entry's own URI, and of a file of the model hub the name with the commit that all
+        machines shall use.
+        """
+        of_hub = hub_file(entry.uri)
+        commit = None if of_hub is None else self._commits.get((of_hub.repository, of_hub.revision))
+        return entry.uri if of_hub is None or commit is None else str(of_hub.at(commit))
+
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
         """Catalog name of each file that cannot be used as it was asked for, and why."""
@@ -77,9 +90,11 @@ class LoraFiles:
     def _look(self, entry: LoraEntry) -> tuple[LoraFileState, Path | None]:
         """Return the state of a file whatever it goes on, and where it is if it can be used."""
         try:
-            path = local_lora(entry.uri, sha256=entry.sha256, cache=self._cache)
+            self._pin(entry)
+            path = local_lora(self.place(entry), sha256=entry.sha256, cache=self._cache)
         except LocationError as error:
-            return LoraFileState(digest="broken:missing", info=None, problem=str(error)), None
+            problem = str(error).replace(self.place(entry), entry.uri)
+            return LoraFileState(digest="broken:missing", info=None, problem=problem), None
         try:
             content = lora_content(path)
             info = content.info
@@ -88,6 +103,14 @@ class LoraFiles:
             return _broken(entry, path, broken_digest(path), str(error)), None
         mark = _fingerprint(path, content)
         return LoraFileState(digest=info.digest, info=info, problem=None, fingerprint=mark), path
+
+    def _pin(self, entry: LoraEntry) -> None:
+        """Find what commit a branch or tag of the hub is; all files of it are of the same one."""
+        of_hub = hub_file(entry.uri)
+        if of_hub is not None:
+            revision = of_hub.repository, of_hub.revision
+            if revision not in self._commits:
+                self._commits[revision] = pinned(of_hub).revision
 
     def _on_model(self, entry: LoraEntry, fit: LoraFit) -> LoraFileState:
         state, path = self._seen[entry]

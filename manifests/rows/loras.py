@@ -128,6 +128,7 @@ def resolved_loras(
         resolved.append(
             replace(
                 lora,
+                uri=files.place(entry),
                 digest=state.digest,
                 a1111_hash=state.info.data_sha256[:A1111_DIGITS] if state.info else None,
                 problem=state.problem,
