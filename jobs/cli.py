@@ -278,12 +278,17 @@ def fuse(
 
 @_does("lora_files.inspect.inspect", group=loras_app)
 def inspect(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="LoRA files.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="LoRA files; or owner/name@revision:file of the hub."
+        ),
+    ],
     as_catalog: Annotated[
         bool, typer.Option("--catalog", help="Write a LoRA catalog (YAML) of the files instead.")
     ] = False,
 ) -> None:
-    """Say what LoRA files are, or what is wrong with them. Exit 0, or 2 if one is no use."""
+    """Say what LoRA files are, or what is wrong with them. Exit 0, 1, or 2 if one is no use."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clora_core.recipe.lora.adapter_config import ADAPTER_FILE
 from manifests.loras.report import LoraReport
+from manifests.places.hub_names import hub_file
 from manifests.text.text_rules import one_line
 
 _NOT_IN_NAMES = re.compile(r"[^\w.+\-]+")
@@ -31,6 +32,9 @@ def catalog_name(report: LoraReport, *, taken: Collection[str] = ()) -> str:
 
 def _file_name(path: Path) -> str:
     """Return a name that other files do not have: peft gives all of its files one name."""
+    of_hub = hub_file(str(path))
+    if of_hub is not None:
+        path = Path(of_hub.repository, of_hub.path)
     return path.absolute().parent.name if path.name == ADAPTER_FILE else path.stem
 
 

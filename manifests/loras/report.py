@@ -13,10 +13,12 @@ from clora_core.recipe.errors import LoraFileError
 from manifests.loras.file import LoraFileInfo, lora_content
 from manifests.loras.fingerprint import lora_fingerprint
 from manifests.loras.gallery_hashes import gallery_hashes
-from manifests.loras.local_lora import lora_file
+from manifests.loras.local_lora import by_catalog_names, local_lora, lora_file
 from manifests.loras.parts import changed_parts
 from manifests.loras.scales import lora_scales
 from manifests.loras.trainer_notes import TrainerNotes, trainer_notes
+from manifests.places.hub_files import pinned
+from manifests.places.hub_names import hub_file
 from manifests.places.locations import LocationError
 
 
@@ -25,7 +27,8 @@ class LoraReport:
     """What a usable LoRA file is.
 
     Attributes:
-        path: The file or peft's folder, as it was asked for.
+        path: The file or peft's folder, as it was asked for; of one of the model hub the name with
+            its commit.
         info: Format, family, identity.
         ranks: Every rank of its layers, ascending.
         scales: Every scale (alpha over rank) of its layers, ascending; NaN where a pattern in the
@@ -49,16 +52,28 @@ class LoraReport:
 
 
 def lora_report(path: str | Path) -> LoraReport:
-    """Return what the LoRA ``path`` is, a file or a folder that peft has written.
+    """Return what the LoRA ``path`` is: a file, a folder that peft has written, or a hub name.
 
     Raises:
         LoraFileError: It cannot be used; the sentence names the file, the reason, the way out.
+        StoreAwayError: The model hub does not answer.
     """
+    of_hub = hub_file(path) if isinstance(path, str) else None
     named = Path(path)
     try:
-        path = lora_file(named)
+        if of_hub is None:
+            return _report(named, lora_file(named))
+        named = Path(str(pinned(of_hub)))
+        file = local_lora(str(named))
     except LocationError as error:
-        raise LoraFileError(str(error)) from error
+        raise LoraFileError(str(error).replace(str(named), str(path))) from error
+    try:
+        return _report(named, file)
+    except LoraFileError as error:
+        raise LoraFileError(by_catalog_names(str(error), file, str(path))) from error
+
+
+def _report(named: Path, path: Path) -> LoraReport:
     content = lora_content(path)
     layers = content.layers
     try:

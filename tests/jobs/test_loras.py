@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_kit import Hub, opened, running_hub
 from input_kit import kohya_tensors, safetensors_bytes, write_lora
 
 from jobs.cli import main
@@ -91,3 +93,43 @@ assert not {{"torch", "ray", "diffusers", "peft", "safetensors"}} & set(sys.modu
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with running_hub() as hub, opened(hub, tmp_path / "hub"):
+        yield hub
+
+
+def test_files_of_the_hub_are_told_with_their_commit(hub: Hub, capfd: pytest.CaptureFixture[str]):
+    commit = hub.commit("owner/name", {"my-cat.safetensors": safetensors_bytes(kohya_tensors())})
+    assert inspect("owner/name@main:my-cat.safetensors", "owner/name@main:no.safetensors") == 2
+    told = capfd.readouterr()
+    assert told.out.startswith(f"owner/name@{commit}:my-cat.safetensors: kohya LoRA for ")
+    assert told.err.startswith("owner/name@main:no.safetensors does not exist: ")
+
+
+def test_a_catalog_of_files_of_the_hub_pins_them(
+    hub: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    tensors = safetensors_bytes(kohya_tensors())
+    commit = hub.commit(
+        "owner/name",
+        {"my-cat.safetensors": tensors, "adapter_model.safetensors": tensors},
+    )
+    names = ("my-cat.safetensors", "", "adapter_model.safetensors")
+    assert inspect("--catalog", *(f"owner/name@main:{name}" for name in names)) == 0
+    (tmp_path / "loras.yaml").write_text(capfd.readouterr().out)
+    catalog = read_lora_catalog(str(tmp_path / "loras.yaml"))
+    assert {name: entry.uri for name, entry in catalog.entries.items()} == {
+        "my-cat": f"owner/name@{commit}:my-cat.safetensors",
+        "name": f"owner/name@{commit}:",
+        "name-2": f"owner/name@{commit}:adapter_model.safetensors",
+    }
+    assert all(entry.sha256 for entry in catalog.values())
+
+
+def test_a_hub_that_is_away_is_no_fault_of_the_file(hub: Hub, capfd: pytest.CaptureFixture[str]):
+    hub.refusals["owner/name"] = (503, "")
+    assert inspect("owner/name@main:my-cat.safetensors") == 1
+    assert "cannot be fetched from the hub (HTTP status 503; tried once)" in capfd.readouterr().err

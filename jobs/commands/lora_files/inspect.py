@@ -9,22 +9,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
-from jobs.exit_code import ALL_MADE, BAD_INPUT
+from jobs.exit_code import ALL_MADE, BAD_INPUT, SOME_FAILED
 from jobs.notes import note
 from manifests.loras.catalog_entry import catalog_entry, catalog_name
 from manifests.loras.report import LoraReport, lora_report
+from manifests.places.locations import StoreAwayError
 from manifests.text.text_rules import printable
 
 
-def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
-    """Tell about every file; return the exit code: 0, or 2 if one cannot be used.
+def inspect(paths: Sequence[str], *, as_catalog: bool = False) -> int:
+    """Tell about every file; return the exit code: 2 if one cannot be used, 1 if one is away, or 0.
 
     Args:
-        paths: LoRA files.
+        paths: LoRA files, peft's folders, and hub names (``owner/name@revision:file``).
         as_catalog: Write a catalog in YAML instead. Its relative paths are those given here, so
             save it where the command was run.
     """
-    has_problem = False
+    code = ALL_MADE
     names: list[str] = []
     seen: dict[str, Path] = {}
     for path in paths:
@@ -32,7 +33,11 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
             report = lora_report(path)
         except LoraFileError as error:
             note(str(error))
-            has_problem = True
+            code = BAD_INPUT
+            continue
+        except StoreAwayError as error:
+            note(str(error))
+            code = max(code, SOME_FAILED)
             continue
         if as_catalog:
             if not names:
@@ -40,8 +45,8 @@ def inspect(paths: Sequence[Path], *, as_catalog: bool = False) -> int:
             names.append(catalog_name(report, taken=names))
             print(catalog_entry(report, name=names[-1]), end="")
         else:
-            print(described(report, same_as=seen.setdefault(report.fingerprint, path)))
-    return BAD_INPUT if has_problem else ALL_MADE
+            print(described(report, same_as=seen.setdefault(report.fingerprint, report.path)))
+    return code
 
 
 def described(report: LoraReport, *, same_as: Path) -> str:
