@@ -96,7 +96,7 @@ OTHER_KINDS: Mapping[str, str] = {
     f"unet.{DOTTED}.lora_embedding_A": "also trains new words",
     f"unet.{DOTTED}.lora_B.bias": "also trains biases",
     f"unet.{DOTTED}.modules_to_save.weight": "also holds whole trained layers",
-    "lycoris_mid_block_attentions_0_proj_in.lora_down.weight": "rename them lora_unet_",
+    "lora_te2_transformer_resblocks_0_attn_in_proj.lora_down.weight": "as OpenCLIP does",
     f"unet.{DOTTED}.weight.absmax": "is quantised",
     "emb_params": "textual-inversion embedding",
     "clip_l": "textual-inversion embedding",

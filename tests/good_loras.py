@@ -11,11 +11,16 @@ from pathlib import Path
 
 import torch
 from input_kit import adapter_config
+from oracles.stability_names import stability_names
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 ALPHA_OVER_RANK = 0.5
 """A power of two, so that folding it into a factor is exact."""
+
+
+STABILITY = ("kohya stability", "comfyui", "comfyui peft")
+"""Formats that name the UNet's layers as Stability does."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,14 @@ class GoodFile:
 def _files() -> tuple[GoodFile, ...]:
     anywhere = ("kohya", "diffusers", "peft", "peft default", "bare", "wrapped")
     found = [GoodFile(f, "attention", r) for f in (*anywhere, "diffusers old") for r in (1, 4, 16)]
+    other = ("unet.unet", "lycoris", "named adapter", "wrapped pipeline", *STABILITY)
+    found += [GoodFile(f, "attention", 4) for f in other]
     found += [GoodFile(f, "transformer", r) for f in ("kohya", "peft", "bare") for r in (2, 8)]
     found += [GoodFile(f, "all", r) for f in ("kohya", "peft", "wrapped") for r in (1, 3, 8)]
     found += [GoodFile(f, "text", r) for f in ("kohya", "kohya bare text", "peft") for r in (2, 4)]
-    found += [GoodFile(f, "only text", 4) for f in ("kohya", "kohya bare text", "peft")]
+    found += [GoodFile(f, "only text", 4) for f in ("kohya", "kohya bare text", "peft", "lycoris")]
+    found += [GoodFile(f, "text", 4) for f in ("diffusers old", "wrapped pipeline", "comfyui")]
+    found.append(GoodFile("kohya stability", "all", 3))
     for dtype in (torch.float16, torch.bfloat16):
         found += [GoodFile(f, "attention", 4, dtype) for f in ("kohya", "peft")]
     return tuple(found)
@@ -69,14 +78,24 @@ def _is_wanted(component: str, name: str, part: str) -> bool:
     }[part]
 
 
+def has_alphas(file: GoodFile) -> bool:
+    """Return whether the file's strength stands in it as tensors."""
+    return file.format.startswith("kohya") or file.format == "lycoris"
+
+
 def tensors(file: GoodFile, components: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """Return the file's tensors; the same content (part, rank, dtype) in every format."""
     found: dict[str, Tensor] = {}
+    unet = components["unet"]
+    spelling = stability_names(unet) if file.format in STABILITY else {}
     for layer, module in wanted_layers(components, file.part).items():
         weight = module.weight
         down = _factor((file.rank, *weight.shape[1:]), f"{layer}/down/{file.rank}")
         up = _factor((weight.shape[0], file.rank, *(1,) * (weight.ndim - 2)), f"{layer}/up")
-        down_name, up_name, alpha_name = _names(file.format, *layer.split(".", 1))
+        component, name = layer.split(".", 1)
+        if component == "unet":
+            name = spelling.get(name, name)
+        down_name, up_name, alpha_name = _names(file.format, component, name)
         found[down_name], found[up_name] = down.to(file.dtype), up.to(file.dtype)
         if alpha_name is not None:
             found[alpha_name] = torch.tensor(ALPHA_OVER_RANK * file.rank)
@@ -88,7 +107,7 @@ def tensors(file: GoodFile, components: Mapping[str, nn.Module]) -> dict[str, Te
 def write_good(folder: Path, file: GoodFile, components: Mapping[str, nn.Module]) -> Path:
     """Write the file into ``folder``; peft's own goes with its settings into a new folder."""
     path = folder / f"{file}.safetensors"
-    if file.format == "wrapped":
+    if file.format.startswith("wrapped"):
         path = folder / str(file) / "adapter_model.safetensors"
         path.parent.mkdir(exist_ok=True)
         path.with_name("adapter_config.json").write_text(adapter_config(file.rank, file.rank))
@@ -100,15 +119,26 @@ def _names(format_: str, component: str, layer: str) -> tuple[str, str, str | No
     dotted = layer
     if component == "text_encoder" and layer.startswith("encoder.") and "bare" not in format_:
         dotted = f"text_model.{layer}"  # as trainers write it
-    if format_.startswith("kohya"):
+    if format_.startswith("kohya") or format_ == "lycoris":
         prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[component]
-        flat = prefix + dotted.replace(".", "_")
+        flat = ("lycoris_" if format_ == "lycoris" else prefix) + dotted.replace(".", "_")
         return f"{flat}.lora_down.weight", f"{flat}.lora_up.weight", f"{flat}.alpha"
     if format_ == "diffusers old":
         attention, _, projection = dotted.partition(".to_")
         old = f"unet.{attention}.processor.to_{projection.removesuffix('.0')}_lora"
+        if component == "text_encoder":
+            attention, _, projection = dotted.removesuffix("_proj").rpartition(".")
+            old = f"text_encoder.{attention}.to_{projection}_lora"
         return f"{old}.down.weight", f"{old}.up.weight", None
+    if format_.startswith("comfyui"):
+        whole = {"unet": "diffusion_model", "text_encoder": "text_encoders.clip_l.transformer"}
+        dotted = f"{whole[component]}.{dotted}"
     stem, ending = {
+        "comfyui": (dotted, ("lora_down", "lora_up")),
+        "comfyui peft": (dotted, ("lora_A", "lora_B")),
+        "unet.unet": (f"unet.unet.{dotted}.lora", ("down", "up")),
+        "named adapter": (f"{component}.{dotted}", ("lora_A.my_style", "lora_B.my_style")),
+        "wrapped pipeline": (f"base_model.model.{component}.{dotted}", ("lora_A", "lora_B")),
         "diffusers": (f"{component}.{dotted}.lora", ("down", "up")),
         "peft": (f"{component}.{dotted}", ("lora_A", "lora_B")),
         "peft default": (f"{component}.{dotted}", ("lora_A.default", "lora_B.default")),

@@ -17,12 +17,24 @@ _ELSEWHERE = ("FLUX", "SD3", "other transformer")
 """Families whose models have no UNet; none of them runs here."""
 
 _CROSS_ATTENTION = re.compile(r"attn2[._](?:processor[._])?to_[kv](?:_lora)?\Z")
-_TEXT_ATTENTION = re.compile(r"^(?:lora_te_|text_encoder\.).*self_attn[._][qkv]_proj")
+_TEXT_ATTENTION = re.compile(r"self_attn[._](?:[qkv]_proj|to_[qkv]_lora)\Z")
 _FLUX = re.compile(r"double_blocks|single_blocks|single_transformer_blocks")
 _SD3 = re.compile(r"joint_blocks")
-_SDXL = re.compile(
-    r"^lora_te2_|^text_encoder_2\.|label_emb|^lora_unet_(?:input_blocks|middle_block|output_blocks)_"
+_ATTENTION_BLOCK = (
+    r"(?:attentions[._]\d+|(?:input|output)_blocks[._]\d+[._]1|middle_block[._]1)[._]"
 )
+_SDXL = re.compile(rf"label_emb|add_embedding|{_ATTENTION_BLOCK}transformer_blocks[._][1-9]")
+"""SDXL alone has size and crop beside the time, and several transformers in one attention block."""
+
+_KOHYA_SGM = re.compile(r"^lora_unet_(?:input_blocks|middle_block|output_blocks)_")
+"""Trainers that write kohya's names have Stability's spelling for SDXL, diffusers' for the rest."""
+
+_FOUR_LEVELS = re.compile(
+    r"^lora_te_|(?:input|output)_blocks[._](?:9|1\d)[._]"
+    r"|input_blocks[._][12][._]1[._]|output_blocks[._][678][._]1[._]"
+)
+"""Blocks that SDXL's three levels don't have, and its text encoders' names."""
+
 _TRANSFORMER = re.compile(
     r"^(?:lora_)?(?:transformer|prior)[._]|^lora_unet_(?:blocks|layers|transformer_blocks)_"
     r"|^(?:diffusion_model\.)?(?:blocks|layers|transformer_blocks|decoders)\."
@@ -57,15 +69,27 @@ def model_family(layers: Sequence[LoraLayer]) -> str:
     widths = cross_attention_widths(layers)
     if widths:
         return _WIDTHS.get(widths[0], UNKNOWN_FAMILY)
-    for family, pattern in (("SDXL", _SDXL), ("other transformer", _TRANSFORMER)):
-        if any(pattern.search(name) for name in names):
-            return family
+    if _is_sdxl(layers):
+        return "SDXL"
+    if any(map(_TRANSFORMER.search, names)):
+        return "other transformer"
     return _family_of_text(layers)
+
+
+def _is_sdxl(layers: Sequence[LoraLayer]) -> bool:
+    if any(layer.component == "text_encoder_2" or _SDXL.search(layer.name) for layer in layers):
+        return True
+    names = [layer.name for layer in layers]
+    return any(map(_KOHYA_SGM.match, names)) and not any(map(_FOUR_LEVELS.search, names))
 
 
 def _family_of_text(layers: Sequence[LoraLayer]) -> str:
     """Tell by the text encoder alone, where its name stands for one family."""
-    widths = {layer.in_features for layer in layers if _TEXT_ATTENTION.search(layer.name)}
+    widths = {
+        layer.in_features
+        for layer in layers
+        if layer.component == "text_encoder" and _TEXT_ATTENTION.search(layer.name)
+    }
     if len(widths) != 1:
         return UNKNOWN_FAMILY
     (width,) = widths

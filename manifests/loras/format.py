@@ -3,20 +3,19 @@
 Other kinds of adapter are refused by their own name, with what would work instead.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
+from clora_core.recipe.lora.names import has_component
 from clora_core.recipe.lora.parts import Writer
 from manifests.loras.other_adapters import other_kind
 from manifests.weights.header import TensorEntry
 
 FileFormat = Literal["kohya", "diffusers", "peft", "peft without prefix", "comfyui"]
 
-_PREFIX = re.compile(r"^(unet|text_encoder|text_encoder_2|text_encoder_3|transformer)\.")
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
@@ -52,6 +51,6 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
                 "floating-point numbers of 8 to 64 bits are read: save it as F16"
             )
     writer: Writer = next(iter(found)) if found else "peft"
-    if writer == "peft" and not all(map(_PREFIX.match, tensors)):
+    if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):
         return "peft without prefix"
     return writer

@@ -16,7 +16,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), sentence)
     for pattern, sentence in (
         (
-            r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner|model_ema)\.",
+            r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner|model_ema)\."
+            r"(?!.*\.(?:alpha$|lora_|hada_|lokr_|dora_))",
             f"is a full checkpoint and not a LoRA; {_EXTRACT}",
         ),
         (
@@ -67,9 +68,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "also holds whole trained layers (modules_to_save); retrain it without them",
         ),
         (
-            r"^lycoris_",
-            "names its layers lycoris_... as the LyCORIS library does on its own; rename them "
-            "lora_unet_..., or save it with sd-scripts",
+            r"[._]resblocks[._]\d+[._]",
+            "names the layers of a text encoder as OpenCLIP does (resblocks), with queries, keys "
+            "and values in one layer, and base models here have three; use a file with the names "
+            "of transformers (text_model.encoder.layers), as trainers write it",
         ),
         (
             r"\.(qweight|qzeros|absmax|quant_state|weight_format)\b",

@@ -14,7 +14,7 @@ _UNET_PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "UNet convolutions and time",
         re.compile(
-            r"conv|resnets|samplers|time_emb|in_layers|out_layers|emb_layers|skip_conn|_op\Z"
+            r"conv|resnets|samplers|time_emb|add_emb|in_layers|out_layers|emb_layers|skip_conn|_op\Z"
         ),
     ),
 )
@@ -34,6 +34,6 @@ def _part(layer: LoraLayer) -> str:
     if component != "unet":
         return component
     for part, pattern in _UNET_PARTS:
-        if pattern.search(layer.name):
+        if pattern.search(layer.flat_name):
             return part
     return "other layers"

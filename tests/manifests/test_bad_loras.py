@@ -40,6 +40,8 @@ def test_a_bad_file_is_refused_with_its_name_and_the_reason(tmp_path: Path, bad:
 
 
 SD1, SD2, XL = 768, 1024, 2048
+DEEP = "input_blocks.4.1.transformer_blocks.1"
+TEXT = "text_model.encoder.layers.0"
 CROSS = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
 
@@ -57,6 +59,10 @@ def layer(name: str, width: int) -> dict[str, np.ndarray]:
         (layer("lora_te2_text_model_encoder_layers_0_mlp_fc1", 8), SD1, "is made for SDXL and"),
         (layer("lora_unet_input_blocks_4_1_proj_in", 640), SD1, "is made for SDXL and"),
         (layer("lora_unet_input_blocks_4_1_proj_in", 640), 96, "is made for SDXL and"),
+        (layer("diffusion_model.label_emb.0.0", 2816), SD1, "is made for SDXL and"),
+        (layer(f"diffusion_model.{DEEP}.attn1.to_q", 640), SD1, "is made for SDXL and"),
+        (layer(f"clip_g.transformer.{TEXT}.mlp.fc1", 1280), SD1, "is made for SDXL and"),
+        (layer(f"text_encoders.clip_h.transformer.{TEXT}.self_attn.q_proj", 1024), SD1, "for SD2"),
         (layer("lora_unet_double_blocks_0_img_attn_qkv", 3072), SD1, "is made for FLUX and"),
         (layer("lora_unet_double_blocks_0_img_attn_qkv", 3072), XL, "is made for FLUX and"),
         (layer("lora_unet_joint_blocks_0_x_block_attn_qkv", 1536), XL, "is made for SD3 and"),
@@ -84,6 +90,8 @@ def test_a_lora_of_another_family_is_refused_with_both_families(
     [
         layer("lora_te1_text_model_encoder_layers_0_self_attn_q_proj", 768),
         layer("lora_unet_mid_block_attentions_0_proj_in", 320),
+        layer("lora_unet_input_blocks_1_1_proj_in", 320),
+        layer("diffusion_model.input_blocks.4.1.proj_in", 640),
         good("bare"),
     ],
 )

@@ -37,6 +37,9 @@ def peft_own() -> dict:
     return pair(f"base_model.model.{DOTTED}", ".lora_A", ".lora_B") | alpha
 
 
+SGM = "input_blocks.4.1.transformer_blocks.0.attn2.to_k"
+
+
 def conv() -> dict:
     layer = "lora_unet_down_blocks_0_resnets_0_conv1"
     return {
@@ -71,6 +74,13 @@ def refusal(path: Path, content: bytes | None = None) -> str:
         (pair(DOTTED.replace("to_k", "processor.to_k_lora"), ".down", ".up"), "diffusers"),
         (pair(f"unet.{DOTTED}", ".lora_A", ".lora_B"), "peft"),
         (pair(f"unet.{DOTTED}", ".lora_A.default", ".lora_B.default"), "peft"),
+        (pair(f"unet.unet.{DOTTED}", ".lora.down", ".lora.up"), "diffusers"),
+        (pair(f"unet.{DOTTED}", ".lora_A.my_style", ".lora_B.my_style"), "peft"),
+        (pair(f"model.diffusion_model.{SGM}", ".lora_A", ".lora_B"), "peft"),
+        (pair(f"diffusion_model.{SGM}", ".lora_A", ".lora_B"), "peft"),
+        (pair(f"diffusion_model.{SGM}", ".lora_down", ".lora_up"), "comfyui"),
+        (pair("lycoris_" + DOTTED.replace(".", "_"), ".lora_down", ".lora_up"), "kohya"),
+        (pair(SGM, ".lora_A", ".lora_B"), "peft without prefix"),
         (pair(DOTTED, ".lora_A", ".lora_B"), "peft without prefix"),
         (peft_own(), "peft without prefix"),
     ],

@@ -19,7 +19,7 @@ from clora_core.recipe.lora.names import (
     flat_layer_name,
     split_layer_name,
 )
-from clora_core.recipe.lora.parts import Part, TensorName, tensor_name
+from clora_core.recipe.lora.parts import Part, TensorName, adapter_name, tensor_name
 
 ACCEPTED = "LoRA, LoCon, LoHa, LoKr, DoRA, OFT and trained norms of all common tools are read"
 
@@ -154,7 +154,7 @@ def tensor_names(path: str | Path, names: Iterable[str]) -> dict[str, TensorName
     """Return what the names of a file's tensors mean.
 
     Raises:
-        LoraFileError: A name that none of the formats has.
+        LoraFileError: A name that none of the formats has, or names of two adapters.
     """
     read = {name: tensor_name(name) for name in names}
     strange = [name for name, meaning in read.items() if meaning is None]
@@ -163,7 +163,22 @@ def tensor_names(path: str | Path, names: Iterable[str]) -> dict[str, TensorName
             f"{path} holds {len(strange)} of {len(read)} tensors that are no part of an adapter, "
             f"such as {strange[0][:200]!r}; {ACCEPTED}"
         )
+    _refuse_two_adapters(path, read)
     return {name: meaning for name, meaning in read.items() if meaning is not None}
+
+
+def _refuse_two_adapters(path: str | Path, names: Iterable[str]) -> None:
+    """Refuse a file that peft's model was dumped into with several adapters in it."""
+    found: dict[str, str] = {}
+    for name in names:
+        if (adapter := adapter_name(name)) is not None:
+            found.setdefault(adapter, name)
+    if len(found) > 1:
+        shown = ", ".join(f"{adapter[:50]!r}" for adapter in list(found)[:5])
+        raise LoraFileError(
+            f"{path} holds tensors of {len(found)} adapters ({shown}), and a LoRA file is one; "
+            "save each with peft's or diffusers' own function into a file of its own"
+        )
 
 
 def lora_layers(path: str | Path, shapes: Mapping[str, Shape]) -> tuple[LoraLayer, ...]:

@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from clora_core.recipe.lora.names import FLAT_PREFIXES
+
 Part = Literal[
     "down", "up", "mid", "bias", "alpha", "dora_scale", "magnitude",
     "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
@@ -36,14 +38,15 @@ _PARTS: dict[str, Part] = {
     **{name: name for name in _SAME},
 }  # fmt: skip
 
-_ADAPTER = r"(?:\.default(?:_\d+)?)?"
+_DEFAULT = r"(?:\.default(?:_\d+)?)?"
+_ADAPTER = r"(?:\.[^.]+)?"
 """peft's name of the adapter, which its own files leave out."""
 
 _SUFFIXES: tuple[tuple[str, Writer | None, Part | None], ...] = (
     (r"\.lora_(?P<part>down|up|mid)\.weight", "kohya", None),
     (rf"\.lora_(?P<part>[AB]){_ADAPTER}\.weight", "peft", None),
     (rf"\.lora_B{_ADAPTER}\.bias", "peft", "bias"),
-    (rf"\.lora_magnitude_vector{_ADAPTER}(?:\.weight)?", "peft", "magnitude"),
+    (rf"\.lora_magnitude_vector(?:{_ADAPTER}\.weight|{_DEFAULT})", "peft", "magnitude"),
     (
         r"(?:\.lora(?:_linear_layer)?|(?<=._lora))\.(?P<part>down|up)\.weight",
         "diffusers",
@@ -51,12 +54,14 @@ _SUFFIXES: tuple[tuple[str, Writer | None, Part | None], ...] = (
     ),
     (rf"\.oft_R{_ADAPTER}\.weight", None, "oft_R"),
     (r"\.oft_R\.scaled_oft", None, "scaled_oft"),
-    (rf"\.(?P<part>w_norm|b_norm|{'|'.join(_SAME)}){_ADAPTER}", None, None),
+    (rf"\.(?P<part>w_norm|b_norm|{'|'.join(_SAME)}){_DEFAULT}", None, None),
 )
 _TENSORS: tuple[tuple[re.Pattern[str], Writer | None, Part | None], ...] = tuple(
     (re.compile(rf"(?P<layer>.+?){suffix}", re.ASCII), writer, part)
     for suffix, writer, part in _SUFFIXES
 )
+
+_NAMED = re.compile(r"\.lora_(?:[AB]|magnitude_vector)\.([^.]+)\.(?:weight|bias)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,14 @@ def tensor_name(name: str) -> TensorName | None:
         found = pattern.fullmatch(name)
         if found is not None:
             layer = found["layer"]
-            if "." not in layer and writer is None:
-                writer = "kohya"
-            elif "." in layer and writer == "kohya":
-                writer = "comfyui"
+            is_flat = "." not in layer and layer.startswith(FLAT_PREFIXES)
+            if writer in (None, "kohya"):
+                writer = "kohya" if is_flat else "comfyui" if writer else None
             return TensorName(layer, part or _PARTS[found["part"]], writer)
     return None
+
+
+def adapter_name(name: str) -> str | None:
+    """Return what peft calls the adapter that a tensor is of; None where its name doesn't say."""
+    found = _NAMED.search(name)
+    return found[1] if found else None

@@ -12,7 +12,7 @@ from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.names import split_layer_name
-from clora_core.recipe.lora.sgm_names import diffusers_spelling
+from clora_core.recipe.lora.sgm_names import diffusers_spelling, levels
 
 Place = tuple[str, str]
 """Component (``unet``, ``text_encoder`` ...) and dotted name of a layer of the base model."""
@@ -30,6 +30,7 @@ class ModelLayers:
     def __init__(self, shapes: Mapping[str, Mapping[str, Shape]]) -> None:
         self.shapes = shapes
         self._by_spelling = {component: _spellings(layers) for component, layers in shapes.items()}
+        self._levels = levels(self._by_spelling.get("unet", {}))
 
     def find(self, layer: str, owner: str | None = None) -> Place | None:
         """Return the layer that a file calls ``layer``, None if the model has none such.
@@ -42,7 +43,9 @@ class ModelLayers:
         component = owner or component
         known = self._by_spelling.get(component, {})
         flat = rest.replace(".", "_")
-        found = known.get(flat) or known.get(diffusers_spelling(flat))
+        found = known.get(flat)
+        if found is None and component == "unet":
+            found = known.get(diffusers_spelling(flat, self._levels))
         return (component, found) if found else None
 
 

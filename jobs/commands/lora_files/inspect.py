@@ -57,7 +57,7 @@ def described(report: LoraReport, *, same_as: Path) -> str:
         same_as: The first file that was seen with this LoRA; the file itself if it is the first.
     """
     info, notes = report.info, report.notes
-    kind = {"locon": "LoCon"}.get(info.format, info.format)
+    kind = {"locon": "LoCon", "comfyui": "ComfyUI"}.get(info.format, info.format)
     parts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
     lines = [
         f"{printable(str(report.path))}: {kind} LoRA for {_family(report)}",
