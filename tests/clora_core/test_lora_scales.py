@@ -22,6 +22,9 @@ def scales_of(metadata: dict[str, str]) -> PeftScales:
         {"lora_alpha": 2.0, "use_rslora": True},
         {"lora_alpha": 2.0, "alpha_pattern": {"block1.1.to_q": 7.0}},
         {"lora_alpha": 2.0, "alpha_pattern": {r"\d+.to_k": 5.0}, "use_rslora": True},
+        {"r": 3},
+        {"r": 3, "use_rslora": True, "alpha_pattern": {"to_k": 5.0}},
+        {"use_rslora": True},
     ],
 )
 def test_a_layers_scale_is_the_one_that_peft_would_use(settings):
@@ -31,7 +34,9 @@ def test_a_layers_scale_is_the_one_that_peft_would_use(settings):
     model = torch.nn.ModuleDict(
         {f"block{i}": torch.nn.ModuleList([pair(), pair()]) for i in range(2)}
     )
-    config = LoraConfig(r=3, target_modules=["to_q", "to_k"], **{"lora_alpha": 3.0, **settings})
+    # Where the settings speak of ranks, what they leave out is peft's own default.
+    unsaid = {} if {"r", "use_rslora"} & set(settings) else {"lora_alpha": 3.0}
+    config = LoraConfig(target_modules=["to_q", "to_k"], **{"r": 3, **unsaid, **settings})
     inject_adapter_in_model(config, model)
     told = {f"unet.{key}": value for key, value in settings.items()}
     scales = scales_of({"lora_adapter_metadata": json.dumps(told)})
@@ -84,3 +89,11 @@ def test_as_many_patterns_as_there_are_layers_are_read_and_more_are_refused():
     assert scales.scale("unet", "down.block4999.to_q", 1, None) == 4999
     with pytest.raises(LoraFileError, match="sets alphas by 5,001 patterns; at most 5,000"):
         scales_of(told(5001))
+
+
+def test_settings_without_a_component_are_those_of_layers_without_one():
+    told = {"lora_adapter_metadata": json.dumps({"lora_alpha": 12, "text_encoder.lora_alpha": 2})}
+    scales = PeftScales(metadata_settings(told, ["unet", "text_encoder"]))
+    assert scales.scale("unet", "to_q", 4) == 3.0
+    assert scales.scale("text_encoder", "q_proj", 4) == 0.5  # what names its component is closer
+    assert PeftScales(metadata_settings(told)).scale("unet", "to_q", 4) == 1.0

@@ -56,8 +56,9 @@ def described_lora(
             a file of peft's, or the settings beside it are of another file.
     """
     layers = lora_layers(path, shapes)
-    own = metadata_settings(metadata)
-    if any(has_component(layer.name) or not _is_of_peft(layer) for layer in layers):
+    is_bare = not any(has_component(layer.name) for layer in layers)
+    own = metadata_settings(metadata, {layer.component for layer in layers} if is_bare else ())
+    if not is_bare or not all(map(_is_of_peft, layers)):
         return DescribedLora(layers=layers, settings=own, config=None)
     config = read_adapter_config(path)
     if config is None:

@@ -1,14 +1,16 @@
 """How strong each layer of a LoRA is: alpha over rank, as peft has it.
 
 An alpha stands as a tensor beside its layer, or in peft's settings. diffusers writes these as JSON
-under ``lora_adapter_metadata``, each with its component in front; peft itself keeps them in a file
-of their own (``peft_folder``). There a pattern of the layer's name may give it, and rank-stabilised
-LoRAs divide it by the root of the rank. Without an alpha the scale is 1.
+under ``lora_adapter_metadata``: a pipeline's each with its component in front, a single model's
+without, as it names its layers without. peft itself keeps them in a file of their own
+(``peft_folder``). There a pattern of the layer's name may give it, and rank-stabilised LoRAs divide
+it by the root of the rank. Without an alpha the scale is 1; but settings with a rank or its root
+and no alpha leave peft at its own default alpha.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,17 +19,33 @@ from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha, cost_
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.placement import Place
 
+_PEFT_ALPHA = 8.0
+"""What peft takes for ``lora_alpha`` if nothing is said."""
 
-def metadata_settings(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+
+def metadata_settings(
+    metadata: Mapping[str, str], bare_components: Collection[str] = ()
+) -> Mapping[str, Any]:
     """Return peft's settings in a file's metadata; none, where they cannot be read.
 
     Of a key that is given twice the last counts.
+
+    Args:
+        metadata: Of the file.
+        bare_components: Those of a file whose layers' names say none: settings that say none
+            either are theirs. Elsewhere such settings are nobody's, as in diffusers.
     """
     try:
         values: Any = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     except (ValueError, RecursionError):
         values = {}
-    return cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+    settings = cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+    bare = {name: value for name, value in settings.items() if "." not in name}
+    return {
+        f"{component}.{name}": value
+        for component in sorted(bare_components)
+        for name, value in bare.items()
+    } | settings
 
 
 class PeftScales:
@@ -80,7 +98,9 @@ class PeftScales:
         return f"{component}\0{json.dumps(rules)}"
 
     def _default_alpha(self, component: str) -> float | None:
-        return as_alpha(self.settings.get(f"{component}.lora_alpha"))
+        counts = self._is_stabilised(component) or f"{component}.r" in self.settings
+        absent = _PEFT_ALPHA if counts else None
+        return as_alpha(self.settings.get(f"{component}.lora_alpha", absent))
 
     def _is_stabilised(self, component: str) -> bool:
         return self.settings.get(f"{component}.use_rslora") is True
