@@ -16,7 +16,7 @@ from clora_core.lora.kinds.rotation import Rotation, cayley, cayley_series
 from clora_core.lora.kinds.together import Together
 from clora_core.lora.kinds.update import Update
 from clora_core.recipe.lora.layers import LoraLayer
-from clora_core.recipe.lora.names import KOHYA_OFT_PREFIX
+from clora_core.recipe.lora.names import COMFYUI_PREFIX, KOHYA_OFT_PREFIX
 from clora_core.recipe.lora.parts import Part
 
 Parts = Mapping[Part, Float[Tensor, "..."]]
@@ -113,7 +113,7 @@ def _rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> Rotation
     limit = None
     if "alpha" in parts:
         # ComfyUI's bounds the angle as it is, kohya's and LyCORIS's for each output.
-        is_of_comfyui = "." in layer.name
+        is_of_comfyui = layer.name.startswith(COMFYUI_PREFIX)
         limit = float(parts["alpha"]) * (1 if is_of_comfyui else weight[0])
         # kohya's sets no angle at all with a bound of 0, LyCORIS's no bound.
         limit = None if limit <= 0 and not layer.name.startswith(KOHYA_OFT_PREFIX) else limit

@@ -44,6 +44,7 @@ _COMPONENTS = {
 }
 """What names begin with, in each common convention; where one begins another, it stands first."""
 
+COMFYUI_PREFIX = "diffusion_model."
 KOHYA_OFT_PREFIX = "oft_unet_"
 """Of the names in kohya's OFT files."""
 
