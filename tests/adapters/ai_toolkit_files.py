@@ -72,10 +72,10 @@ def parts(case: AdapterCase, layer: Layer) -> Parts:
     if case.kind.startswith("lokr"):
         return _kronecker_parts(case, layer, source)
     shape = tuple(layer.weight.shape)
-    if case.kind == "dora":  # no alpha is saved, and only alpha = rank can be told again
+    if case.kind == "dora":  # no alpha is saved, and only alpha = rank is known again
         written = low_rank_parts(source, layer, shape, case.rank, alpha=None)
         norms = layer.weight.norm(dim=1)
-        return {**written, "magnitude": magnitudes(norms, source.normal("m", norms.shape)).float()}
+        return {**written, "magnitude": magnitudes(norms, source.normal("m", norms.shape))}
     return low_rank_parts(source, layer, shape, case.rank, alpha=case.rank / 2)
 
 

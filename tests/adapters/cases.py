@@ -40,7 +40,7 @@ _OTHER_DTYPES: dict[tuple[str, str], tuple[str, ...]] = {
     ("diffusers scripts", "lora"): _HALVES,
     ("peft", "lora"): _HALVES,
 }
-"""By trainer and kind, beside F32; an 8-bit file is one that somebody has saved again."""
+"""By trainer and kind, beside F32; an 8-bit file has been saved again by another tool."""
 
 
 def _rank(kind: str) -> int:

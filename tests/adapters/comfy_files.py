@@ -18,10 +18,10 @@ from adapters.case import (
     Components,
     Effect,
     Expected,
-    Family,
     Layer,
     Parts,
     Trainer,
+    always,
     write_by_layer,
 )
 from adapters.factors import Source, rotation_spread, to_share
@@ -111,10 +111,6 @@ def write(folder: Path, case: AdapterCase, components: Components) -> Expected:
     return write_by_layer(sys.modules[__name__], folder, case, components)
 
 
-def why_not(kind: str, spelling: str, family: Family) -> str | None:  # noqa: ARG001
-    return None
-
-
 COMFYUI = Trainer(
     name="ComfyUI",
     kinds=(
@@ -128,5 +124,5 @@ COMFYUI = Trainer(
     spellings=("ComfyUI",),
     layers=layers,
     write=write,
-    why_not=why_not,
+    why_not=always,
 )

@@ -59,4 +59,10 @@ def rotation_spread(block: int) -> float:
 
 def magnitudes(norms: Tensor, draws: Tensor) -> Tensor:
     """Return DoRA magnitudes near the norms that they stand for, never 0."""
-    return norms * (1 + 0.2 * draws.reshape(norms.shape).clamp(-2, 2))
+    return (norms * (1 + 0.2 * draws.reshape(norms.shape).clamp(-2, 2))).float()
+
+
+def norms_along(weight: Tensor, axis: int) -> Tensor:
+    """Return the norms of a weight's outputs (axis 0) or inputs (1), with its dimensions kept."""
+    others = [dim for dim in range(weight.ndim) if dim != axis]
+    return weight.square().sum(others, keepdim=True).sqrt()

@@ -15,10 +15,10 @@ from adapters.case import (
     Components,
     Effect,
     Expected,
-    Family,
     Layer,
     Parts,
     Trainer,
+    always,
     write_by_layer,
 )
 from adapters.factors import Source, rotation_spread, to_share
@@ -93,15 +93,11 @@ def write(folder: Path, case: AdapterCase, components: Components) -> Expected:
     return write_by_layer(sys.modules[__name__], folder, case, components)
 
 
-def why_not(kind: str, spelling: str, family: Family) -> str | None:  # noqa: ARG001
-    return None
-
-
 KOHYA = Trainer(
     name="kohya sd-scripts",
     kinds=("lora", "locon", "lora-fa", "dylora", "oft"),
     spellings=("kohya",),
     layers=layers,
     write=write,
-    why_not=why_not,
+    why_not=always,
 )

@@ -10,7 +10,7 @@ import copy
 import functools
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +24,20 @@ from lycoris.modules.locon import LoConModule
 from lycoris.modules.loha import LohaModule
 from lycoris.modules.lokr import LokrModule
 from lycoris.modules.norms import NormModule
-from torch import Tensor, nn
+from torch import nn
 
 from adapters.case import (
     AdapterCase,
     Components,
     Effect,
     Expected,
-    Family,
     Layer,
     Parts,
     Trainer,
+    always,
     write_by_layer,
 )
-from adapters.factors import Source, magnitudes, rotation_spread, to_share
+from adapters.factors import Source, magnitudes, norms_along, rotation_spread, to_share
 from adapters.in_float64 import in_float64, trained_effect
 from adapters.layers import (
     IN_RESIDUAL,
@@ -119,6 +119,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "ia3 input": Algorithm(IA3Module, {"train_on_input": True}),
     "glora": Algorithm(GLoRAModule, linear_in=("a2.weight", "b2.weight")),
 }
+_FOLDED = ("rs_lora", "use_scalar")
+"""Options that a file has in its alpha or in a factor, and a reader need not know of."""
+
+_DECOMPOSED = ("weight_decompose", "wd_on_out")
 SCALAR = 0.7
 """That a trained ``use_scalar`` has reached; it is folded into a factor when a file is written."""
 
@@ -145,22 +149,31 @@ def parts(case: AdapterCase, layer: Layer) -> Parts:
     algorithm, source = ALGORITHMS[case.kind], Source(case, layer)
     takes_weight = algorithm.module is FullModule  # off the layer, into itself
     base = copy.deepcopy(layer.module) if takes_weight else layer.module
-    module = _new(case, base, alpha=algorithm.alpha_over_rank * case.rank)
+    module = _module(algorithm, base, case.rank, algorithm.alpha_over_rank * case.rank)
     _train(module, layer, source)
     written = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-    if algorithm.linear_in:
-        written = _sized(algorithm, case, layer, written)
+    written = _sized(algorithm, case.rank, layer, written)
     if "dora_scale" in written:
-        written["dora_scale"] = _dora_scale(layer, written, source)
+        shape = written["dora_scale"].shape
+        norms = norms_along(layer.weight, 0 if shape[0] == layer.weight.shape[0] else 1)
+        written["dora_scale"] = magnitudes(norms, source.normal("dora_scale", shape))
     return written
 
 
 def effect(case: AdapterCase, layer: Layer, written: Parts) -> Effect:
     """Return what the library adds to ``layer`` from the tensors of a file."""
+    return _effect(ALGORITHMS[case.kind], case.rank, layer, written)
+
+
+def _effect(algorithm: Algorithm, rank: int, layer: Layer, written: Parts) -> Effect:
     given = {name: tensor.double() for name, tensor in written.items()}
+    alpha = float(given.get("alpha", torch.tensor(1.0)))
+    options = {name: value for name, value in algorithm.options.items() if name not in _FOLDED}
+    if "constraint" in options:
+        options["constraint"] = alpha
     with in_float64():
-        module = _read(case, exact(layer.module), given).double()
-        module.load_state_dict(given, strict=True)
+        module = _module(replace(algorithm, options=options), exact(layer.module), rank, alpha)
+        module.double().load_state_dict(given, strict=True)
         return trained_effect(module, layer)
 
 
@@ -170,14 +183,12 @@ def exact(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).double()
 
 
-def _new(case: AdapterCase, base: nn.Module, *, alpha: float, **more: Any) -> Any:
-    algorithm = ALGORITHMS[case.kind]
-    options = {**algorithm.options, **more}
+def _module(algorithm: Algorithm, base: nn.Module, rank: int, alpha: float) -> Any:
     if algorithm.module is NormModule:
         return NormModule("", base)
     if algorithm.module is ButterflyOFTModule:
-        return _butterfly(base, case.rank, options)
-    return algorithm.module("", base, lora_dim=case.rank, alpha=alpha, **options)
+        return _butterfly(base, rank, algorithm.options)
+    return algorithm.module("", base, lora_dim=rank, alpha=alpha, **algorithm.options)
 
 
 def _butterfly(base: nn.Module, rank: int, options: Mapping[str, Any]) -> nn.Module:
@@ -188,20 +199,6 @@ def _butterfly(base: nn.Module, rank: int, options: Mapping[str, Any]) -> nn.Mod
         except ValueError:
             continue
     raise AssertionError(f"{base} cannot be cut into blocks")
-
-
-def _read(case: AdapterCase, base: nn.Module, given: Parts) -> Any:
-    """Return the module that reads a file, its strength by the file's alpha alone."""
-    alpha = float(given.get("alpha", torch.tensor(1.0)))
-    more: dict[str, Any] = {}
-    options = ALGORITHMS[case.kind].options
-    if "rs_lora" in options:
-        more["rs_lora"] = False  # the alpha in the file has the root in it
-    if "use_scalar" in options:
-        more["use_scalar"] = False
-    if "constraint" in options:
-        more["constraint"] = alpha
-    return _new(case, base, alpha=alpha, **more)
 
 
 def _train(module: Any, layer: Layer, source: Source) -> None:
@@ -228,30 +225,16 @@ def _is_product(module: nn.Module) -> bool:
     return isinstance(module, LoConModule | LohaModule | LokrModule | GLoRAModule)
 
 
-def _sized(algorithm: Algorithm, case: AdapterCase, layer: Layer, written: Parts) -> Parts:
+def _sized(algorithm: Algorithm, rank: int, layer: Layer, written: Parts) -> Parts:
+    """Return a product of factors that is a third of the weight; anything else as it is."""
+    linear = [name for name in algorithm.linear_in if name in written]
+    if not linear:
+        return written
+    options = {n: v for n, v in algorithm.options.items() if n not in _DECOMPOSED}
+    plain = replace(algorithm, options=options)
     bare = {name: tensor for name, tensor in written.items() if name != "dora_scale"}
-    kind = case.kind
-    for axis in ("output", "input"):
-        kind = kind.replace(f" dora {axis}", "").replace(f"dora {axis}", "lora scalar")
-    kind = kind.replace("dora tucker", "locon tucker")
-    plain = AdapterCase(
-        trainer=case.trainer, kind=kind, spelling=case.spelling, family=case.family, rank=case.rank
-    )
-    present = [name for name in algorithm.linear_in if name in bare]
-    sized = to_share(bare, present, lambda parts: effect(plain, layer, parts), layer)
-    return {name: sized.get(name, tensor) for name, tensor in written.items()}
-
-
-def _dora_scale(layer: Layer, written: Parts, source: Source) -> Tensor:
-    """Return magnitudes near the norms that the base weight has along their axis."""
-    shape = written["dora_scale"].shape
-    return magnitudes(_norms(layer.weight, shape), source.normal("dora_scale", shape)).float()
-
-
-def _norms(weight: Tensor, shape: torch.Size) -> Tensor:
-    axis = 0 if shape[0] == weight.shape[0] else 1
-    others = [dim for dim in range(weight.ndim) if dim != axis]
-    return weight.pow(2).sum(others).sqrt().reshape(shape)
+    sized = to_share(bare, linear, lambda parts: _effect(plain, rank, layer, parts), layer)
+    return {**written, **sized}
 
 
 def name(case: AdapterCase, layer: Layer) -> str:
@@ -264,15 +247,11 @@ def write(folder: Path, case: AdapterCase, components: Components) -> Expected:
     return write_by_layer(sys.modules[__name__], folder, case, components)
 
 
-def why_not(kind: str, spelling: str, family: Family) -> str | None:  # noqa: ARG001
-    return None
-
-
 LYCORIS = Trainer(
     name="LyCORIS",
     kinds=tuple(ALGORITHMS),
     spellings=("kohya", "lycoris"),
     layers=layers,
     write=write,
-    why_not=why_not,
+    why_not=always,
 )

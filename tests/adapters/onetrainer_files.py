@@ -24,7 +24,7 @@ from adapters.case import (
     Trainer,
     write_by_layer,
 )
-from adapters.factors import Source, magnitudes, rotation_spread, to_share
+from adapters.factors import Source, magnitudes, norms_along, rotation_spread, to_share
 from adapters.kohya_files import low_rank_effect, low_rank_parts
 from adapters.layers import (
     AROUND,
@@ -78,14 +78,8 @@ def _trained(case: AdapterCase, layer: Layer, source: Source) -> Parts:
         written = low_rank_parts(source, layer, shape, case.rank, alpha=case.rank / 2)
     if not axis:
         return written
-    lengths = _lengths(layer.weight, axis)
-    return {**written, "dora_scale": magnitudes(lengths, source.normal("m", lengths.shape)).float()}
-
-
-def _lengths(weight: Tensor, axis: str) -> Tensor:
-    kept = 0 if axis == "output" else 1
-    others = [dim for dim in range(weight.ndim) if dim != kept]
-    return weight.square().sum(others, keepdim=True).sqrt()
+    norms = norms_along(layer.weight, 0 if axis == "output" else 1)
+    return {**written, "dora_scale": magnitudes(norms, source.normal("m", norms.shape))}
 
 
 def _hadamard_parts(case: AdapterCase, layer: Layer, source: Source) -> Parts:

@@ -204,9 +204,9 @@ def _set_magnitudes(module: Any, case: AdapterCase, layer: Layer) -> None:
         own.weight.data = magnitudes(norms, draws).to(own.weight.dtype)
 
 
-def _merged(model: nn.Module, layers_: Named) -> dict[str, Effect]:
-    """Return what peft's own merge adds to each layer, by its name in ``model``."""
-    found: dict[str, Effect] = {}
+def effects(model: nn.Module, layers_: Named) -> dict[Place, Effect]:
+    """Return what peft's own merge adds to each layer of a model that was read from a file."""
+    found: dict[Place, Effect] = {}
     with in_float64(), torch.no_grad():
         exact = copy.deepcopy(model).double().eval()
         for name, module in _tuned(exact, layers_).items():
@@ -215,13 +215,8 @@ def _merged(model: nn.Module, layers_: Named) -> dict[str, Effect]:
             bias = None if base.bias is None else base.bias.detach() - before.bias
             changed = bias is not None and bool(bias.any())
             difference = base.weight.detach() - before.weight
-            found[name] = Effect(difference, bias if changed else None)
+            found[before.place] = Effect(difference, bias if changed else None)
     return found
-
-
-def effects(model: nn.Module, layers_: Named) -> dict[Place, Effect]:
-    """Return what peft adds to each layer of a model that was read from a file."""
-    return {layers_[name].place: effect for name, effect in _merged(model, layers_).items()}
 
 
 def write(folder: Path, case: AdapterCase, components: Components) -> Expected:
