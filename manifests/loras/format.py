@@ -3,6 +3,7 @@
 Other kinds of adapter are refused by their own name, with what would work instead.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -23,8 +24,7 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     """Return how the file names its tensors.
 
     Raises:
-        LoraFileError: Another kind of adapter, a full checkpoint, a mix of formats, a name that
-            none of the formats has, or weights of a dtype that isn't supported.
+        LoraFileError: Another kind of adapter, a full checkpoint, a name that none of the formats has, or weights of a dtype that isn't supported.
     """
     other = other_kind(tensors)
     if other is not None:
@@ -33,15 +33,7 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
             f"{path} {sentence} ({hits} of {len(tensors)} tensors say so; {ACCEPTED})"
         )
     names = tensor_names(path, tensors)
-    found: dict[Writer, str] = {}
-    for name, meaning in names.items():
-        if meaning.writer is not None:
-            found.setdefault(meaning.writer, name)
-    if len(found) > 1:
-        raise LoraFileError(
-            f"{path} mixes formats ({', '.join(f'{k}: {v[:100]!r}' for k, v in found.items())}); "
-            "save it with one tool"
-        )
+    writers = Counter(meaning.writer for meaning in names.values() if meaning.writer is not None)
     if all(meaning.part == "alpha" for meaning in names.values()):
         raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
     for name, meaning in names.items():
@@ -50,7 +42,8 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
                 f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
                 "floating-point numbers of 8 to 64 bits are read: save it as F16"
             )
-    writer: Writer = next(iter(found)) if found else "peft"
+    # diffusers' scripts write two of them into one file.
+    writer: Writer = writers.most_common(1)[0][0] if writers else "peft"
     if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):
         return "peft without prefix"
     return writer
