@@ -18,6 +18,7 @@ from clora_core.recipe.lora.adapter_config import (
     read_adapter_config,
 )
 from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha
+from clora_core.recipe.lora.embeddings import Embedding, file_parts
 from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.layers import LoraLayer, lora_layers
 from clora_core.recipe.lora.names import PEFT_PREFIX, has_component
@@ -34,11 +35,13 @@ class DescribedLora:
         settings: What decides their strength beside alphas of their own, with the component before
             each name, as diffusers writes it.
         config: peft's settings beside the file; None where the file stands for itself.
+        embeddings: That it holds besides, or alone.
     """
 
     layers: tuple[LoraLayer, ...]
     settings: Mapping[str, Any]
     config: AdapterConfig | None
+    embeddings: tuple[Embedding, ...] = ()
 
 
 def described_lora(
@@ -52,12 +55,22 @@ def described_lora(
         metadata: Of that file.
 
     Raises:
-        LoraFileError: As ``lora_layers`` and ``read_adapter_config``, nothing says the strength of
-            a file of peft's, or the settings beside it are of another file.
+        LoraFileError: As ``file_parts``, ``lora_layers`` and ``read_adapter_config``, nothing says
+            the strength of a file of peft's, or the settings beside it are of another file.
     """
-    layers = lora_layers(path, shapes)
+    parts = file_parts(path, shapes)
+    layers = lora_layers(path, parts.layers)
     is_bare = not any(has_component(layer.name) for layer in layers)
     own = metadata_settings(metadata, {layer.component for layer in layers} if is_bare else ())
+    if parts.embeddings and not layers:
+        return DescribedLora(layers=(), settings=own, config=None, embeddings=parts.embeddings)
+    described = _described_layers(path, layers, own, is_bare=is_bare)
+    return replace(described, embeddings=parts.embeddings)
+
+
+def _described_layers(
+    path: Path, layers: tuple[LoraLayer, ...], own: Mapping[str, Any], *, is_bare: bool
+) -> DescribedLora:
     if not is_bare or not all(map(_is_of_peft, layers)):
         return DescribedLora(layers=layers, settings=own, config=None)
     config = read_adapter_config(path)
