@@ -78,6 +78,9 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
     triggers = (lora.trigger or "" for lora in row.concepts)
     if syntax_acts(row.sampler.prompt_syntax, (row.prompt, row.negative_prompt, *triggers)):
         parts["prompt_syntax"] = row.sampler.prompt_syntax
+    if row.words:
+        # What a LoRA is called is in no key, but these names are read in the row's texts.
+        parts["words"] = [[word.name.lower() for word in lora.words] for lora in row.loras]
     if FUSION_VERSION > 1 and METHODS[row.method].fused_by is not None:
         parts["fusion"] = FUSION_VERSION
     return hashlib.sha256(encoded(parts).encode()).hexdigest()

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from clora_core.recipe.canonical import canonical_json
 from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.reading.embedded import EmbeddedWord
 
 LoraKind = Literal["concept", "style"]
 RegionMode = Literal["restrict", "replace"]
@@ -82,6 +83,7 @@ class Lora:
         a1111_hash: What A1111 and Civitai (AutoV3) call the file: 12 hex digits over its data
             section; None if it is not known. Changes no pixel.
         problem: Why the file cannot be used, as a sentence that names it; None if it can.
+        words: Embeddings that the file holds, in its order, by the names that texts call them.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Lora:
     region: Region | None = None
     a1111_hash: str | None = None
     problem: str | None = None
+    words: tuple[EmbeddedWord, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +151,11 @@ class Row:
     def concepts(self) -> tuple[Lora, ...]:
         """The LoRAs that stand for a subject, in the row's order."""
         return tuple(lora for lora in self.loras if lora.kind == "concept")
+
+    @property
+    def words(self) -> tuple[EmbeddedWord, ...]:
+        """The embeddings of all LoRAs, in the row's order."""
+        return tuple(word for lora in self.loras for word in lora.words)
 
     @property
     def is_placed(self) -> bool:

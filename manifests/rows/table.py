@@ -5,6 +5,7 @@ all others have the fields' names.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import sampler_json
+from clora_core.recipe.reading.embedded import EmbeddedWord
 from clora_core.recipe.row import Lora, Region, Row
 
 LORA = pa.struct(
@@ -27,6 +29,7 @@ LORA = pa.struct(
         ("region_json", pa.string()),
         ("a1111_hash", pa.string()),
         ("problem", pa.string()),
+        ("words", pa.list_(pa.struct([("name", pa.string()), ("num_vectors", pa.int32())]))),
     ]
 )
 
@@ -50,7 +53,7 @@ ROW = pa.schema(
 )
 """One row to make."""
 
-_LORA_FIELDS = tuple(field.name for field in LORA if field.name != "region_json")
+_LORA_FIELDS = tuple(field.name for field in LORA if field.name not in ("region_json", "words"))
 _ROW_FIELDS = tuple(name for name in ROW.names if name not in ("loras", "sampler_json", "remarks"))
 _ROWS_PER_CHUNK = 10_000
 
@@ -84,13 +87,16 @@ def lora_of(values: Mapping[str, Any]) -> Lora:
     return Lora(
         **{name: values[name] for name in _LORA_FIELDS if name in values},
         region=None if region is None else Region.from_json(region),
+        words=tuple(EmbeddedWord(**word) for word in values.get("words") or ()),
     )
 
 
 def lora_values(lora: Lora) -> dict[str, Any]:
     """Return the struct of ``lora``."""
     region = None if lora.region is None else lora.region.to_json()
-    return {**{name: getattr(lora, name) for name in _LORA_FIELDS}, "region_json": region}
+    words = [asdict(word) for word in lora.words]
+    plain = {name: getattr(lora, name) for name in _LORA_FIELDS}
+    return plain | {"region_json": region, "words": words}
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
