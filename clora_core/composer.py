@@ -11,6 +11,7 @@ import torch
 
 from clora_core.batch import Batch, run_batch
 from clora_core.diffusion.model import DiffusionModel
+from clora_core.diffusion.row_words import check_words, row_words
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
@@ -63,7 +64,7 @@ class Composer:
         for index, row in enumerate(rows):
             try:
                 self._check_size(row)
-                lanes = row_lanes(self._model, row)
+                lanes = row_lanes(self._model, row, row_words(row, self._factors))
                 factors |= {lora.digest: self._factors(lora) for lora in row.sampled_loras}
             except CompositionError as error:
                 results[index] = RowFailure.of(error)
@@ -88,9 +89,13 @@ class Composer:
         def on_host() -> LoraFactors:
             return self._loras.get(lora.digest, lambda: read_lora(lora.uri, self._targets))
 
-        if self._device_loras is None:
-            return on_host()
-        return self._device_loras.get(lora.digest, lambda: on_host().to(self._model.device))
+        def on_device() -> LoraFactors:
+            return on_host().to(self._model.device)
+
+        cache = self._device_loras
+        factors = on_host() if cache is None else cache.get(lora.digest, on_device)
+        check_words(lora, factors)
+        return factors
 
     def _compose_group(
         self, group: Sequence[RowLanes], factors: dict[str, LoraFactors], keep_maps: bool

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clora_core.diffusion.model import DiffusionModel
+from clora_core.diffusion.row_words import NO_WORDS, RowWords
 from clora_core.diffusion.text import encode
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.methods import Importance
@@ -34,7 +35,12 @@ _Likeness = Callable[[Sequence[str]], list[float]]
 
 
 def concept_importance(
-    model: DiffusionModel, marked: MarkedPrompt, how: Importance, *, clip_skip: int | None = None
+    model: DiffusionModel,
+    marked: MarkedPrompt,
+    how: Importance,
+    *,
+    clip_skip: int | None = None,
+    words: RowWords = NO_WORDS,
 ) -> tuple[float, ...]:
     """Return the weight of each concept of ``marked``, in the row's order; they add up to 1.
 
@@ -44,8 +50,9 @@ def concept_importance(
         how: ``ablated`` takes one less the cosine of the prompt and the prompt without the
             concept's words; ``triggers`` the cosine of the prompt and these words alone.
         clip_skip: See ``SamplerConfig``.
+        words: The row's embeddings, which are words and not LoRAs here.
     """
-    likeness_to = partial(_likeness, model, marked.text, clip_skip)
+    likeness_to = partial(_likeness, model, marked.text, clip_skip, words)
     weigh = _ablated if how == "ablated" else _triggers
     weights = weigh(marked, likeness_to)
     return tuple(weight / sum(weights) for weight in weights)
@@ -79,15 +86,23 @@ def without_words(marked: MarkedPrompt, concept: int) -> str:
 
 
 def _likeness(
-    model: DiffusionModel, prompt: str, clip_skip: int | None, texts: Sequence[str]
+    model: DiffusionModel,
+    prompt: str,
+    clip_skip: int | None,
+    words: RowWords,
+    texts: Sequence[str],
 ) -> list[float]:
     """Return the cosine of the prompt's mean embedding and that of each of ``texts``."""
-    means = mean_embeddings(model, [prompt, *texts], clip_skip=clip_skip)
+    means = mean_embeddings(model, [prompt, *texts], clip_skip=clip_skip, words=words)
     return torch.cosine_similarity(means[:1], means[1:]).tolist()
 
 
 def mean_embeddings(
-    model: DiffusionModel, texts: Sequence[str], *, clip_skip: int | None = None
+    model: DiffusionModel,
+    texts: Sequence[str],
+    *,
+    clip_skip: int | None = None,
+    words: RowWords = NO_WORDS,
 ) -> Float[Tensor, "text channel"]:
     """Return each text's embedding as the UNet reads it, in its mean over all positions."""
     nothing = [LoraBank(tower.encoder, [], tower.name) for tower in model.towers]
@@ -95,6 +110,13 @@ def mean_embeddings(
     weights = torch.zeros(len(texts), 0, device=model.device)
     prompts = [MarkedPrompt(PromptText(text)) for text in texts]
     conditions = encode(
-        model, nothing, prompts, weights, width_px=side, height_px=side, clip_skip=clip_skip
+        model,
+        nothing,
+        prompts,
+        weights,
+        width_px=side,
+        height_px=side,
+        clip_skip=clip_skip,
+        words=[words] * len(texts),
     )
     return conditions.text.double().mean(dim=1)

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from clora_core.diffusion.conditions import Conditions
 from clora_core.diffusion.model import DiffusionModel, TextTower
+from clora_core.diffusion.row_words import NO_WORDS, RowWords
 from clora_core.diffusion.text_tokens import ChunkedTokens, chunked_tokens
 from clora_core.lora.bank import LoraBank
+from clora_core.lora.word_vectors import Placed, replaced_vectors
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.prompts.marked import MarkedPrompt
 
@@ -33,6 +35,7 @@ def encode(
     negative: bool = False,
     num_chunks: int | None = None,
     clip_skip: int | None = None,
+    words: Sequence[RowWords] | None = None,
 ) -> Conditions:
     """Return the conditions of ``prompts``.
 
@@ -47,6 +50,7 @@ def encode(
         num_chunks: Windows of the text encoder that each text is padded to; as many as the longest
             of ``prompts`` takes if None.
         clip_skip: See ``SamplerConfig``.
+        words: Each lane's embeddings; none if None.
 
     Raises:
         PromptError: A concept's words are longer than a window; the text encoder has fewer layers
@@ -54,12 +58,17 @@ def encode(
     """
     hidden: list[Float[Tensor, "lane token tower_channel"]] = []
     pooled: Float[Tensor, "lane pooled"] | None = None
+    words = words or [NO_WORDS] * len(prompts)
     for tower, bank in zip(model.towers, banks, strict=True):
-        tokens = [chunked_tokens(tower.tokenizer, prompt, model.text_window) for prompt in prompts]
+        tokens = [
+            chunked_tokens(tower.tokenizer, prompt, model.text_window, own.words)
+            for prompt, own in zip(prompts, words, strict=True)
+        ]
         length = num_chunks or max(len(each.ids) for each in tokens)
+        placed = _placed(tokens, words, tower, length)
         with bank.attached():
             bank.use(weights)
-            states, first = _hidden_states(model, tower, tokens, length, clip_skip)
+            states, first = _hidden_states(model, tower, tokens, placed, clip_skip)
         hidden.append(states)
         pooled = first if model.is_xl else None
     text = torch.cat(hidden, dim=-1).to(model.dtype)  # [lane, token, channel]
@@ -77,21 +86,29 @@ def _hidden_states(
     model: DiffusionModel,
     tower: TextTower,
     tokens: Sequence[ChunkedTokens],
-    num_chunks: int,
+    placed: Sequence[Sequence[Placed]],
     clip_skip: int | None,
 ) -> tuple[Float[Tensor, "lane token channel"], Float[Tensor, "lane ..."]]:
     """Return the states that the UNet reads, all chunks in a row, and the first chunk's output.
 
     Emphasis moves a token's state away from, or towards, that of an empty text at its place, as
     ComfyUI does: ``empty + weight * (state - empty)``.
+
+    Args:
+        model: Base model.
+        tower: The text encoder.
+        tokens: Each lane's.
+        placed: Vectors of embeddings, for each chunk there is.
+        clip_skip: See ``SamplerConfig``.
     """
-    padded = [each.padded(num_chunks) for each in tokens]
+    padded = [each.padded(len(placed)) for each in tokens]
     chunks: list[Float[Tensor, "lane window channel"]] = []
     outputs: list[Float[Tensor, "lane ..."]] = []
     empty: Float[Tensor, "lane window channel"] | None = None
-    for chunk in range(num_chunks):
+    for chunk, vectors in enumerate(placed):
         ids = torch.tensor([each.ids[chunk] for each in padded], device=model.device)
-        states, first = _states(model, tower, ids, clip_skip)
+        with replaced_vectors(tower.encoder, vectors):
+            states, first = _states(model, tower, ids, clip_skip)
         weights = torch.tensor([each.weights[chunk] for each in padded], dtype=torch.float64)
         if bool((weights != 1).any()):
             if empty is None:
@@ -102,6 +119,18 @@ def _hidden_states(
         chunks.append(states)
         outputs.append(first)
     return torch.cat(chunks, dim=1), outputs[0]
+
+
+def _placed(
+    tokens: Sequence[ChunkedTokens], words: Sequence[RowWords], tower: TextTower, num_chunks: int
+) -> list[list[Placed]]:
+    """Return the vectors of embeddings in each chunk."""
+    placed: list[list[Placed]] = [[] for _ in range(num_chunks)]
+    for lane, (each, own) in enumerate(zip(tokens, words, strict=True)):
+        for token in each.embedded:
+            vectors = own.vectors[token.word].components[tower.name]
+            placed[token.chunk].append(Placed(lane, token.position, vectors[token.vector]))
+    return placed
 
 
 def _states(

@@ -7,13 +7,20 @@ import torch
 
 from clora_core.lora.kinds.factor import Factor
 from clora_core.lora.kinds.update import Update
+from clora_core.lora.word_vectors import WordVectors
 
 
 @dataclass(frozen=True)
 class LoraFactors:
-    """A whole LoRA: component (``unet``, ``text_encoder`` …) to layer name to update."""
+    """A whole LoRA: component (``unet``, ``text_encoder`` …) to layer name to update.
+
+    Attributes:
+        components: Its updates.
+        words: Embeddings that it brings along, in the order of its file.
+    """
 
     components: Mapping[str, Mapping[str, Update]]
+    words: tuple[WordVectors, ...] = ()
 
     def of(self, component: str) -> Mapping[str, Update]:
         """Return the updates of one component; empty if the LoRA leaves it alone."""
@@ -25,7 +32,8 @@ class LoraFactors:
             {
                 component: {layer: update.to(device) for layer, update in updates.items()}
                 for component, updates in self.components.items()
-            }
+            },
+            words=tuple(word.to(device) for word in self.words),
         )
 
     def as_factors(self) -> dict[tuple[str, str], Factor]:
@@ -44,7 +52,7 @@ class LoraFactors:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of all updates."""
-        return sum(
+        """Memory of all updates and vectors."""
+        return sum(word.num_bytes for word in self.words) + sum(
             update.num_bytes for updates in self.components.values() for update in updates.values()
         )

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.kinds.update import Update
 from clora_core.lora.read_update import read_update
+from clora_core.lora.word_vectors import WordVectors
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.embeddings import Embedding, check_widths, text_widths
 from clora_core.recipe.lora.parts import Part
 from clora_core.recipe.lora.peft_folder import described_lora
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
@@ -70,7 +72,24 @@ def read_lora(path: str | Path, model: ModelLayers) -> LoraFactors:
         scale = placed_scale(path, scales, place, layer, alpha)
         update = read_update(layer, parts, model.shapes[component][name], scale)
         by_component.setdefault(component, {})[name] = update
-    return LoraFactors(by_component)
+    check_widths(path, lora.embeddings, text_widths(model))
+    words = tuple(_word_vectors(path, each, tensors) for each in lora.embeddings)
+    return LoraFactors(by_component, words=words)
+
+
+def _word_vectors(
+    path: Path, embedding: Embedding, tensors: Mapping[str, Shaped[Tensor, "..."]]
+) -> WordVectors:
+    vectors = {
+        component: torch.atleast_2d(tensors[tensor])
+        for component, tensor in embedding.tensors.items()
+    }
+    if not all(bool(torch.isfinite(each).all()) for each in vectors.values()):
+        raise LoraFileError(
+            f"{path} holds an embedding with values that are not finite; its training diverged, "
+            "take an earlier checkpoint"
+        )
+    return WordVectors(vectors)
 
 
 def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, str]]:

@@ -1,8 +1,8 @@
 """Masks from the base model alone: some steps without any LoRA, before the sampling proper.
 
-What these steps see is the prompt without triggers, the negative prompt, the seed and the words
-that subjects are found at, so rows that differ in their LoRAs alone share them. They are FreeFuse's
-first phase (arXiv 2510.23515).
+What these steps see is the prompt without triggers, the negative prompt, the seed, the words that
+subjects are found at and the embeddings that texts may name, so rows that differ in the layers of
+their LoRAs alone share them. They are FreeFuse's first phase (arXiv 2510.23515).
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,9 @@ def first_phase(
 ) -> FirstPhase:
     """Return the claims of ``rows``, of one kind, whose masks the base model makes."""
     plain = [
-        row_lanes(model, replace(lanes.row, method="base", text_chunks=lanes.num_chunks))
+        row_lanes(
+            model, replace(lanes.row, method="base", text_chunks=lanes.num_chunks), lanes.words
+        )
         for lanes in rows
     ]
     seen = [_seen(lanes) for lanes in plain]
@@ -82,7 +84,8 @@ def first_phase(
 def _seen(lanes: RowLanes) -> tuple[object, ...]:
     """Return all that the base model's steps depend on, within one kind of rows."""
     row, words = lanes.row, tuple(found.subject for found in lanes.positions[0])
-    return (lanes.prompts[0].read, row.negative_prompt, row.seed, words)
+    embedded = (lanes.words.words, lanes.words.source)
+    return (lanes.prompts[0].read, row.negative_prompt, row.seed, words, embedded)
 
 
 def _base_steps(

@@ -186,6 +186,7 @@ def lane_batch(
         height_px=kind.height_px,
         num_chunks=kind.num_chunks,
         clip_skip=kind.sampler.clip_skip,
+        words=[lanes.words for lanes in rows for _ in lanes.prompts],
     )
     conditions: dict[Half, Conditions] = {}
     if kind.sampler.guidance_scale != 1:

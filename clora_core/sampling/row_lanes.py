@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clora_core.diffusion.model import DiffusionModel
 from clora_core.diffusion.prompt_similarity import concept_importance
+from clora_core.diffusion.row_words import NO_WORDS, RowWords
 from clora_core.diffusion.text_tokens import chunked_tokens, tokenized
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.errors import FusionError, PromptError
@@ -63,6 +64,7 @@ class RowLanes:
     Attributes:
         num_chunks: Windows of the text encoder that each text fills or is padded to.
         importance: How much each concept weighs by its words, where the method asks.
+        words: Embeddings that its texts may name.
     """
 
     row: Row
@@ -72,6 +74,7 @@ class RowLanes:
     regions: Float[Tensor, "variant region_height region_width"]
     num_chunks: int = 1
     importance: tuple[float, ...] = ()
+    words: RowWords = NO_WORDS
 
     @property
     def mix(self) -> Mix:
@@ -151,14 +154,21 @@ class RowLanes:
         return [region is not None and region.mode == "replace" for region in regions]
 
 
-def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
+def row_lanes(model: DiffusionModel, row: Row, words: RowWords = NO_WORDS) -> RowLanes:
     """Return the variants of ``row`` with their prompts and token positions.
+
+    Args:
+        model: Base model.
+        row: The row.
+        words: Its embeddings, from ``row_words``.
 
     Raises:
         CompositionError: The method cannot make this row.
         FusionError: The method samples with a fused adapter and the row has none.
         PromptError: A subject is missing from the prompt, or a text cannot be read.
     """
+    if words.words != row.words:
+        raise ValueError(f"the row has the embeddings {row.words}, and got {words.words}")
     if row.method not in METHODS:
         raise PromptError(f"no method {row.method!r}; there are {', '.join(METHODS)}")
     method = METHODS[row.method]
@@ -175,18 +185,20 @@ def row_lanes(model: DiffusionModel, row: Row) -> RowLanes:
     tower = model.towers[0]
     positions = tuple(
         concept_positions(
-            chunked_tokens(tower.tokenizer, marked, model.text_window), marked, concepts
+            chunked_tokens(tower.tokenizer, marked, model.text_window, words.words),
+            marked,
+            concepts,
         )
         for marked in prompts
     )
     importance: tuple[float, ...] = ()
     if method.importance is not None:  # every variant of such a method has all triggers
         importance = concept_importance(
-            model, prompts[0], method.importance, clip_skip=row.sampler.clip_skip
+            model, prompts[0], method.importance, clip_skip=row.sampler.clip_skip, words=words
         )
     regions = _regions(model, row, variants)
     chunks = _num_chunks(model, row)
-    return RowLanes(row, variants, prompts, positions, regions, chunks, importance)
+    return RowLanes(row, variants, prompts, positions, regions, chunks, importance, words)
 
 
 def _num_chunks(model: DiffusionModel, row: Row) -> int:

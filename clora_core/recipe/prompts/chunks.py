@@ -3,19 +3,22 @@
 As A1111 and ComfyUI read long prompts: each chunk goes through the text encoder by itself, with a
 start and an end token of its own, and the UNet reads all of them side by side. A chunk ends where
 ``BREAK`` says; else at the last comma, if one stands near its end (A1111's 20 of 75 tokens); else
-between words. A word is not split unless it is longer than a chunk, and the words of one concept
-never are.
+between words. A word is not split unless it is longer than a chunk; the words of one concept and
+the tokens of one embedding never are.
 
 All variants of a row, and its negative prompt, have as many chunks as the longest of them. That
 number is part of a long row's key, so it is worked out when the row is checked.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompts
+from clora_core.recipe.reading.embedded import EmbeddedWord, pieces_of
 from clora_core.recipe.reading.syntax import read_prompt
+from clora_core.recipe.reading.text import PromptText
 from clora_core.recipe.row import Row
 
 MAX_CHUNKS = 32
@@ -44,18 +47,62 @@ class LongTextError(PromptError):
         return type(self), (self.column, str(self))
 
 
-def chunks_of(tokens: Sequence[Span], marked: MarkedPrompt, window: int) -> tuple[range, ...]:
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The tokens of an embedding in a text.
+
+    Attributes:
+        tokens: By index among the text's.
+        word: Index of the embedding.
+    """
+
+    tokens: range
+    word: int
+
+
+def embedded_tokens(
+    tokenize: Tokenize, read: PromptText, words: Sequence[EmbeddedWord]
+) -> tuple[list[Span], list[Slot]]:
+    """Return the span of each token of a text, and which of them are an embedding's.
+
+    Each token of an embedding has the span of its name. What stands between names is read by the
+    tokenizer on its own.
+
+    Args:
+        tokenize: The tokenizer.
+        read: The text.
+        words: Embeddings that are known in it.
+    """
+    spans: list[Span] = []
+    slots: list[Slot] = []
+    for piece in pieces_of(read, words):
+        start = piece.start
+        if piece.word is None:
+            found = tokenize(read.words[start : piece.end])
+            spans += found if start == 0 else [(start + one, start + end) for one, end in found]
+        else:
+            num_vectors = words[piece.word].num_vectors
+            slots.append(Slot(range(len(spans), len(spans) + num_vectors), piece.word))
+            spans += [(start, piece.end)] * num_vectors
+    return spans, slots
+
+
+def chunks_of(
+    tokens: Sequence[Span], marked: MarkedPrompt, window: int, slots: Sequence[Slot] = ()
+) -> tuple[range, ...]:
     """Return the tokens of each chunk, by index; a chunk may be empty.
 
     Args:
         tokens: Of ``marked.text``, without start and end.
         marked: The text.
+        slots: Which of them are an embedding's.
         window: Tokens that the text encoder reads at once, start and end included.
 
     Raises:
-        PromptError: A concept's words are longer than a chunk.
+        PromptError: A concept's words, or an embedding, are longer than a chunk.
     """
     capacity = window - NUM_SPECIAL
+    whole = {place for slot in slots for place in slot.tokens[1:]}
     starts = [start for start, _ in tokens]
     segments: list[range] = []
     done = 0
@@ -71,7 +118,7 @@ def chunks_of(tokens: Sequence[Span], marked: MarkedPrompt, window: int) -> tupl
     for segment in segments:
         rest = segment
         while len(rest) > capacity:
-            cut = _cut(tokens, marked, rest, capacity)
+            cut = _cut(tokens, marked, rest, capacity, whole)
             chunks.append(range(rest.start, cut))
             rest = range(cut, rest.stop)
         chunks.append(rest)
@@ -102,21 +149,24 @@ def _longest(row: Row, tokenize: Tokenize, window: int) -> MarkedPrompt:
     actives = list(dict.fromkeys(variant.triggers for variant in variants))
     [whole] = mark_prompts(row.prompt, row.concepts, [frozenset().union(*actives)], syntax)
     # No variant has more words than this one, and mostly it fits.
-    if _count(whole, tokenize, window) == 1:
+    if _count(whole, row.words, tokenize, window)[0] == 1:
         return whole
     prompts = mark_prompts(row.prompt, row.concepts, actives, syntax)
-    return max(prompts, key=lambda marked: _count(marked, tokenize, window))
+    return max(prompts, key=lambda marked: _count(marked, row.words, tokenize, window)[0])
 
 
-def _count(marked: MarkedPrompt, tokenize: Tokenize, window: int) -> int:
-    return len(chunks_of(tokenize(marked.text), marked, window))
+def _count(
+    marked: MarkedPrompt, words: Sequence[EmbeddedWord], tokenize: Tokenize, window: int
+) -> tuple[int, int]:
+    """Return how many chunks and tokens a text has."""
+    tokens, slots = embedded_tokens(tokenize, marked.read, words)
+    return len(chunks_of(tokens, marked, window, slots)), len(tokens)
 
 
 def _checked_count(
     row: Row, column: str, marked: MarkedPrompt, tokenize: Tokenize, window: int
 ) -> int:
-    count = _count(marked, tokenize, window)
-    num_tokens = len(tokenize(marked.text)) if count > 1 else 0
+    count, num_tokens = _count(marked, row.words, tokenize, window)
     said = f"the {column.replace('_', ' ')} has {num_tokens} tokens, {count} chunks"
     if count > 1 and row.sampler.long_prompts == "refuse":
         raise LongTextError(
@@ -139,7 +189,7 @@ def negative_of(row: Row) -> MarkedPrompt:
 
 def _is_surely_short(row: Row, window: int) -> bool:
     """Return whether all texts fit one chunk because each of their characters would."""
-    if row.sampler.prompt_syntax != "plain":
+    if row.sampler.prompt_syntax != "plain" or row.words:
         return False
     triggers = "".join(f"{lora.trigger} " for lora in row.concepts if lora.trigger)
     longest = max(len(row.prompt) + len(triggers), len(row.negative_prompt))
@@ -147,8 +197,16 @@ def _is_surely_short(row: Row, window: int) -> bool:
     return longest <= window - NUM_SPECIAL and all(map(str.isascii, texts))
 
 
-def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: int) -> int:
+def _cut(
+    tokens: Sequence[Span],
+    marked: MarkedPrompt,
+    rest: range,
+    capacity: int,
+    whole: Collection[int],
+) -> int:
     """Return the first token of the next chunk, at most ``capacity`` after the start of ``rest``.
+
+    It is none of ``whole``.
 
     Raises:
         PromptError: Everything up to there is one concept's words.
@@ -162,7 +220,7 @@ def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: in
             break
         start, end = tokens[place - 1]
         at = tokens[place][0]
-        if any(first < at < beyond for first, beyond in together):
+        if place in whole or any(first < at < beyond for first, beyond in together):
             continue
         if place >= nearest_comma and marked.text[start:end] == ",":
             return place
@@ -171,7 +229,8 @@ def _cut(tokens: Sequence[Span], marked: MarkedPrompt, rest: range, capacity: in
             between_words = place
     place = between_words or within_word
     if place is None:
-        words = next(span for span in together if span[0] < tokens[last][0] < span[1])
+        inside = (span for span in together if span[0] < tokens[last][0] < span[1])
+        words = next(inside, tokens[last])
         raise PromptError(
             f"{marked.text[slice(*words)]!r} is one concept and has more tokens than the "
             f"{capacity} that the text encoder reads at once; shorten the trigger"

@@ -54,7 +54,8 @@ _ELSEWHERE = (
     ),
     (
         re.compile(r"\bembedding:[\w\-.]+"),
-        "embeddings are not read from prompts: take it out",
+        "an embedding is a LoRA of the catalog: name it in the column loras, and write its name "
+        "without 'embedding:'",
     ),
     (
         re.compile(r"(?<!\S)--[A-Za-z]\w*"),
