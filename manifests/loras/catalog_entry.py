@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from clora_core.recipe.lora.adapter_config import ADAPTER_FILE
+from manifests.loras.embeddings import embedded_words
 from manifests.loras.report import LoraReport
 from manifests.places.hub_names import hub_file
 from manifests.text.text_rules import one_line
@@ -53,7 +54,12 @@ def catalog_entry(report: LoraReport, *, name: str) -> str:
         lines.append(f"  subject: {_quoted(notes.subject)}  # from its training folder")
     else:
         lines.append("  kind: style  # no noun in its metadata; for a concept name its subject")
-    if notes.trigger is not None:
+    words = embedded_words(report.info.embeddings, str(report.path))
+    if words:
+        names = " ".join(word.name for word in words)
+        where = "" if notes.subject else "  # a style's is in no text: write it in a prompt"
+        lines.append(f"  trigger: {_quoted(names)}{where}")
+    elif notes.trigger is not None:
         lines.append(f"  trigger: {_quoted(notes.trigger)}")
     elif notes.tags:
         words = ", ".join(word for word, _ in notes.tags[:5])

@@ -11,10 +11,12 @@ from typing import Any
 
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.adapter_config import AdapterConfig
+from clora_core.recipe.lora.embeddings import Embedding, file_parts
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
+from manifests.loras.embeddings import embedding_family, refuse_other_numbers
 from manifests.loras.family import cross_attention_widths, model_family
-from manifests.loras.format import FileFormat, file_format
+from manifests.loras.format import FileFormat, file_format, refuse_other_kind
 from manifests.loras.kinds import adapter_kinds
 from manifests.loras.scales import strengths_beside_tensors
 from manifests.weights.digests import TensorHashes, tensor_hashes
@@ -35,7 +37,8 @@ class LoraFileInfo:
         kinds: Of its updates, as people call them: ``LoRA``, ``LoCon``, ``DoRA`` ...
         family: Family of base models it was made for; ``unknown`` is no fault.
         cross_attention_width: Width of the text embedding it reads; None without such layers.
-        num_layers: Adapted layers.
+        num_layers: Adapted layers; 0 in a file of embeddings alone.
+        embeddings: That it holds, as new words.
     """
 
     digest: str
@@ -46,6 +49,7 @@ class LoraFileInfo:
     family: str
     cross_attention_width: int | None
     num_layers: int
+    embeddings: tuple[Embedding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +89,10 @@ def lora_content(path: Path) -> LoraContent:
         LoraFileError: As ``inspect_lora_file``.
     """
     header = read_header(path)
-    kind = file_format(path, header.tensors)
+    kind = _format(path, header)
     lora = header_lora(path, header)
     layers = lora.layers
+    refuse_other_numbers(path, lora.embeddings, header.tensors)
     widths = cross_attention_widths(layers)
     if len(widths) > 1:
         raise LoraFileError(
@@ -106,9 +111,10 @@ def lora_content(path: Path) -> LoraContent:
         data_sha256=hashes.data,
         format=kind,
         kinds=adapter_kinds(layers),
-        family=model_family(layers),
+        family=model_family(layers) if layers else embedding_family(lora.embeddings),
         cross_attention_width=widths[0] if widths else None,
         num_layers=len(layers),
+        embeddings=lora.embeddings,
     )
     return LoraContent(
         header=header,
@@ -118,6 +124,15 @@ def lora_content(path: Path) -> LoraContent:
         hashes=hashes,
         info=info,
     )
+
+
+def _format(path: Path, header: Header) -> FileFormat:
+    shapes = {name: entry.shape for name, entry in header.tensors.items()}
+    parts = file_parts(path, shapes)
+    if parts.embeddings and not parts.layers:
+        refuse_other_kind(path, header.tensors)
+        return "embedding"
+    return file_format(path, {name: header.tensors[name] for name in parts.layers})
 
 
 def header_lora(path: Path, header: Header) -> DescribedLora:

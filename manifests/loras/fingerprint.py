@@ -2,8 +2,8 @@
 
 The digest that keys and caches use is of the tensors as they are named, so that it can never call
 two different files one. The fingerprint here looks through the names: the same layers, factors (bit
-for bit) and scales give the same fingerprint in every format. It is compared among the files that
-are inspected together, and nothing else hangs on it.
+for bit), scales and vectors of embeddings give the same fingerprint in every format. It is compared
+among the files that are inspected together, and nothing else hangs on it.
 """
 
 import hashlib
@@ -35,7 +35,11 @@ def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
         shape = f"{layer.kind} {size.rank} {size.in_features} {size.out_features} {size.kernel}"
         return "\0".join((layer.flat_name, repr(scales[layer.name]), shape, *tensors))
 
-    lines = sorted(map(line, content.layers))
+    lines = sorted(map(line, content.layers)) + sorted(
+        f"{component}\0{content.header.tensors[name].dtype} {content.hashes.tensors[name]}"
+        for each in content.info.embeddings
+        for component, name in each.tensors.items()
+    )
     if any(map(math.isnan, scales.values())):
         if content.config is None:
             lines.append(content.header.metadata.get("lora_adapter_metadata", ""))

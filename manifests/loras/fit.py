@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.embeddings import check_widths, text_widths
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales
 from manifests.loras.family import misfit
@@ -48,6 +49,7 @@ class LoraFit:
         header = read_header(path)
         lora = header_lora(path, header)
         placed = placed_layers(path, lora.layers, self.layers)
+        check_widths(path, lora.embeddings, text_widths(self.layers))
         scales = read_scales(path, lora.settings)
         for place, layer in placed.items():
             if layer.alpha is None:

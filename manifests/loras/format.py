@@ -15,7 +15,7 @@ from clora_core.recipe.lora.parts import Writer
 from manifests.loras.other_adapters import other_kind
 from manifests.weights.header import TensorEntry
 
-FileFormat = Literal["kohya", "diffusers", "peft", "peft without prefix", "comfyui"]
+FileFormat = Literal["kohya", "diffusers", "peft", "peft without prefix", "comfyui", "embedding"]
 
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
@@ -24,14 +24,10 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     """Return how the file names its tensors.
 
     Raises:
-        LoraFileError: Another kind of adapter, a full checkpoint, a name that none of the formats has, or weights of a dtype that isn't supported.
+        LoraFileError: Another kind of adapter, a full checkpoint, a name that none of the formats
+            has, or weights of a dtype that isn't supported.
     """
-    other = other_kind(tensors)
-    if other is not None:
-        sentence, hits = other
-        raise LoraFileError(
-            f"{path} {sentence} ({hits} of {len(tensors)} tensors say so; {ACCEPTED})"
-        )
+    refuse_other_kind(path, tensors)
     names = tensor_names(path, tensors)
     writers = Counter(meaning.writer for meaning in names.values() if meaning.writer is not None)
     if all(meaning.part == "alpha" for meaning in names.values()):
@@ -43,7 +39,21 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
                 "floating-point numbers of 8 to 64 bits are read: save it as F16"
             )
     # diffusers' scripts write two of them into one file.
-    writer: Writer = writers.most_common(1)[0][0] if writers else "peft"
+    writer = max(writers, key=lambda each: writers[each], default="peft")
     if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):
         return "peft without prefix"
     return writer
+
+
+def refuse_other_kind(path: Path, tensors: Mapping[str, TensorEntry]) -> None:
+    """Refuse another kind of adapter by its own name.
+
+    Raises:
+        LoraFileError: As it says.
+    """
+    other = other_kind(tensors)
+    if other is not None:
+        sentence, hits = other
+        raise LoraFileError(
+            f"{path} {sentence} ({hits} of {len(tensors)} tensors say so; {ACCEPTED})"
+        )

@@ -46,11 +46,6 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             "is a whole text encoder or VAE and not a LoRA; use it as part of a base model",
         ),
         (
-            r"^emb_params$|^clip_[lg]$|string_to_param|^bundle_emb\.",
-            "is or holds a textual-inversion embedding, which is new words and not a LoRA; "
-            "train a LoRA, or save the LoRA without the embedding",
-        ),
-        (
             r"\.(a1|a2|b1|b2)\.weight$",
             "is a GLoRA (it also changes what goes into layers); retrain it as LoRA",
         ),

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clora_core.recipe.row import Lora
 from manifests.loras.catalog import LoraEntry, is_kept_out, unknown_loras
+from manifests.loras.embeddings import embedded_words
+from manifests.loras.file import LoraFileInfo
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
@@ -125,6 +127,9 @@ def resolved_loras(
             except LocationError as error:
                 findings.append(("loras", f"the region of LoRA {request.lora!r}: {error}"))
         state = files.state(entry, fit)
+        if state.info is not None:
+            lora, found = _with_words(lora, state.info)
+            findings += found
         resolved.append(
             replace(
                 lora,
@@ -136,6 +141,28 @@ def resolved_loras(
         )
     is_whole = not any(is_kept_out(request.lora, catalog) for request in requests)
     return tuple(resolved) if is_whole else None, findings
+
+
+def _with_words(lora: Lora, info: LoraFileInfo) -> tuple[Lora, Findings]:
+    """Return the LoRA with the embeddings of its file, and what of the row cannot act on them.
+
+    A concept that has no trigger and one embedding is called by that.
+    """
+    words = embedded_words(info.embeddings, lora.uri)
+    if not words:
+        return lora, []
+    trigger = lora.trigger
+    if trigger is None and lora.kind == "concept" and len(words) == 1:
+        trigger = words[0].name
+    findings: Findings = []
+    if info.num_layers == 0 and lora.weight != 1:
+        text = (
+            f"LoRA {lora.name!r} holds embeddings alone, and a weight has nothing to act on, got "
+            f"{shown(lora.weight)}; leave the weight out, and set `prompt_syntax: weighted` and "
+            f"write ({words[0].name}:{lora.weight:g}) in a text for emphasis"
+        )
+        findings.append(("loras", text))
+    return replace(lora, words=words, trigger=trigger), findings
 
 
 def named_lora(request: LoraRequest, entry: LoraEntry) -> Lora:

@@ -19,6 +19,7 @@ from clora_core.recipe.findings import composition_findings
 from clora_core.recipe.key import row_key
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Row
+from clora_core.recipe.word_findings import word_findings
 from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
 from manifests.rows.loras import requested_loras, resolved_loras
@@ -120,6 +121,8 @@ class RowChecker:
                 )
             )
             resolved = self._resolved(row, model, loras, sampler, remarks)
+            if not findings:
+                findings.extend(word_findings(resolved))
             findings.extend(map_findings(resolved, model.maps))
             if not findings and model.text is not None:
                 chunks, text_findings = text_chunks(resolved, model.text)

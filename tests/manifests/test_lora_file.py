@@ -139,7 +139,6 @@ def test_text_encoder_layers_are_counted_apart(tmp_path, layer):
         (f"{KOHYA}.oft_blocks", "OFT"),
         (f"unet.{DOTTED}.oft_R.weight", "OFT"),
         (f"{KOHYA}.lora_mid.weight", "Tucker"),
-        ("emb_params", "textual-inversion"),
         ("model.diffusion_model.input_blocks.0.0.weight", "full checkpoint"),
         ("conv_in.weight", "whole UNet"),
         ("text_model.embeddings.token_embedding.weight", "whole text encoder"),
