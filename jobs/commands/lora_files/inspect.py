@@ -12,6 +12,7 @@ from clora_core.recipe.errors import LoraFileError
 from jobs.exit_code import ALL_MADE, BAD_INPUT, SOME_FAILED
 from jobs.notes import note
 from manifests.loras.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.embeddings import embedded_words
 from manifests.loras.report import LoraReport, lora_report
 from manifests.places.locations import StoreAwayError
 from manifests.text.text_rules import printable
@@ -59,12 +60,15 @@ def described(report: LoraReport, *, same_as: Path) -> str:
     info, notes = report.info, report.notes
     kind = {"locon": "LoCon", "comfyui": "ComfyUI"}.get(info.format, info.format)
     parts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
-    lines = [
-        f"{printable(str(report.path))}: {kind} LoRA for {_family(report)}",
-        f"  changes:  {info.num_layers:,} layers ({parts})",
-        f"  rank:     {_listed(report.ranks)}, alpha {_listed(report.alphas)} "
-        f"(scale {_listed(report.scales)})",
-    ]
+    noun = "embedding" if info.format == "embedding" else f"{kind} LoRA"
+    lines = [f"{printable(str(report.path))}: {noun} for {_family(report)}"]
+    if info.num_layers:
+        lines += [
+            f"  changes:  {info.num_layers:,} layers ({parts})",
+            f"  rank:     {_listed(report.ranks)}, alpha {_listed(report.alphas)} "
+            f"(scale {_listed(report.scales)})",
+        ]
+    lines += _embeddings(report)
     if notes.title or notes.base_model:
         made = [f"trained on {notes.base_model}" if notes.base_model else "", notes.title or ""]
         lines.append("  says:     " + ", ".join(text for text in reversed(made) if text))
@@ -84,6 +88,16 @@ def described(report: LoraReport, *, same_as: Path) -> str:
     if same_as != report.path:
         lines.append(f"  note:     the same LoRA as {printable(str(same_as))}")
     return "\n".join(lines)
+
+
+def _embeddings(report: LoraReport) -> list[str]:
+    words = embedded_words(report.info.embeddings, str(report.path))
+    return [
+        f"  word:     {printable(repr(word.name))}, {word.num_vectors} "
+        f"vector{'s' if word.num_vectors > 1 else ''} for "
+        + " and ".join(f"{name} (width {width:,})" for name, width in sorted(each.widths.items()))
+        for word, each in zip(words, report.info.embeddings, strict=True)
+    ]
 
 
 def _family(report: LoraReport) -> str:
