@@ -106,7 +106,7 @@ def test_plain_refuses_by_name_what_others_would_read_otherwise(prompt, named):
         ("a {cat", "{", "sweep"),
         ("a __colour__ cat", "__colour__", "sweep"),
         ("a cat AND a dog", "AND", "write 'and'"),
-        ("embedding:easynegative", "embedding:easynegative", "take it out"),
+        ("embedding:easynegative", "embedding:easynegative", "write its name without"),
         ("a cat --n blurry", "--n", "prompt_file"),
     ],
 )
