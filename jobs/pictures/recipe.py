@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from clora_core.recipe.canonical import canonical_json
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.findings import composition_findings
+from clora_core.recipe.lora.embeddings import MAX_VECTORS
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.prompts.chunks import MAX_CHUNKS
 from clora_core.recipe.row import LoraKind, Row
@@ -29,6 +30,7 @@ from manifests.text.whole_numbers import MAX_SEED
 from manifests.text.wording import Findings, did_you_mean, sentences, shown, within
 
 MAX_REMARKS = 100
+MAX_WORDS = 1000
 
 _INDEX = re.compile(r"\.(\d+)(?=\.|\Z)")
 
@@ -66,6 +68,15 @@ SeedNumber = Annotated[int, Field(ge=0, le=MAX_SEED, strict=True)]
 Pixels = Annotated[int, Field(ge=1, le=MAX_SIDE_PX, strict=True)]
 
 
+class RecipeWord(BaseModel):
+    """An embedding of a LoRA's file, by the name that the texts call it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ShortText
+    num_vectors: Annotated[int, Field(ge=1, le=MAX_VECTORS, strict=True)]
+
+
 class RecipeLora(BaseModel):
     """A LoRA of a recipe; its file is found by digest. Fields as in its column."""
 
@@ -78,6 +89,7 @@ class RecipeLora(BaseModel):
     subject: ShortText | None
     trigger: ShortText | None
     region_json: Annotated[str, Field(strict=True), AfterValidator(_is_region)] | None
+    words: Annotated[tuple[RecipeWord, ...], Field(max_length=MAX_WORDS)] = ()
 
 
 class Recipe(BaseModel):

@@ -33,10 +33,16 @@ def encode_png(row: Mapping[str, Any], *, versions_json: str) -> bytes:
     return sink.getvalue()
 
 
+def _lora(lora: Mapping[str, Any]) -> dict[str, Any]:
+    # The names of embeddings are in no tensor: a file may be called something else by now.
+    words = {"words": lora["words"]} if lora.get("words") else {}
+    return {name: lora[name] for name in _LORA_FIELDS} | words
+
+
 def _recipe(row: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
     values = {
         **row,
-        "loras": [{name: lora[name] for name in _LORA_FIELDS} for lora in row["loras"]],
+        "loras": [_lora(lora) for lora in row["loras"]],
         "sampler": json.loads(row["sampler_json"]),
         "versions": dict(versions),
         # IPTC's name for images that a trained model made.
