@@ -59,6 +59,8 @@ def catalog_entry(report: LoraReport, *, name: str) -> str:
         names = " ".join(word.name for word in words)
         where = "" if notes.subject else "  # a style's is in no text: write it in a prompt"
         lines.append(f"  trigger: {_quoted(names)}{where}")
+        if notes.trigger is not None:
+            lines.append(f"  # its metadata says: {_visible(notes.trigger)}")
     elif notes.trigger is not None:
         lines.append(f"  trigger: {_quoted(notes.trigger)}")
     elif notes.tags:
