@@ -11,7 +11,6 @@ from typing import Literal
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
 from clora_core.recipe.lora.names import has_component
-from clora_core.recipe.lora.parts import Writer
 from manifests.loras.other_adapters import other_kind
 from manifests.weights.header import TensorEntry
 
@@ -39,7 +38,9 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
                 "floating-point numbers of 8 to 64 bits are read: save it as F16"
             )
     # diffusers' scripts write two of them into one file.
-    writer = max(writers, key=lambda each: writers[each], default="peft")
+    writer: Writer = "peft"
+    if writers:
+        writer, _ = writers.most_common(1)[0]
     if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):
         return "peft without prefix"
     return writer

@@ -18,7 +18,7 @@ from oracles.peft_pipeline import activate, load_pipeline, loaded_loras
 from oracles.tiny_rows import lora_use
 
 from clora_core.lora.bank import LoraBank
-from manifests.loras.report import LoraReport, lora_report
+from manifests.loras.about.report import LoraReport, lora_report
 
 READ_BY_DIFFUSERS = ("kohya", "kohya bare text", "peft", "diffusers old")
 """Formats of which diffusers itself is the oracle; of the others it is the same content as peft."""

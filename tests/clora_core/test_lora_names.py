@@ -8,8 +8,8 @@ from clora_core.recipe.lora.names import (
     dotted_layer_name,
     flat_layer_name,
     split_layer_name,
-    tensor_name,
 )
+from clora_core.recipe.lora.parts import tensor_name
 from clora_core.recipe.lora.placement import ModelLayers
 
 ATTENTION = "mid_block.attentions.0.attn1"

@@ -20,8 +20,8 @@ from clora_core.diffusion.model import load_base_model
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.errors import LoraFileError
 from emoji_world import base_model_dir
+from manifests.loras.about.report import lora_report
 from manifests.loras.file import inspect_lora_file
-from manifests.loras.report import lora_report
 from manifests.weights.digests import tensor_hashes
 from manifests.weights.header import read_header
 

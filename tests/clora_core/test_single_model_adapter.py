@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 from clora_core.lora.bank import LoraBank
 from clora_core.recipe.errors import LoraFileError
-from manifests.loras.report import lora_report
+from manifests.loras.about.report import lora_report
 
 TARGETS = {"target_modules": ["attn1.to_q", "attn2.to_k", "conv1"], "init_lora_weights": False}
 SETTINGS: dict[str, dict[str, Any]] = {

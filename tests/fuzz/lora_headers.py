@@ -17,8 +17,8 @@ from safetensors import safe_open
 
 from clora_core.recipe.errors import LoraFileError
 from fuzz.mutations import damaged, junk, mutated
-from manifests.loras.catalog_entry import catalog_entry, catalog_name
-from manifests.loras.report import lora_report
+from manifests.loras.about.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.about.report import lora_report
 from manifests.weights.header import read_header
 
 METADATA = {

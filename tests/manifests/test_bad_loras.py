@@ -9,11 +9,11 @@ from bad_loras import DOTTED, bad_files, good, ones
 from input_kit import raw_bytes, safetensors_bytes
 
 from clora_core.recipe.errors import LoraFileError
+from manifests.loras.about.report import lora_report
 from manifests.loras.catalog import LoraEntry
 from manifests.loras.file import inspect_lora_file
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
-from manifests.loras.report import lora_report
 
 CORPUS = bad_files()
 

@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from input_kit import kohya_tensors, safetensors_bytes
 
+from manifests.loras.about.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.about.report import LoraReport, lora_report
 from manifests.loras.catalog import read_lora_catalog
-from manifests.loras.catalog_entry import catalog_entry, catalog_name
 from manifests.loras.files import LoraFiles
-from manifests.loras.report import LoraReport, lora_report
 
 
 def report(folder: Path, **metadata: str) -> LoraReport:

@@ -13,11 +13,11 @@ from pyarrow import fs
 
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
+from manifests.loras.about.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.about.report import lora_report
 from manifests.loras.catalog import LoraEntry, read_lora_catalog
-from manifests.loras.catalog_entry import catalog_entry, catalog_name
 from manifests.loras.files import LoraFiles
 from manifests.loras.local_lora import local_lora
-from manifests.loras.report import lora_report
 from manifests.places import locations
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.locations import LocationError

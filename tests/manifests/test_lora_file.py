@@ -13,8 +13,8 @@ from input_kit import kohya_tensors, raw_bytes, safetensors_bytes
 from safetensors.numpy import save_file
 
 from clora_core.recipe.errors import LoraFileError
+from manifests.loras.about.report import lora_report
 from manifests.loras.file import LoraFileInfo, inspect_lora_file
-from manifests.loras.report import lora_report
 
 
 def pair(layer: str, down: str, up: str, *, width: int = 96, rank: int = 4) -> dict:

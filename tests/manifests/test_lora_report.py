@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from input_kit import adapter_config, safetensors_bytes
 
 from clora_core.recipe.errors import LoraFileError
-from manifests.loras.report import LoraReport, lora_report
-from manifests.loras.trainer_notes import trainer_notes
+from manifests.loras.about.report import LoraReport, lora_report
+from manifests.loras.about.trainer_notes import trainer_notes
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 LAYERS = {f"{BLOCK}.attn2.to_k": (96, 32), f"{BLOCK}.attn1.to_out.0": (32, 32)}

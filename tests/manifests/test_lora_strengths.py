@@ -20,6 +20,7 @@ from peft import LoraConfig, inject_adapter_in_model
 
 import emoji_world
 from clora_core.lora.load import lora_targets, read_lora
+from clora_core.recipe.lora.kinds import UpdateSize
 from clora_core.recipe.lora.layers import LoraLayer
 from manifests.loras.file import inspect_lora_file, lora_content
 from manifests.loras.scales import lora_scales, strengths_beside_tensors
@@ -241,7 +242,11 @@ def test_patterns_count_as_written_where_the_file_s_names_have_lost_their_dots(p
 def written_layers(name: str) -> list[LoraLayer]:
     return [
         LoraLayer(
-            name=name.format(i), down="", up="", alpha=None, down_shape=(1, 1), up_shape=(1, 1)
+            name=name.format(i),
+            kind="lora",
+            tensors={"down": "", "up": ""},
+            shapes={"down": (1, 1), "up": (1, 1)},
+            size=UpdateSize(1, 1, (1, 1)),
         )
         for i in range(5000)
     ]

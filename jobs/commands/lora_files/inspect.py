@@ -11,9 +11,9 @@ from pathlib import Path
 from clora_core.recipe.errors import LoraFileError
 from jobs.exit_code import ALL_MADE, BAD_INPUT, SOME_FAILED
 from jobs.notes import note
-from manifests.loras.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.about.catalog_entry import catalog_entry, catalog_name
+from manifests.loras.about.report import LoraReport, lora_report
 from manifests.loras.embeddings import embedded_words
-from manifests.loras.report import LoraReport, lora_report
 from manifests.places.locations import StoreAwayError
 from manifests.text.text_rules import printable
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
+from manifests.loras.about.gallery_hashes import gallery_hashes
+from manifests.loras.about.parts import changed_parts
+from manifests.loras.about.trainer_notes import TrainerNotes, trainer_notes
 from manifests.loras.file import LoraFileInfo, lora_content
 from manifests.loras.fingerprint import lora_fingerprint
-from manifests.loras.gallery_hashes import gallery_hashes
 from manifests.loras.local_lora import by_catalog_names, local_lora, lora_file
-from manifests.loras.parts import changed_parts
 from manifests.loras.scales import lora_scales
-from manifests.loras.trainer_notes import TrainerNotes, trainer_notes
 from manifests.places.hub_files import pinned
 from manifests.places.hub_names import hub_file
 from manifests.places.locations import LocationError

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from clora_core.recipe.lora.adapter_config import ADAPTER_FILE
+from manifests.loras.about.report import LoraReport
 from manifests.loras.embeddings import embedded_words
-from manifests.loras.report import LoraReport
 from manifests.places.hub_names import hub_file
 from manifests.text.text_rules import one_line
 
