@@ -11,6 +11,7 @@ from typing import Literal
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
 from clora_core.recipe.lora.names import has_component
+from clora_core.recipe.lora.parts import Writer
 from manifests.loras.other_adapters import other_kind
 from manifests.weights.header import TensorEntry
 
