@@ -29,7 +29,9 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     """
     refuse_other_kind(path, tensors)
     names = tensor_names(path, tensors)
-    writers = Counter(meaning.writer for meaning in names.values() if meaning.writer is not None)
+    writers: Counter[Writer] = Counter(
+        meaning.writer for meaning in names.values() if meaning.writer is not None
+    )
     if all(meaning.part == "alpha" for meaning in names.values()):
         raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
     for name, meaning in names.items():
@@ -39,9 +41,7 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
                 "floating-point numbers of 8 to 64 bits are read: save it as F16"
             )
     # diffusers' scripts write two of them into one file.
-    writer: Writer = "peft"
-    if writers:
-        writer, _ = writers.most_common(1)[0]
+    ((writer, _),) = writers.most_common(1) or [("peft", 0)]
     if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):
         return "peft without prefix"
     return writer

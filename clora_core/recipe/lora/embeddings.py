@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.layers import Shape
-from clora_core.recipe.lora.names import tensor_name
+from clora_core.recipe.lora.kinds import Shape
+from clora_core.recipe.lora.parts import tensor_name
 from clora_core.recipe.lora.placement import ModelLayers
 
 MAX_VECTORS = 75
