@@ -32,7 +32,8 @@ def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
         ]
         # A 1x1 convolution and a linear layer hold the same numbers.
         size = layer.size
-        shape = f"{layer.kind} {size.rank} {size.in_features} {size.out_features} {size.kernel}"
+        kernel = size.kernel or (1, 1)
+        shape = f"{layer.kind} {size.rank} {size.in_features} {size.out_features} {kernel}"
         return "\0".join((layer.flat_name, repr(scales[layer.name]), shape, *tensors))
 
     lines = sorted(map(line, content.layers)) + sorted(

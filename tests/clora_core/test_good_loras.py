@@ -131,7 +131,8 @@ def test_a_good_file_is_told_for_what_it_is(core, write, file):
     layers = wanted_layers(core.model.components, file.part)
     has_kernels = any(module.weight.shape[2:] not in ((), (1, 1)) for module in layers.values())
     kind = KINDS.get(file.format, file.format)
-    assert report.info.format == ("locon" if kind == "kohya" and has_kernels else kind)
+    assert report.info.format == kind
+    assert report.info.kinds == (("LoCon",) if has_kernels else ("LoRA",))
     assert report.info.num_layers == sum(report.parts.values()) == len(layers)
     assert report.ranks == (file.rank,)
     told = ALPHA_OVER_RANK if has_alphas(file) else 1.0

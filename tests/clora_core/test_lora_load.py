@@ -1,6 +1,7 @@
 """LoRA files: every format is read whole, and whatever is wrong is refused by the file's name."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -235,10 +236,25 @@ def test_metadata_with_a_costly_pattern_refuse_the_file_by_name(read, changed):
         read(path)
 
 
-@pytest.mark.parametrize("kind", ["hada_w1_a", "lokr_w1", "dora_scale", "diff_b"])
-def test_other_kinds_of_adapters_are_not_taken_for_loras(read, changed, kind):
-    path = changed(lambda weights: weights.update({f"{LAYER}.{kind}": torch.zeros(4, 4)}))
-    with pytest.raises(LoraFileError, match=rf"no part of a LoRA, such as '{LAYER}.{kind}'"):
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("hada_w1_a", "has parts of several kinds (loha, lora)"),
+        ("lokr_w1", "has parts of several kinds (lokr, lora)"),
+        ("diff", "has parts of several kinds (difference, lora)"),
+        ("rescale", "has rescale, which no lora has"),
+        ("diff_b", "has a trained bias of shape [4, 4]"),
+    ],
+)
+def test_parts_of_another_kind_beside_a_lora_are_refused(read, changed, part, words):
+    path = changed(lambda weights: weights.update({f"{LAYER}.{part}": torch.zeros(4, 4)}))
+    with pytest.raises(LoraFileError, match=re.escape(f"layer '{LAYER}' {words}")):
+        read(path)
+
+
+def test_a_magnitude_of_neither_side_is_refused(read, changed):
+    path = changed(lambda weights: weights.update({f"{LAYER}.dora_scale": torch.zeros(4, 4)}))
+    with pytest.raises(LoraFileError, match=r"have a magnitude of shape \(4, 4\), the base"):
         read(path)
 
 

@@ -160,7 +160,7 @@ def tensor_names(path: str | Path, names: Iterable[str]) -> dict[str, TensorName
     strange = [name for name, meaning in read.items() if meaning is None]
     if strange:
         raise LoraFileError(
-            f"{path} holds {len(strange)} of {len(read)} tensors that are no part of an adapter, "
+            f"{path} holds {len(strange)} of {len(read)} tensors that are no part of a LoRA, "
             f"such as {strange[0][:200]!r}; {ACCEPTED}"
         )
     _refuse_two_adapters(path, read)

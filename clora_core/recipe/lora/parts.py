@@ -61,6 +61,9 @@ _TENSORS: tuple[tuple[re.Pattern[str], Writer | None, Part | None], ...] = tuple
     for suffix, writer, part in _SUFFIXES
 )
 
+_OF_KOHYA = re.compile(
+    r"lora_(?:unet|te[123]?|transformer|prior)_[\w\-]+|lora_te[123]?\..+", re.ASCII
+)
 _NAMED = re.compile(r"\.lora_(?:[AB]|magnitude_vector)\.([^.]+)\.(?:weight|bias)\Z")
 
 
@@ -85,6 +88,8 @@ def tensor_name(name: str) -> TensorName | None:
         found = pattern.fullmatch(name)
         if found is not None:
             layer = found["layer"]
+            if layer.startswith("lora_") and not _OF_KOHYA.fullmatch(layer):
+                return None
             is_flat = "." not in layer and layer.startswith(FLAT_PREFIXES)
             if writer in (None, "kohya"):
                 writer = "kohya" if is_flat else "comfyui" if writer else None
