@@ -82,7 +82,6 @@ OTHER_KINDS: Mapping[str, str] = {
     f"unet.{DOTTED}.modules_to_save.weight": "also holds whole trained layers",
     "lora_te2_transformer_resblocks_0_attn_in_proj.lora_down.weight": "as OpenCLIP does",
     f"unet.{DOTTED}.weight.absmax": "is quantised",
-    "clip_l": "or both clip_l and clip_g (SDXL)",
     "clip_g": "or both clip_l and clip_g (SDXL)",
     "bundle_emb.cat.t5": "of bundled embeddings bundle_emb.NAME.emb_params",
     "model.diffusion_model.input_blocks.0.0.weight": "is a full checkpoint",

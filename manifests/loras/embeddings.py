@@ -10,12 +10,12 @@ from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.embeddings import Embedding
 from clora_core.recipe.reading.embedded import EmbeddedWord
 from manifests.loras.family import UNKNOWN_FAMILY
+from manifests.loras.format import FLOATS
 from manifests.places.place_names import split_options
 from manifests.weights.header import TensorEntry
 
 ONE_ENCODER = "text_encoder"
 
-_FLOATS = frozenset({"F32", "F16", "BF16"})
 _FAMILIES: Mapping[tuple[tuple[str, int], ...], str] = {
     ((ONE_ENCODER, 768),): "SD1.x",
     ((ONE_ENCODER, 1024),): "SD2.x",
@@ -33,10 +33,10 @@ def refuse_other_numbers(
     """
     for each in embeddings:
         for name in each.tensors.values():
-            if tensors[name].dtype not in _FLOATS:
+            if tensors[name].dtype not in FLOATS:
                 raise LoraFileError(
                     f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
-                    "only F32, F16 and BF16 are supported: save it as F16"
+                    "floating-point numbers of 8 to 64 bits are read: save it as F16"
                 )
 
 

@@ -17,7 +17,8 @@ from manifests.weights.header import TensorEntry
 
 FileFormat = Literal["kohya", "diffusers", "peft", "peft without prefix", "comfyui", "embedding"]
 
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+"""Numbers that weights may have."""
 
 
 def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
@@ -35,7 +36,7 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     if all(meaning.part == "alpha" for meaning in names.values()):
         raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
     for name, meaning in names.items():
-        if meaning.part != "alpha" and tensors[name].dtype not in _FLOATS:
+        if meaning.part != "alpha" and tensors[name].dtype not in FLOATS:
             raise LoraFileError(
                 f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
                 "floating-point numbers of 8 to 64 bits are read: save it as F16"

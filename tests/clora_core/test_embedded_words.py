@@ -78,6 +78,10 @@ LAYER = "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"
             ("toy v1.5", {SD: "bundle_emb.toy v1.5.string_to_param.*"}, {SD: 768}, 2),
         ),
         (
+            {"bundle_emb.toy cat.clip_l": (2, 96)},
+            ("toy cat", {SD: "bundle_emb.toy cat.clip_l"}, {SD: 96}, 2),
+        ),
+        (
             {"bundle_emb.x.clip_g": (1280,), "bundle_emb.x.clip_l": (768,)},
             ("x", {SD: "bundle_emb.x.clip_l", XL: "bundle_emb.x.clip_g"}, {SD: 768, XL: 1280}, 1),
         ),

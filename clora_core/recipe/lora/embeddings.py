@@ -3,7 +3,7 @@
 A file may be an embedding, or a LoRA that brings embeddings along ("bundled"). The formats:
 
 - ``emb_params`` or ``string_to_param.*`` [vector, channel]: one text encoder (A1111, sd-scripts).
-- ``clip_l`` and ``clip_g``: XL's two text encoders.
+- ``clip_l`` and ``clip_g``: XL's two text encoders; ``clip_l`` alone is that of SD 1.x.
 - one tensor whose name is the word itself, such as ``<toy-cat>`` (diffusers).
 - ``bundle_emb.NAME.`` and one of the first two (A1111, OneTrainer).
 
@@ -159,11 +159,10 @@ def _embedding(
 ) -> Embedding:
     named = f"the embedding {name[:100]!r}" if name else "an embedding"
     where = f"{path} holds {named}"
-    halves = parts.keys() & {"clip_l", "clip_g"}
-    if len(halves) == 1 or (not halves and len(parts) > 1) or (halves and len(parts) > 2):
+    if parts.keys() == {"clip_g"} or (len(parts) > 1 and parts.keys() != {"clip_l", "clip_g"}):
         raise LoraFileError(
-            f"{where} with {' and '.join(sorted(parts))}; it has either emb_params (SD 1.x, SD "
-            "2.x) or both clip_l and clip_g (SDXL): save it again"
+            f"{where} with {' and '.join(sorted(parts))}; it has emb_params or clip_l (SD 1.x, SD "
+            "2.x), or both clip_l and clip_g (SDXL): save it again"
         )
     sizes: set[int] = set()
     widths: dict[str, int] = {}
