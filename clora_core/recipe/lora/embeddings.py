@@ -159,7 +159,7 @@ def _embedding(
 ) -> Embedding:
     named = f"the embedding {name[:100]!r}" if name else "an embedding"
     where = f"{path} holds {named}"
-    if parts.keys() == {"clip_g"} or (len(parts) > 1 and parts.keys() != {"clip_l", "clip_g"}):
+    if set(parts) not in ({"emb_params"}, {"string_to_param"}, {"clip_l"}, {"clip_l", "clip_g"}):
         raise LoraFileError(
             f"{where} with {' and '.join(sorted(parts))}; it has emb_params or clip_l (SD 1.x, SD "
             "2.x), or both clip_l and clip_g (SDXL): save it again"
