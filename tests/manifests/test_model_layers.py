@@ -26,7 +26,7 @@ def test_the_layers_are_those_of_the_loaded_model(folder: Path):
         component: {
             _spelled(name): tuple(layer.weight.shape)
             for name, layer in module.named_modules()
-            if isinstance(layer, nn.Linear | nn.Conv2d)
+            if isinstance(layer, nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm)
         }
         for component, module in load_base_model(folder).components.items()
     }

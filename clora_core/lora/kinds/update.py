@@ -6,7 +6,7 @@ terms that are evaluated one by one. All of it is linear in the adapter's weight
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+@runtime_checkable
 class Term(Protocol):
     """One summand of what an adapter of weight 1 adds to a layer's output."""
 
@@ -62,6 +63,7 @@ class Applied:
         return torch.stack(parts).sum(dim=0) if parts else None
 
 
+@runtime_checkable
 class Update(Protocol):
     """What an adapter's file holds of one layer."""
 
@@ -70,7 +72,7 @@ class Update(Protocol):
         """Memory of its tensors."""
         ...
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Update":
         """Return the update on ``device``, in the numbers that it has."""
         ...
 
