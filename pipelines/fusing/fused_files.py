@@ -38,7 +38,8 @@ def check_content(storage: Storage, name: str, content: bytes) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from clora_core.fuse.adapter_file import provenance_of, tensors_digest
+    from clora_core.fuse.adapter_file import provenance_of
+    from clora_core.lora.plain_file import tensors_digest
 
     try:
         facts = provenance_of(content)

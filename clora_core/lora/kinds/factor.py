@@ -37,17 +37,19 @@ class Factor:
         """Return the factor on ``device``, in the numbers that it has."""
         return Factor(self.down.to(device), self.up.to(device), self.scale)
 
+    def fitted(self, module: nn.Module) -> "Factor":
+        """Return it in the layer's own form: files write 1x1 convolutions either way."""
+        return Factor(_shaped(self.down, module), _shaped(self.up, module), self.scale)
+
     def applied(self, module: nn.Module, dtype: torch.dtype) -> Applied:
         """Return what it adds to ``module``."""
-        down = _shaped(self.down, module).to(dtype)
-        up = _shaped(self.up, module).to(dtype) * self.scale
-        return Applied(LowRank(down, up), (), self.rank)
+        own = self.fitted(module)
+        return Applied(LowRank(own.down.to(dtype), own.up.to(dtype) * self.scale), (), self.rank)
 
 
 def _shaped(
     factor: Float[Tensor, "rows columns ..."], module: nn.Module
 ) -> Float[Tensor, "rows ..."]:
-    """Bring a factor to the layer's kind: files write 1x1 convolutions either way."""
     if isinstance(module, nn.Conv2d):
         return factor if factor.ndim == 4 else factor[:, :, None, None]
     return factor.flatten(start_dim=1)

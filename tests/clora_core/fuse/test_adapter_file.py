@@ -18,13 +18,13 @@ from clora_core.fuse.adapter_file import (
     decode_adapter,
     encode_adapter,
     provenance_of,
-    tensors_digest,
 )
 from clora_core.fuse.ingredient import Ingredient, by_component
 from clora_core.fuse.recipes import fuse
 from clora_core.lora.cache import LoraCache
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.kinds.factor import Factor
+from clora_core.lora.plain_file import tensors_digest
 from clora_core.recipe.errors import FusionError
 from clora_core.recipe.row import Lora
 from clora_core.results import ComposedImage, RowFailure
