@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-loras_app = typer.Typer(help="Look at LoRA files.", no_args_is_help=True)
+loras_app = typer.Typer(help="Look at LoRA files, and convert them.", no_args_is_help=True)
 app.add_typer(loras_app, name="loras")
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="The job file (YAML).")]
@@ -289,6 +289,38 @@ def inspect(
     ] = False,
 ) -> None:
     """Say what LoRA files are, or what is wrong with them. Exit 0, 1, or 2 if one is no use."""
+
+
+@_does("lora_files.convert.convert", group=loras_app)
+def convert(
+    path: Annotated[str, typer.Argument(metavar="FILE", help="A LoRA file, as inspect takes it.")],
+    out: Annotated[Path, typer.Option(metavar="PLAIN.safetensors", help="The file to write.")],
+    rank: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Highest rank of a layer; default: 128, and factors stay as they are."
+        ),
+    ] = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option(metavar="E", help="Lowest rank that has this error; default: 0.01."),
+    ] = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(metavar="M", help="As a job names one; DoRA, OFT and BOFT depend on it."),
+    ] = None,
+    naming: Annotated[Naming, typer.Option(help="Names of the tensors.")] = Naming.kohya,
+    leave_out: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHAT", help="What may be left out: norms,biases,words or some of them."
+        ),
+    ] = None,
+    *,
+    half: Annotated[bool, typer.Option("--half", help="Write float16, half as large.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write an adapter of any kind as a plain LoRA, and say how near it is. Exit 0, 1 or 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -39,10 +39,15 @@ def lora_targets(components: Mapping[str, nn.Module]) -> ModelLayers:
     )
 
 
-def read_lora(path: str | Path, model: ModelLayers) -> LoraFactors:
+def read_lora(path: str | Path, model: ModelLayers, *, with_words: bool = True) -> LoraFactors:
     """Return the factors of the LoRA at ``path`` for a model with these layers.
 
     peft's settings beside the file count as far as they are the file's.
+
+    Args:
+        path: The file.
+        model: The base model's layers.
+        with_words: Read its embeddings, too.
 
     Raises:
         LoraFileError: The file cannot be read, is no plain LoRA, does not fit this model (with how
@@ -72,6 +77,8 @@ def read_lora(path: str | Path, model: ModelLayers) -> LoraFactors:
         scale = placed_scale(path, scales, place, layer, alpha)
         update = read_update(layer, parts, model.shapes[component][name], scale)
         by_component.setdefault(component, {})[name] = update
+    if not with_words:
+        return LoraFactors(by_component)
     check_widths(path, lora.embeddings, text_widths(model))
     words = tuple(_word_vectors(path, each, tensors) for each in lora.embeddings)
     return LoraFactors(by_component, words=words)

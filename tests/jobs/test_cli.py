@@ -33,6 +33,17 @@ OPTIONS = {
     "render": {"path", "--job", "--out", "--maps"},
     "fuse": {"path", "loras", "--out", "--method", "--naming", "--half"},
     "loras inspect": {"paths", "--catalog"},
+    "loras convert": {
+        "path",
+        "--out",
+        "--rank",
+        "--max-error",
+        "--base-model",
+        "--naming",
+        "--leave-out",
+        "--half",
+        "--force",
+    },
 }
 
 

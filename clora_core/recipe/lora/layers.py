@@ -88,6 +88,26 @@ class LoraLayer:
         return "dora_scale" in self.tensors or "magnitude" in self.tensors
 
     @property
+    def needs_base_weights(self) -> bool:
+        """What it adds depends on the numbers of the base model's weight."""
+        return self.is_decomposed or self.kind in ("oft", "boft")
+
+    @property
+    def changes_weight(self) -> bool:
+        """It changes a weight of two sides or more."""
+        return self.kind != "difference" or len(self.shapes.get("diff", ())) > 1
+
+    @property
+    def changes_norm(self) -> bool:
+        """It is the difference of a norm's scale, with or without one of its shift."""
+        return len(self.shapes.get("diff", ())) == 1
+
+    @property
+    def changes_bias(self) -> bool:
+        """A bias is trained with it, or alone; a norm's shift is none."""
+        return not self.changes_norm and bool({"bias", "diff_b"} & self.tensors.keys())
+
+    @property
     def in_features(self) -> int | None:
         """Inputs (channels, for a convolution); None where the tensors do not say."""
         return self.size.in_features

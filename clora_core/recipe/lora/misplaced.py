@@ -1,0 +1,57 @@
+"""What an adapter's file may hold that has no place in a plain LoRA, and whether it may go."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.embeddings import Embedding
+from clora_core.recipe.lora.layers import LoraLayer
+
+LEFT_OUT: Mapping[str, str] = {
+    "norms": "trained norms",
+    "biases": "trained biases",
+    "words": "embeddings",
+}
+"""What each is called, by its name on the command line."""
+
+
+def left_out(
+    file: Path, layers: Sequence[LoraLayer], embeddings: Sequence[Embedding], allowed: str | None
+) -> dict[str, int]:
+    """Return how much of each is left out, by its name on the command line; nothing of none.
+
+    Args:
+        file: For messages.
+        layers: Of the file.
+        embeddings: Of the file.
+        allowed: Names of what may be left out, with commas between.
+
+    Raises:
+        LoraFileError: There is something that may not be left out, or nothing else.
+    """
+    counts = {
+        "norms": sum(layer.changes_norm for layer in layers),
+        "biases": sum(layer.changes_bias for layer in layers),
+        "words": len(embeddings),
+    }
+    found = {name: count for name, count in counts.items() if count}
+    what = " and ".join(counted_things(found, list(found)))
+    if not any(layer.changes_weight for layer in layers):
+        raise LoraFileError(
+            f"{file} holds {what} and nothing that has a place in a plain LoRA; use the file as it "
+            "is"
+        )
+    if not found.keys() <= set((allowed or "").split(",")):
+        raise LoraFileError(
+            f"{file} holds {what}, which have no place in a plain LoRA; convert the rest with "
+            f"--leave-out {','.join(found)}"
+        )
+    return found
+
+
+def counted_things(found: Mapping[str, int], names: Sequence[str]) -> list[str]:
+    """Return ``12 trained norms`` and the like for each name."""
+    return [
+        f"{found[name]:,} {LEFT_OUT[name] if found[name] > 1 else LEFT_OUT[name].removesuffix('s')}"
+        for name in names
+    ]
