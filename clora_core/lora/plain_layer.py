@@ -6,6 +6,7 @@ the best that rank allows (Eckart and Young). The error is ||D - D_r||_F / ||D||
 numbers that are written.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from clora_core.lora.kinds.difference import Difference
 from clora_core.lora.kinds.factor import Factor
+from clora_core.lora.kinds.kronecker import Kronecker
 from clora_core.lora.kinds.together import Together
 from clora_core.lora.kinds.update import Update, weight_of
 
@@ -82,7 +84,7 @@ def plain_layer(
         limits.cuts_factors and limits.max_rank is not None and alone.rank > limits.max_rank
     )
     factor = alone.fitted(module) if isinstance(alone, Factor) and is_kept else None
-    factor = _cut(found, module, limits) if factor is None else factor
+    factor = _cut(found, alone, module, limits) if factor is None else factor
     up, scale = (
         (factor.up.double() * factor.scale, 1.0) if folds_scale else (factor.up, factor.scale)
     )
@@ -105,28 +107,70 @@ def _is_bias(update: Update) -> bool:
 
 
 def _cut(
-    difference: Float[Tensor, "out in_kernel"], module: nn.Module, limits: RankLimits
+    difference: Float[Tensor, "out in_kernel"],
+    update: Update,
+    module: nn.Module,
+    limits: RankLimits,
 ) -> Factor:
     """Return the best product of the rank that ``limits`` allow, in float64."""
-    is_tall = difference.shape[0] > difference.shape[1]
-    wide = difference.mT if is_tall else difference
-    # Of the smaller side's Gram matrix: exact to 1e-8 of the strongest direction, and far cheaper
-    # than a decomposition of the difference itself.
+    directions = _of_kronecker(update) if isinstance(update, Kronecker) else _of_matrix(difference)
+    strengths = directions.strengths
+    rank = _rank(strengths, max(difference.shape), limits)
+    roots = strengths[:rank].clamp_min(torch.finfo(torch.float64).tiny).sqrt()
+    up, down = directions.strongest(rank)
+    weight = weight_of(module)
+    return Factor(
+        (down * roots[:, None]).reshape(rank, *weight.shape[1:]).contiguous(),
+        (up * roots).reshape(*up.shape, *(1,) * (weight.ndim - 2)).contiguous(),
+        1.0,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Directions:
+    """A singular value decomposition, the strongest direction first.
+
+    Attributes:
+        strengths: Singular values.
+        strongest: Returns left and right singular vectors of the first so many.
+    """
+
+    strengths: Float[Tensor, " rank"]
+    strongest: Callable[[int], tuple[Float[Tensor, "out rank"], Float[Tensor, "rank in_kernel"]]]
+
+
+def _of_matrix(matrix: Float[Tensor, "out in_kernel"]) -> _Directions:
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.mT if is_tall else matrix
+    # By the smaller side's Gram matrix: exact to 1e-8 of the strongest direction, and far cheaper
+    # than a decomposition of the matrix itself.
     _, vectors = torch.linalg.eigh(wide @ wide.mT)
     vectors = vectors.flip(1)
     projected = vectors.mT @ wide
     strengths = torch.linalg.vector_norm(projected, dim=1)
-    rank = _rank(strengths, max(difference.shape), limits)
-    roots = strengths[:rank].clamp_min(torch.finfo(torch.float64).tiny).sqrt()
-    left, right = vectors[:, :rank] * roots, projected[:rank] / roots[:, None]
-    up, down = (right.mT, left.mT) if is_tall else (left, right)
-    weight = weight_of(module)
-    ones = (1,) * (weight.ndim - 2)
-    return Factor(
-        down.reshape(rank, *weight.shape[1:]).contiguous(),
-        up.reshape(*up.shape, *ones).contiguous(),
-        1.0,
-    )
+
+    def strongest(rank: int) -> tuple[Float[Tensor, "out rank"], Float[Tensor, "rank in_kernel"]]:
+        tiny = torch.finfo(torch.float64).tiny
+        left, right = vectors[:, :rank], projected[:rank] / strengths[:rank, None].clamp_min(tiny)
+        return (right.mT, left.mT) if is_tall else (left, right)
+
+    return _Directions(strengths, strongest)
+
+
+def _of_kronecker(update: Kronecker) -> _Directions:
+    """Return the directions of a Kronecker product, which are the products of its factors' own."""
+    first = torch.linalg.svd(update.w1.double() * update.scale, full_matrices=False)
+    second = torch.linalg.svd(update.w2.double().flatten(start_dim=1), full_matrices=False)
+    products = torch.outer(first.S, second.S)
+    strengths, order = products.flatten().sort(descending=True, stable=True)
+
+    def strongest(rank: int) -> tuple[Float[Tensor, "out rank"], Float[Tensor, "rank in_kernel"]]:
+        one, other = order[:rank] // len(second.S), order[:rank] % len(second.S)
+        up = torch.einsum("ar,br->abr", first.U[:, one], second.U[:, other])
+        down = torch.einsum("rc,rd->rcd", first.Vh[one], second.Vh[other])
+        return up.flatten(end_dim=1), down.flatten(start_dim=1)
+
+    return _Directions(strengths, strongest)
 
 
 def _rank(strengths: Float[Tensor, " rank"], side: int, limits: RankLimits) -> int:
