@@ -7,12 +7,12 @@ from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.embeddings import Embedding
 from clora_core.recipe.lora.layers import LoraLayer
 
-LEFT_OUT: Mapping[str, str] = {
-    "norms": "trained norms",
-    "biases": "trained biases",
-    "words": "embeddings",
+LEFT_OUT: Mapping[str, tuple[str, str]] = {
+    "norms": ("trained norm", "trained norms"),
+    "biases": ("trained bias", "trained biases"),
+    "words": ("embedding", "embeddings"),
 }
-"""What each is called, by its name on the command line."""
+"""What one and several of each are called, by its name on the command line."""
 
 
 def left_out(
@@ -51,7 +51,4 @@ def left_out(
 
 def counted_things(found: Mapping[str, int], names: Sequence[str]) -> list[str]:
     """Return ``12 trained norms`` and the like for each name."""
-    return [
-        f"{found[name]:,} {LEFT_OUT[name] if found[name] > 1 else LEFT_OUT[name].removesuffix('s')}"
-        for name in names
-    ]
+    return [f"{found[name]:,} {LEFT_OUT[name][found[name] > 1]}" for name in names]
