@@ -49,6 +49,7 @@ def cross_attention_widths(layers: Sequence[LoraLayer]) -> tuple[int, ...]:
                 layer.in_features
                 for layer in layers
                 if layer.in_features is not None
+                and not layer.size.repeats
                 and not layer.in_text_encoder
                 and _CROSS_ATTENTION.search(layer.name)
             }

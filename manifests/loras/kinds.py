@@ -24,7 +24,7 @@ def _kinds(layer: LoraLayer) -> list[str]:
         whole = layer.shapes.get("diff")
         if whole is not None:
             found.append("trained norms" if len(whole) == 1 else "full differences")
-        else:
+        if layer.changes_bias:
             found.append("trained biases")
         return found
     if layer.is_decomposed:
@@ -36,6 +36,6 @@ def _kinds(layer: LoraLayer) -> list[str]:
         )
     else:
         found.append(_NAMES[layer.kind])
-    if {"bias", "diff_b"} & layer.tensors.keys():
+    if layer.changes_bias:
         found.append("trained biases")
     return found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clora_core.lora.kinds.difference import Difference
 from clora_core.lora.kinds.factor import Factor
+from clora_core.recipe.lora.held import factors_are_smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ def hadamard(
     downs = [half.with_kernel(kernel) for half in (first, second)]
     rank = first.up.shape[1] * second.up.shape[1]
     num_inputs = downs[0][0].numel()
-    if rank * (num_inputs + weight[0]) < num_inputs * weight[0]:
+    if factors_are_smaller(rank, num_inputs, weight[0]):
         up = torch.einsum("or,os->ors", first.up, second.up).flatten(start_dim=1)
         down = torch.einsum("r...,s...->rs...", downs[0], downs[1]).flatten(end_dim=1)
         return Factor(down.contiguous(), up.reshape(*up.shape, *(1,) * len(kernel)), scale)

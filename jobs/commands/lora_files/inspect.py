@@ -4,7 +4,6 @@ What can be used goes to standard output, what cannot to standard error; with ``
 standard output is a catalog of what can be used, ready to be saved.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from jobs.exit_code import ALL_MADE, BAD_INPUT, SOME_FAILED
 from jobs.notes import note
 from manifests.loras.about.catalog_entry import catalog_entry, catalog_name
 from manifests.loras.about.report import LoraReport, lora_report
+from manifests.loras.about.sizes import listed
 from manifests.loras.embeddings import embedded_words
+from manifests.loras.file import LoraFileInfo
 from manifests.places.locations import StoreAwayError
 from manifests.text.text_rules import printable
 
@@ -58,16 +59,17 @@ def described(report: LoraReport, *, same_as: Path) -> str:
         same_as: The first file that was seen with this LoRA; the file itself if it is the first.
     """
     info, notes = report.info, report.notes
-    kind = {"locon": "LoCon", "comfyui": "ComfyUI"}.get(info.format, info.format)
-    parts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
-    noun = "embedding" if info.format == "embedding" else f"{kind} LoRA"
-    lines = [f"{printable(str(report.path))}: {noun} for {_family(report)}"]
+    lines = [f"{printable(str(report.path))}: {_noun(info)} for {_family(report)}"]
     if info.num_layers:
-        lines += [
-            f"  changes:  {info.num_layers:,} layers ({parts})",
-            f"  rank:     {_listed(report.ranks)}, alpha {_listed(report.alphas)} "
-            f"(scale {_listed(report.scales)})",
-        ]
+        parts = ", ".join(f"{part} {count}" for part, count in report.parts.items())
+        lines.append(f"  changes:  {info.num_layers:,} layers ({parts})")
+    if report.ranks:
+        lines.append(
+            f"  rank:     {listed(report.ranks)}, alpha {listed(report.alphas)} "
+            f"(scale {listed(report.scales)})"
+        )
+    lines += [f"  {word + ':':<9} {text}" for word, text in report.sizes]
+    lines.append(f"  memory:   {report.memory}")
     lines += _embeddings(report)
     if notes.title or notes.base_model:
         made = [f"trained on {notes.base_model}" if notes.base_model else "", notes.title or ""]
@@ -100,17 +102,23 @@ def _embeddings(report: LoraReport) -> list[str]:
     ]
 
 
+def _noun(info: LoraFileInfo) -> str:
+    """Return what a file is called: its format, the kind of most of its layers, then the others."""
+    if not info.kinds:
+        return "embedding" if len(info.embeddings) == 1 else "embeddings"
+    first, *others = info.kinds
+    written = {"comfyui": "ComfyUI"}.get(info.format, info.format)
+    return f"{written} {first}" + (f" with {' and '.join(others)}" if others else "")
+
+
 def _family(report: LoraReport) -> str:
-    width = report.info.cross_attention_width
-    if report.info.family == "unknown":
-        return "a base model that its layers don't tell" + (
-            f" (cross-attention width {width})" if width is not None else ""
-        )
-    return report.info.family
-
-
-def _listed(values: Sequence[float]) -> str:
-    texts = ["by pattern" if math.isnan(value) else f"{value:g}" for value in values]
-    if len(texts) <= 4:
-        return ", ".join(texts)
-    return f"{texts[0]} to {texts[-1]} ({len(texts)} different)"
+    info = report.info
+    if info.family != "unknown":
+        return info.family
+    if not info.num_layers:
+        widths = sorted({width for each in info.embeddings for width in each.widths.values()})
+        return f"text encoders of width {' and '.join(f'{width:,}' for width in widths)}"
+    width = info.cross_attention_width
+    return "a base model that its layers do not say" + (
+        f" (cross-attention width {width})" if width is not None else ""
+    )

@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from clora_core.recipe.lora.layers import LoraLayer
 
 _UNET_PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "UNet outer layers",
+        re.compile(r"\.(?:conv_in|conv_out|(?:time|add|class)_embedding[._]\w+)\Z"),
+    ),
+    ("UNet norms", re.compile(r"norm(?:\d|_out)?\Z")),
     ("UNet cross-attention", re.compile(r"attn2[._]")),
     ("UNet self-attention", re.compile(r"attn1[._]")),
     ("UNet feed-forward", re.compile(r"[._]ff[._]")),
@@ -19,6 +24,8 @@ _UNET_PARTS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
 )
 
+_TEXT_NORM = re.compile(r"layer_norm\d?\Z")
+
 
 def changed_parts(layers: Sequence[LoraLayer]) -> Mapping[str, int]:
     """Return how many layers of each part a LoRA changes, by part, most layers first."""
@@ -30,7 +37,8 @@ def _part(layer: LoraLayer) -> str:
     component = layer.component
     if layer.in_text_encoder:
         number = component.removeprefix("text_encoder").removeprefix("_")
-        return f"text encoder {number}".strip() if number.isdigit() else "text encoder"
+        encoder = f"text encoder {number}" if number.isdigit() else "text encoder"
+        return f"{encoder} norms" if _TEXT_NORM.search(layer.flat_name) else encoder
     if component != "unet":
         return component
     for part, pattern in _UNET_PARTS:

@@ -4,14 +4,14 @@ A run needs identity and faults alone (``loras.file``); a person who has got a f
 wants to know what it is for, how strong, under what words, and whether they have it already.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
 from manifests.loras.about.gallery_hashes import gallery_hashes
 from manifests.loras.about.parts import changed_parts
+from manifests.loras.about.sizes import ascending, memory_text, size_lines
 from manifests.loras.about.trainer_notes import TrainerNotes, trainer_notes
 from manifests.loras.file import LoraFileInfo, lora_content
 from manifests.loras.fingerprint import lora_fingerprint
@@ -30,10 +30,12 @@ class LoraReport:
         path: The file or peft's folder, as it was asked for; of one of the model hub the name with
             its commit.
         info: Format, family, identity.
-        ranks: Every rank of its layers, ascending.
-        scales: Every scale (alpha over rank) of its layers, ascending; NaN where a pattern in the
+        ranks: Every rank of layers that an alpha scales, ascending.
+        scales: Every scale (alpha over rank) of these, ascending; NaN where a pattern in the
             metadata decides it.
         alphas: Every scale times its layer's rank, ascending; NaN as in ``scales``.
+        sizes: How large updates without a rank are: a word and a text for each sort of size.
+        memory: What it takes in a run.
         parts: How many layers of each part it changes.
         hashes: By which galleries know it, by what they are called.
         fingerprint: The same for the same LoRA in another format.
@@ -45,6 +47,8 @@ class LoraReport:
     ranks: tuple[int, ...]
     scales: tuple[float, ...]
     alphas: tuple[float, ...]
+    sizes: tuple[tuple[str, str], ...]
+    memory: str
     parts: Mapping[str, int]
     hashes: Mapping[str, str]
     fingerprint: str
@@ -81,20 +85,17 @@ def _report(named: Path, path: Path) -> LoraReport:
         hashes = gallery_hashes(path, content.info)
     except OSError as error:
         raise LoraFileError(f"{path} cannot be read: {error.strerror or error}") from error
+    scaled = [layer for layer in layers if layer.is_scaled]
     return LoraReport(
         path=named,
         info=content.info,
-        ranks=tuple(sorted({layer.rank for layer in layers})),
-        scales=_ascending(scales.values()),
-        alphas=_ascending(scales[layer.name] * layer.rank for layer in layers),
+        ranks=tuple(sorted({layer.rank for layer in scaled})),
+        scales=ascending(scales[layer.name] for layer in scaled),
+        alphas=ascending(scales[layer.name] * layer.rank for layer in scaled),
+        sizes=size_lines(layers),
+        memory=memory_text(content.header, layers, content.info.embeddings),
         parts=changed_parts(layers),
         hashes=hashes,
         fingerprint=lora_fingerprint(content, scales),
         notes=trainer_notes(content.header.metadata, content.config),
     )
-
-
-def _ascending(values: Iterable[float]) -> tuple[float, ...]:
-    listed = list(values)
-    numbers = sorted({value for value in listed if not math.isnan(value)})
-    return (*numbers, *([math.nan] if any(map(math.isnan, listed)) else []))
