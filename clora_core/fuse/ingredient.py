@@ -54,9 +54,9 @@ class Ingredient:
             return None
         if not isinstance(found, Factor):
             raise FusionError(
-                f"LoRA {self.lora.name!r} changes {component}.{name} by more than two factors, and "
-                "only plain LoRAs are fused; convert it with 'clora loras convert', or use a "
-                "method that does not fuse"
+                f"plain LoRAs alone are fused, and LoRA {self.lora.name!r} changes "
+                f"{component}.{name} by no product of two factors; convert it with "
+                "`clora loras convert`, or use 'merge' or another method that fuses nothing"
             )
         return Factor(found.down, found.up, found.scale * self.lora.weight)
 

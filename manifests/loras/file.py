@@ -4,7 +4,7 @@ Model libraries load wrong files with a warning or not at all with a page of key
 read here first: header, names, shapes, hashes and values, and what is wrong is one sentence.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.adapter_config import AdapterConfig
 from clora_core.recipe.lora.embeddings import Embedding, file_parts
+from clora_core.recipe.lora.held import is_product
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
 from manifests.loras.embeddings import embedding_family, refuse_other_numbers
@@ -35,6 +36,8 @@ class LoraFileInfo:
             A1111 writes as "Lora hashes".
         format: How the tensors are named.
         kinds: Of its updates, as people call them: ``LoRA``, ``LoCon``, ``DoRA`` ...
+        not_fused: Kinds of those that are no product of two factors, which no method fuses, by
+            component.
         family: Family of base models it was made for; ``unknown`` is no fault.
         cross_attention_width: Width of the text embedding it reads; None without such layers.
         num_layers: Adapted layers; 0 in a file of embeddings alone.
@@ -46,6 +49,7 @@ class LoraFileInfo:
     data_sha256: str
     format: FileFormat
     kinds: tuple[str, ...]
+    not_fused: Mapping[str, tuple[str, ...]]
     family: str
     cross_attention_width: int | None
     num_layers: int
@@ -111,6 +115,7 @@ def lora_content(path: Path) -> LoraContent:
         data_sha256=hashes.data,
         format=kind,
         kinds=adapter_kinds(layers),
+        not_fused=_not_fused(layers),
         family=model_family(layers) if layers else embedding_family(lora.embeddings),
         cross_attention_width=widths[0] if widths else None,
         num_layers=len(layers),
@@ -124,6 +129,14 @@ def lora_content(path: Path) -> LoraContent:
         hashes=hashes,
         info=info,
     )
+
+
+def _not_fused(layers: Sequence[LoraLayer]) -> dict[str, tuple[str, ...]]:
+    others = [layer for layer in layers if not is_product(layer)]
+    return {
+        component: adapter_kinds([layer for layer in others if layer.component == component])
+        for component in sorted({layer.component for layer in others})
+    }
 
 
 def _format(path: Path, header: Header) -> FileFormat:

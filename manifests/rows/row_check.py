@@ -20,8 +20,10 @@ from clora_core.recipe.key import row_key
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Row
 from clora_core.recipe.word_findings import word_findings
+from manifests.loras.file import LoraFileInfo
 from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
+from manifests.rows.fused_check import fused_findings
 from manifests.rows.loras import requested_loras, resolved_loras
 from manifests.rows.map_check import map_findings
 from manifests.rows.remarks import lora_remarks
@@ -123,6 +125,7 @@ class RowChecker:
             resolved = self._resolved(row, model, loras, sampler, remarks)
             if not findings:
                 findings.extend(word_findings(resolved))
+                findings.extend(fused_findings(resolved, lambda lora: self._info(lora, model)))
             findings.extend(map_findings(resolved, model.maps))
             if not findings and model.text is not None:
                 chunks, text_findings = text_chunks(resolved, model.text)
@@ -175,6 +178,9 @@ class RowChecker:
     def _keyed(self, row: ManifestRow, resolved: Row) -> Row:
         key = row_key(resolved, dtype=self._rules.dtype)
         return replace(resolved, key=key, row_id=row.row_id or key[:GENERATED_ID_CHARACTERS])
+
+    def _info(self, lora: Lora, model: RowModel) -> LoraFileInfo | None:
+        return self._rules.lora_files.state(self._rules.catalog[lora.name], model.lora_fit).info
 
     def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> Findings:
         """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
