@@ -78,7 +78,7 @@ OTHER_KINDS: Mapping[str, str] = {
     f"{FLAT}.on_input": "is an IA3",
     f"unet.{DOTTED}.ia3_l": "is an IA3",
     f"unet.{DOTTED}.vera_lambda_b": "is a VeRA",
-    f"unet.{DOTTED}.lora_embedding_A": "also trains new words",
+    f"unet.{DOTTED}.lora_embedding_A": "also trains the words",
     f"unet.{DOTTED}.modules_to_save.weight": "also holds whole trained layers",
     "lora_te2_transformer_resblocks_0_attn_in_proj.lora_down.weight": "as OpenCLIP does",
     f"unet.{DOTTED}.weight.absmax": "is quantised",

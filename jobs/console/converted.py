@@ -47,12 +47,16 @@ def converted_text(out: Path, num_bytes: int, account: Mapping[str, Any]) -> str
             "file's metadata (clora_converted) have each"
         )
     limits: Mapping[str, Any] = account["limits"]
-    over = [each for each in cut.values() if each["error"] > max(1.05 * limits["max_error"], 1e-6)]
-    if over and limits["max_rank"] is not None and limits["max_error"]:
+    over = [
+        each
+        for each in cut.values()
+        if each["rank"] == limits["max_rank"] and each["error"] > limits["max_error"] > 0
+    ]
+    if over:
+        wanted = _error(limits["max_error"])
         lines.append(
             f"  note:     {len(over):,} layers would need more than rank {limits['max_rank']} for "
-            f"an error of {_error(limits['max_error'])}; --max-error {_error(limits['max_error'])} "
-            "alone sets no highest rank, --rank N another"
+            f"an error of {wanted}; --max-error {wanted} alone sets no highest rank"
         )
     gone: Mapping[str, int] = account["left_out"]
     if gone:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 
 _EXTRACT = "use it as the base model, or extract a LoRA from it with your trainer's tools"
-_BY_SVD = (
-    "convert it to a LoRA by SVD (LyCORIS and sd-scripts have a script), or retrain it as LoRA"
-)
+_MERGE = "merge it into its base model with {} and use the result as the base model"
+_BY_LYCORIS = _MERGE.format("LyCORIS' merge tool")
+_BY_PEFT = _MERGE.format("peft (merge_and_unload)")
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), sentence)
@@ -47,30 +47,40 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (
             r"\.(a1|a2|b1|b2)\.weight$",
-            "is a GLoRA (it also changes what goes into layers); retrain it as LoRA",
+            "is a GLoRA (what it adds depends on the base model's weights), which is not read; "
+            f"{_BY_LYCORIS}",
         ),
         (
             r"\.on_input$|ia3_",
-            "is an IA3 (it scales activations), which is no low-rank update; retrain it as LoRA",
+            "is an IA3 (it scales activations), which is not read; merge it into its base model "
+            "with the tool that it is of, LyCORIS (on_input) or peft (ia3_l), and use the result "
+            "as the base model",
         ),
-        (r"vera_lambda", "is a VeRA (its factors are not in the file); retrain it as LoRA"),
+        (
+            r"vera_lambda",
+            "is a VeRA, whose factors peft draws anew from a seed and a file need not hold; "
+            f"{_BY_PEFT}",
+        ),
         (
             r"lora_embedding_[AB]",
-            "also trains new words (lora_embedding), which are not read; retrain it without them",
+            "also trains the words of a text encoder (lora_embedding), which is not read; "
+            f"{_BY_PEFT}",
         ),
         (
             r"\.(modules_to_save|original_module)\.",
-            "also holds whole trained layers (modules_to_save); retrain it without them",
+            f"also holds whole trained layers (modules_to_save), which are not read; {_BY_PEFT}",
         ),
         (
             r"[._]resblocks[._]\d+[._]",
             "names the layers of a text encoder as OpenCLIP does (resblocks), with queries, keys "
-            "and values in one layer, and base models here have three; use a file with the names "
-            "of transformers (text_model.encoder.layers), as trainers write it",
+            "and values in one layer, and base models here have three; use a version of it with "
+            "the names of transformers (text_model.encoder.layers), or save it again without its "
+            "text encoder",
         ),
         (
             r"\.(qweight|qzeros|absmax|quant_state|weight_format)\b",
-            "is quantised, and only F32, F16 and BF16 weights are read; use the unquantised file",
+            "is quantised, and floating-point numbers are read; use the version of it that is not "
+            "(F16 or F32), which most pages offer beside it",
         ),
         (
             r"^(hypernet|optimizer|param_groups)",
