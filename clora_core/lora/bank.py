@@ -38,7 +38,10 @@ class _PackedLayer:
         self.is_in_transformer = ".transformer_blocks." in name
         self.has_maps = isinstance(module, nn.Conv2d | nn.GroupNorm)
         weight = weight_of(module)
-        applied = [(index, update.applied(module, weight.dtype)) for index, update in updates]
+        applied = [
+            (index, update.to(weight.device).applied(module, weight.dtype))
+            for index, update in updates
+        ]
         factors = [(index, each.low_rank) for index, each in applied if each.low_rank is not None]
         self.factors = _PackedFactors(factors, module) if factors else None
         self.terms = [(index, term) for index, each in applied for term in each.terms]
@@ -80,7 +83,8 @@ class _PackedLayer:
         """Return what one LoRA adds to the layer's weight; None where it adds nothing to it."""
         if lora not in self._updates:
             return None
-        applied = self._updates[lora].applied(self.module, wide(weight_of(self.module).dtype))
+        weight = weight_of(self.module)
+        applied = self._updates[lora].to(weight.device).applied(self.module, wide(weight.dtype))
         matrix = applied.matrix()
         return None if matrix is None else LayerDelta(matrix, applied.rank)
 

@@ -64,5 +64,5 @@ class Core:
 
 def relative(found: Tensor, expected: Tensor) -> float:
     """Return the error of ``found`` as a share of what is expected, in the Euclidean norm."""
-    expected = expected.double()
-    return float((found.double() - expected).norm() / expected.norm())
+    found, expected = found.detach().double(), expected.detach().double()
+    return float((found - expected).norm() / expected.norm())

@@ -11,6 +11,7 @@ from clora_core.lora.kinds.update import (
     Applied,
     Term,
     along_channels,
+    full_rank,
     linear_map,
     num_bytes,
     weight_of,
@@ -46,7 +47,7 @@ class Difference:
                 terms.append(WeightTerm(values.reshape(own.shape), module))
         if self.bias is not None:
             terms.append(BiasTerm(self.bias.to(dtype), module))
-        return Applied(None, tuple(terms), min(weight_of(module).flatten(start_dim=1).shape))
+        return Applied(None, tuple(terms), full_rank(module))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from clora_core.lora.kinds.difference import WeightTerm
 from clora_core.lora.kinds.update import (
     Applied,
     along_channels,
+    full_rank,
     linear_map,
     num_bytes,
     weight_of,
@@ -63,7 +64,7 @@ class Rotation:
             term = WeightTerm(precise.matrix().reshape(weight.shape).to(dtype), module)
         else:
             term = InputRotationTerm(turn, gain, module)
-        return Applied(None, (term,), min(weight.flatten(start_dim=1).shape))
+        return Applied(None, (term,), full_rank(module))
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,6 +92,12 @@ def weight_of(module: nn.Module) -> Float[Tensor, "out ..."]:
     return weight
 
 
+def full_rank(module: nn.Module) -> int:
+    """Return the most ranks that a difference of the layer's weight can have."""
+    weight = weight_of(module)
+    return min(len(weight), weight[0].numel())
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """Return the precision in which differences of weights are made: single or better."""
     return torch.promote_types(dtype, torch.float32)
