@@ -223,3 +223,28 @@ def test_a_bank_is_where_its_layers_are_whatever_the_cache_is_on(core, adapters,
     assert {tensor.device.type for tensor in found} == {"meta"}
     deltas = [each.values for _, (each,) in bank.deltas(0)]
     assert {tensor.device.type for tensor in deltas} == ({"meta"} if kind != "norms" else set())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_half_precision_a_kind_is_about_as_exact_as_its_difference_merged(
+    core, singles, kind, dtype
+):
+    adapter, unet = singles[kind], copy.deepcopy(core.model.unet).to(dtype)
+    bank = LoraBank(unet, [adapter.factors], "unet")
+    for (component, name), effect in adapter.effects.items():
+        if component != "unet":
+            continue
+        module = unet.get_submodule(name)
+        x = input_of(name, module, 2).to(dtype)
+        precise = copy.deepcopy(module).double()
+        expected = own_output(precise, effect, x.double())
+        merged = own_output(module, effect, x)
+        found = run(module, bank, torch.ones(2, 1), x)
+        assert found.dtype == dtype
+        assert relative(found, expected) < 1.7 * relative(merged, expected)
+
+
+@pytest.fixture(scope="module")
+def singles(core, tmp_path_factory):
+    return EveryKind(tmp_path_factory.mktemp("singles"), core, "F32")

@@ -109,10 +109,10 @@ def folded(components: Components, weighted: Iterable[tuple[Adapter, float]]) ->
 
 
 def own_output(module: nn.Module, effect: Effect, x: Tensor) -> Tensor:
-    """Return what a layer makes of ``x`` with an effect's differences folded in."""
+    """Return what a layer makes of ``x`` with an effect's differences folded in, and rounded."""
     names = {"weight": effect.weight, "bias": effect.bias}
     given = {
-        name: getattr(module, name) + difference.to(module.weight)
+        name: (module.get_parameter(name).double() + difference).to(x.dtype)
         for name, difference in names.items()
         if difference is not None
     }

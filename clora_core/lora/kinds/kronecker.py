@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clora_core.lora.kinds.update import Applied, linear_map, num_bytes, weight_of
+from clora_core.lora.kinds.update import Applied, linear_map, num_bytes, weight_of, wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,8 @@ class Kronecker:
         """Return what it adds to ``module``."""
         weight = weight_of(module)
         kernel = weight.shape[2:]
-        w1, w2 = self.w1.to(dtype) * self.scale, self.w2.to(dtype)
+        w1 = (self.w1.to(wide(dtype)) * self.scale).to(dtype)
+        w2 = self.w2.to(dtype)
         sides = (w2.shape[0], w2[0].numel() // prod(kernel))
         term = KroneckerTerm(w1, w2.reshape(*sides, *kernel), module)
         smaller = min(w1.shape) * min(w2.flatten(start_dim=1).shape)
@@ -46,7 +47,7 @@ class Kronecker:
 
 @dataclass(frozen=True, eq=False)
 class KroneckerTerm:
-    """A Kronecker product, with gains of its inputs and outputs where its layer is decomposed."""
+    """A Kronecker product; the scale is in ``w1``."""
 
     w1: Float[Tensor, "a c"]
     w2: Float[Tensor, "b d *kernel"]

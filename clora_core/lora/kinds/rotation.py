@@ -53,26 +53,28 @@ class Rotation:
 
     def applied(self, module: nn.Module, dtype: torch.dtype) -> Applied:
         """Return what it adds to ``module``."""
-        turn = Turn(tuple(self.steps.to(dtype)), self.is_butterfly)
-        gain = None if self.gain is None else self.gain.to(dtype)
+        precise = Turn.of_steps(self.steps.to(wide(dtype)), self.is_butterfly)
+        gain = None if self.gain is None else self.gain.to(wide(dtype)) - 1
         weight = weight_of(module)
-        if not self.of_inputs:
-            term = OutputRotationTerm(turn, gain, module)
-        elif weight[0, 0].numel() > 1 and weight.ndim > 2:
+        if self.of_inputs and weight[0, 0].numel() > 1 and weight.ndim > 2:
             # A kernel's places are turned with the channels, so there is no input to turn.
-            precise = InputRotationTerm(turn.to(wide(dtype)), gain, module)
-            term = WeightTerm(precise.matrix().reshape(weight.shape).to(dtype), module)
+            values = InputRotationTerm(precise, gain, module).matrix()
+            term = WeightTerm(values.reshape(weight.shape).to(dtype), module)
         else:
-            term = InputRotationTerm(turn, gain, module)
+            kind = InputRotationTerm if self.of_inputs else OutputRotationTerm
+            term = kind(precise.to(dtype), None if gain is None else gain.to(dtype), module)
         return Applied(None, (term,), full_rank(module))
 
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """A rotation of channels.
+    """What a rotation changes of channels.
+
+    A channel is mostly what it was, so a rotation less 1 keeps the digits in half precision that
+    the rotation itself would lose.
 
     Attributes:
-        steps: Blocks of each step.
+        steps: Blocks of each step, less 1.
         is_butterfly: Before step i channels that are 2^i half blocks apart come into one block, and
             go back after it.
     """
@@ -80,21 +82,35 @@ class Turn:
     steps: Sequence[Float[Tensor, "block side side"]]
     is_butterfly: bool
 
+    @classmethod
+    def of_steps(cls, steps: Float[Tensor, "step block side side"], is_butterfly: bool) -> "Turn":
+        """Return the rotation with these blocks."""
+        one = torch.eye(steps.shape[-1], dtype=steps.dtype, device=steps.device)
+        return cls(tuple(steps - one), is_butterfly)
+
     def to(self, dtype: torch.dtype) -> "Turn":
         """Return the rotation in numbers of ``dtype``."""
         return replace(self, steps=tuple(step.to(dtype) for step in self.steps))
 
-    def of(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
-        """Return ``values`` after all steps."""
-        for number, blocks in enumerate(self.steps):
-            values = self._step(values, blocks, 2**number * (blocks.shape[-1] // 2))
-        return values
+    def change(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
+        """Return ``values`` after all steps, less themselves."""
+        return self._change(values, tuple(enumerate(self.steps)))
 
-    def back(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
-        """Return ``values`` before all steps."""
-        for number, blocks in reversed(tuple(enumerate(self.steps))):
-            values = self._step(values, blocks.mT, 2**number * (blocks.shape[-1] // 2))
-        return values
+    def change_back(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
+        """Return ``values`` before all steps, less themselves."""
+        return self._change(values, [(at, step.mT) for at, step in enumerate(self.steps)][::-1])
+
+    def _change(
+        self,
+        values: Float[Tensor, "... channel"],
+        steps: Sequence[tuple[int, Float[Tensor, "block side side"]]],
+    ) -> Float[Tensor, "... channel"]:
+        total: Float[Tensor, "... channel"] | None = None
+        for number, blocks in steps:
+            half = 2**number * (blocks.shape[-1] // 2)
+            moved = self._step(values if total is None else values + total, blocks, half)
+            total = moved if total is None else total + moved
+        return torch.zeros_like(values) if total is None else total
 
     def _step(
         self,
@@ -113,7 +129,13 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class OutputRotationTerm:
-    """The outputs without bias, rotated, less themselves."""
+    """The outputs without bias, rotated, less themselves.
+
+    Attributes:
+        turn: The rotation.
+        gain: By which each output is multiplied after it, less 1; None for nothing.
+        module: The layer.
+    """
 
     turn: Turn
     gain: Float[Tensor, " out"] | None
@@ -126,21 +148,26 @@ class OutputRotationTerm:
         del x
         bare = without_bias(output, self.module)
         axis = 1 if isinstance(self.module, nn.Conv2d) else -1
-        turned = self.turn.of(bare.movedim(axis, -1)).movedim(-1, axis)
-        if self.gain is not None:
-            turned = turned * along_channels(self.gain, output, self.module)
-        return turned - bare
+        change = self.turn.change(bare.movedim(axis, -1)).movedim(-1, axis)
+        if self.gain is None:
+            return change
+        return change + (bare + change) * along_channels(self.gain, output, self.module)
 
     def matrix(self) -> Float[Tensor, "out in_kernel"]:
         """Return the change of the layer's weight."""
         weight = weight_of(self.module).to(self.turn.steps[0].dtype).flatten(start_dim=1)
-        turned = self.turn.of(weight.mT).mT
-        return (turned if self.gain is None else turned * self.gain[:, None]) - weight
+        return _gained(self.turn.change(weight.mT).mT, weight, self.gain)
 
 
 @dataclass(frozen=True, eq=False)
 class InputRotationTerm:
-    """What the layer makes of its inputs rotated, less what it makes of them."""
+    """What the layer makes of its inputs rotated, less what it makes of them.
+
+    Attributes:
+        turn: The rotation.
+        gain: By which each output is multiplied after it, less 1; None for nothing.
+        module: The layer.
+    """
 
     turn: Turn
     gain: Float[Tensor, " out"] | None
@@ -151,19 +178,25 @@ class InputRotationTerm:
     ) -> Float[Tensor, "lane ..."]:
         """Return what the rotation of ``x`` changes of the output."""
         axis = 1 if isinstance(self.module, nn.Conv2d) else -1
-        turned = self.turn.of(x.movedim(axis, -1)).movedim(-1, axis)
-        weight = weight_of(self.module)
+        change = self.turn.change(x.movedim(axis, -1)).movedim(-1, axis)
+        made = linear_map(change, weight_of(self.module), self.module)
         if self.gain is None:
-            return linear_map(turned - x, weight, self.module)
-        made = linear_map(turned, weight, self.module)
-        gained = made * along_channels(self.gain, made, self.module)
-        return gained - without_bias(output, self.module)
+            return made
+        bare = without_bias(output, self.module)
+        return made + (bare + made) * along_channels(self.gain, output, self.module)
 
     def matrix(self) -> Float[Tensor, "out in_kernel"]:
         """Return the change of the layer's weight."""
         weight = weight_of(self.module).to(self.turn.steps[0].dtype).flatten(start_dim=1)
-        turned = self.turn.back(weight)
-        return (turned if self.gain is None else turned * self.gain[:, None]) - weight
+        return _gained(self.turn.change_back(weight), weight, self.gain)
+
+
+def _gained(
+    change: Float[Tensor, "out in_kernel"],
+    weight: Float[Tensor, "out in_kernel"],
+    gain: Float[Tensor, " out"] | None,
+) -> Float[Tensor, "out in_kernel"]:
+    return change if gain is None else change + (weight + change) * gain[:, None]
 
 
 def cayley(
