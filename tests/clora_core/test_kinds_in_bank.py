@@ -13,6 +13,7 @@ from torch import nn
 import emoji_world
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.gate import Gate
+from clora_core.lora.layer_choice import layer_ratios
 
 SIDE = 4
 """Of the latents."""
@@ -196,6 +197,29 @@ def test_a_norm_of_positions_in_a_row_is_gated_as_that_of_a_picture(core, bank_o
     found = run(module, bank_of_all, gate, picture.flatten(start_dim=2))
     assert relative(found, expected.flatten(start_dim=2)) < 1e-14
     assert relative(module(picture), expected) > 1e-3
+
+
+# ------------------------------------------------------------------------------- K-LoRA's choice
+
+
+def test_k_lora_measures_whole_differences_of_any_kind(core, adapters):
+    """S counts the largest entries, as many as the product of both ranks; gamma all of them."""
+    content, style = adapters["LoKr"], adapters["DoRA"]
+    bank = LoraBank(core.model.unet, [content.factors, style.factors], "unet")
+    found = layer_ratios(bank, 0, 1)
+    sizes = {
+        name: [each.effects["unet", name].weight.abs().flatten() for each in (content, style)]
+        for _, name in content.effects
+        if ".attn" in name
+    }
+    rank = 2 * 4
+    gamma = sum(float(a.sum() / b.sum()) for a, b in sizes.values()) / len(sizes)
+    expected = {
+        name: float(a.sort().values[-rank:].sum() / b.sort().values[-rank:].sum()) / gamma
+        for name, (a, b) in sizes.items()
+    }
+    assert len(found) == 3
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 # --------------------------------------------------------------------- where and in what numbers
