@@ -71,12 +71,15 @@ class _PackedLayer:
             total = total + self.factors.output(hidden * by_rank)
         for index, term in self.terms:
             lanes = lanes_of[index]
+            if lanes is not None and not len(lanes):
+                continue
+            by = self._at(weights, output, index)
+            if total is output:  # which terms still read
+                total = output.clone()
             if lanes is None:
-                total = total + term.delta(x, output) * self._at(weights, output, index)
-            elif len(lanes):
-                delta = term.delta(x[lanes], output[lanes])
-                own = self._at(weights, output, index)[lanes]
-                total = total.index_add(0, lanes, delta * own)
+                total.addcmul_(term.delta(x, output), by)
+            else:
+                total.index_add_(0, lanes, term.delta(x[lanes], output[lanes]) * by[lanes])
         return total
 
     def delta(self, lora: int) -> "LayerDelta | None":

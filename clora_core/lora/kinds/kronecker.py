@@ -61,8 +61,9 @@ class KroneckerTerm:
         rows = self.w1.shape[1]
         if isinstance(self.module, nn.Conv2d):
             table = x.unflatten(1, (rows, -1)).flatten(end_dim=1)  # [lane * c, d, height, width]
-            inner = linear_map(table, self.w2, self.module).unflatten(0, (-1, rows))
-            return torch.einsum("ac,lcbhw->labhw", self.w1, inner).flatten(1, 2)
+            inner = linear_map(table, self.w2, self.module)  # [lane * c, b, height, width]
+            across = self.w1 @ inner.reshape(len(x), rows, -1)  # [lane, a, b * height * width]
+            return across.reshape(len(x), -1, *inner.shape[2:])
         inner = linear_map(x.unflatten(-1, (rows, -1)), self.w2, self.module)  # [..., c, b]
         return (self.w1 @ inner).flatten(start_dim=-2)
 

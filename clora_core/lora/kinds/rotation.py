@@ -2,11 +2,10 @@
 
 A block is Cayley's transform of a skew-symmetric matrix. OFT (arXiv 2306.07280) rotates each block
 of channels by itself; BOFT (arXiv 2311.06243) takes such steps one after the other and shuffles the
-channels between them as a butterfly does. What a rotation adds to the outputs is made from the
-layer's own output, so nothing of the layer's size is kept.
+channels between them as a butterfly does. What one step adds to the outputs is made from the
+layer's own output, so nothing of the layer's size is kept; several steps become one matrix.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from clora_core.lora.kinds.difference import WeightTerm
 from clora_core.lora.kinds.update import (
     Applied,
+    Term,
     along_channels,
     full_rank,
     linear_map,
@@ -53,64 +53,40 @@ class Rotation:
 
     def applied(self, module: nn.Module, dtype: torch.dtype) -> Applied:
         """Return what it adds to ``module``."""
-        precise = Turn.of_steps(self.steps.to(wide(dtype)), self.is_butterfly)
-        gain = None if self.gain is None else self.gain.to(wide(dtype)) - 1
+        gain = None if self.gain is None else self.gain.to(wide(dtype))
+        precise = replace(self, steps=self.steps.to(wide(dtype)), gain=gain)
+        return Applied(None, (precise._term(module, dtype),), full_rank(module))
+
+    def _term(self, module: nn.Module, dtype: torch.dtype) -> Term:
         weight = weight_of(module)
-        if self.of_inputs and weight[0, 0].numel() > 1 and weight.ndim > 2:
-            # A kernel's places are turned with the channels, so there is no input to turn.
-            values = InputRotationTerm(precise, gain, module).matrix()
-            term = WeightTerm(values.reshape(weight.shape).to(dtype), module)
-        else:
-            kind = InputRotationTerm if self.of_inputs else OutputRotationTerm
-            term = kind(precise.to(dtype), None if gain is None else gain.to(dtype), module)
-        return Applied(None, (term,), full_rank(module))
+        num_inputs = weight[0].numel()
+        gain = None if self.gain is None else (self.gain - 1).to(dtype)
+        if len(self.steps) == 1 and self.of_inputs and num_inputs == weight.shape[1]:
+            return InputRotationTerm(_less_one(self.steps[0]).to(dtype), gain, module)
+        if len(self.steps) == 1 and not self.of_inputs:
+            return OutputRotationTerm(_less_one(self.steps[0]).to(dtype), gain, module)
+        if not self.of_inputs and len(weight) < num_inputs:
+            # Each step would move all outputs there and back; one product of all steps does not.
+            one = torch.eye(len(weight)).to(self.steps)
+            whole = _less_one(self._turned(one).mT[None])
+            return OutputRotationTerm(whole.to(dtype), gain, module)
+        # A kernel's places are turned with the channels, so there is no input to turn.
+        rows = weight.to(self.steps).flatten(start_dim=1)
+        turned = self._turned_back(rows) if self.of_inputs else self._turned(rows.mT).mT
+        changed = turned if self.gain is None else turned * self.gain[:, None]
+        return WeightTerm((changed - rows).reshape(weight.shape).to(dtype), module)
 
+    def _turned(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
+        """Return ``values`` after all steps."""
+        for number, blocks in enumerate(self.steps):
+            values = self._step(values, blocks, 2**number * (blocks.shape[-1] // 2))
+        return values
 
-@dataclass(frozen=True, eq=False)
-class Turn:
-    """What a rotation changes of channels.
-
-    A channel is mostly what it was, so a rotation less 1 keeps the digits in half precision that
-    the rotation itself would lose.
-
-    Attributes:
-        steps: Blocks of each step, less 1.
-        is_butterfly: Before step i channels that are 2^i half blocks apart come into one block, and
-            go back after it.
-    """
-
-    steps: Sequence[Float[Tensor, "block side side"]]
-    is_butterfly: bool
-
-    @classmethod
-    def of_steps(cls, steps: Float[Tensor, "step block side side"], is_butterfly: bool) -> "Turn":
-        """Return the rotation with these blocks."""
-        one = torch.eye(steps.shape[-1], dtype=steps.dtype, device=steps.device)
-        return cls(tuple(steps - one), is_butterfly)
-
-    def to(self, dtype: torch.dtype) -> "Turn":
-        """Return the rotation in numbers of ``dtype``."""
-        return replace(self, steps=tuple(step.to(dtype) for step in self.steps))
-
-    def change(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
-        """Return ``values`` after all steps, less themselves."""
-        return self._change(values, tuple(enumerate(self.steps)))
-
-    def change_back(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
-        """Return ``values`` before all steps, less themselves."""
-        return self._change(values, [(at, step.mT) for at, step in enumerate(self.steps)][::-1])
-
-    def _change(
-        self,
-        values: Float[Tensor, "... channel"],
-        steps: Sequence[tuple[int, Float[Tensor, "block side side"]]],
-    ) -> Float[Tensor, "... channel"]:
-        total: Float[Tensor, "... channel"] | None = None
-        for number, blocks in steps:
-            half = 2**number * (blocks.shape[-1] // 2)
-            moved = self._step(values if total is None else values + total, blocks, half)
-            total = moved if total is None else total + moved
-        return torch.zeros_like(values) if total is None else total
+    def _turned_back(self, values: Float[Tensor, "... channel"]) -> Float[Tensor, "... channel"]:
+        """Return ``values`` before all steps."""
+        for number, blocks in reversed(tuple(enumerate(self.steps))):
+            values = self._step(values, blocks.mT, 2**number * (blocks.shape[-1] // 2))
+        return values
 
     def _step(
         self,
@@ -120,8 +96,7 @@ class Turn:
     ) -> Float[Tensor, "... channel"]:
         if self.is_butterfly:
             values = values.unflatten(-1, (-1, 2, half)).mT.flatten(-3)
-        values = values.unflatten(-1, (-1, blocks.shape[-1]))
-        values = torch.einsum("bij,...bj->...bi", blocks, values).flatten(-2)
+        values = _of_rows(blocks, values)
         if self.is_butterfly:
             values = values.unflatten(-1, (-1, half, 2)).mT.flatten(-3)
         return values
@@ -132,12 +107,13 @@ class OutputRotationTerm:
     """The outputs without bias, rotated, less themselves.
 
     Attributes:
-        turn: The rotation.
+        blocks: The rotation less 1: a channel is mostly what it was, and in half precision the
+            rotation itself would lose the digits of what it changes.
         gain: By which each output is multiplied after it, less 1; None for nothing.
         module: The layer.
     """
 
-    turn: Turn
+    blocks: Float[Tensor, "block side side"]
     gain: Float[Tensor, " out"] | None
     module: nn.Module
 
@@ -147,16 +123,15 @@ class OutputRotationTerm:
         """Return what the rotation changes of ``output``."""
         del x
         bare = without_bias(output, self.module)
-        axis = 1 if isinstance(self.module, nn.Conv2d) else -1
-        change = self.turn.change(bare.movedim(axis, -1)).movedim(-1, axis)
+        change = _of_channels(self.blocks, bare, self.module)
         if self.gain is None:
             return change
         return change + (bare + change) * along_channels(self.gain, output, self.module)
 
     def matrix(self) -> Float[Tensor, "out in_kernel"]:
         """Return the change of the layer's weight."""
-        weight = weight_of(self.module).to(self.turn.steps[0].dtype).flatten(start_dim=1)
-        return _gained(self.turn.change(weight.mT).mT, weight, self.gain)
+        weight = weight_of(self.module).to(self.blocks).flatten(start_dim=1)
+        return _gained(_of_rows(self.blocks, weight.mT).mT, weight, self.gain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +139,12 @@ class InputRotationTerm:
     """What the layer makes of its inputs rotated, less what it makes of them.
 
     Attributes:
-        turn: The rotation.
+        blocks: The rotation less 1, as of the outputs.
         gain: By which each output is multiplied after it, less 1; None for nothing.
         module: The layer.
     """
 
-    turn: Turn
+    blocks: Float[Tensor, "block side side"]
     gain: Float[Tensor, " out"] | None
     module: nn.Module
 
@@ -177,8 +152,7 @@ class InputRotationTerm:
         self, x: Float[Tensor, "lane ..."], output: Float[Tensor, "lane ..."]
     ) -> Float[Tensor, "lane ..."]:
         """Return what the rotation of ``x`` changes of the output."""
-        axis = 1 if isinstance(self.module, nn.Conv2d) else -1
-        change = self.turn.change(x.movedim(axis, -1)).movedim(-1, axis)
+        change = _of_channels(self.blocks, x, self.module)
         made = linear_map(change, weight_of(self.module), self.module)
         if self.gain is None:
             return made
@@ -187,8 +161,8 @@ class InputRotationTerm:
 
     def matrix(self) -> Float[Tensor, "out in_kernel"]:
         """Return the change of the layer's weight."""
-        weight = weight_of(self.module).to(self.turn.steps[0].dtype).flatten(start_dim=1)
-        return _gained(self.turn.change_back(weight), weight, self.gain)
+        weight = weight_of(self.module).to(self.blocks).flatten(start_dim=1)
+        return _gained(_of_rows(self.blocks.mT, weight), weight, self.gain)
 
 
 def _gained(
@@ -197,6 +171,27 @@ def _gained(
     gain: Float[Tensor, " out"] | None,
 ) -> Float[Tensor, "out in_kernel"]:
     return change if gain is None else change + (weight + change) * gain[:, None]
+
+
+def _less_one(blocks: Float[Tensor, "block side side"]) -> Float[Tensor, "block side side"]:
+    return blocks - torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+
+
+def _of_rows(
+    blocks: Float[Tensor, "block side side"], values: Float[Tensor, "... channel"]
+) -> Float[Tensor, "... channel"]:
+    cut = values.unflatten(-1, (len(blocks), -1))
+    return torch.einsum("bij,...bj->...bi", blocks, cut).flatten(-2)
+
+
+def _of_channels(
+    blocks: Float[Tensor, "block side side"], values: Float[Tensor, "lane ..."], module: nn.Module
+) -> Float[Tensor, "lane ..."]:
+    """Return the blocks times a layer's input or output."""
+    if not isinstance(module, nn.Conv2d):
+        return _of_rows(blocks, values)
+    cut = values.unflatten(1, (len(blocks), -1)).flatten(start_dim=3)
+    return (blocks @ cut).reshape(values.shape)  # [lane, block, side, position]
 
 
 def cayley(

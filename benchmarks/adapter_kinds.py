@@ -1,0 +1,215 @@
+"""What an adapter of each kind costs beside the bare UNet: time, memory, reading and packing.
+
+    python -m benchmarks.adapter_kinds [--repeats 5] [--out docs/benchmarks/adapter_kinds.md]
+
+A UNet of Stable Diffusion 1.5's shape at a part of its width, with random weights, and one adapter
+of each kind for all linear layers and convolutions of its blocks. One UNet call over eight lanes,
+each lane a row's: all of one kind, and eight kinds at once. Everything is in one process and in
+turns, so ratios hold whatever else the machine does. Linux only.
+"""
+
+import argparse
+import ctypes
+import gc
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from benchmarks.adapter_files import KINDS, NORMS, write_adapter
+from benchmarks.sampler import seconds, spread
+from clora_core.lora.bank import LoraBank
+from clora_core.lora.factors import LoraFactors
+from clora_core.lora.load import lora_targets, read_lora
+
+LANES = 8
+MIXED = (
+    "LoRA, rank 16",
+    "LoHa, rank 8",
+    "LoKr, factor 8",
+    "DoRA, rank 16",
+    "DoRA of inputs, rank 16",
+    "OFT, 8 blocks",
+    "BOFT, 3 steps",
+    "whole differences",
+)
+"""Of the lanes of one batch."""
+
+MIB = 2**20
+
+
+class Made(NamedTuple):
+    """An adapter, and what it took to have it."""
+
+    factors: LoraFactors
+    file_bytes: int
+    read_s: float
+
+
+class Case(NamedTuple):
+    """Adapters and what each lane takes of them."""
+
+    loras: Sequence[LoraFactors]
+    weights: Tensor
+
+
+class Cost(NamedTuple):
+    """Of one case: time over the bare UNet's, of packing, and growth of the process."""
+
+    ratios: list[float]
+    pack_s: list[float]
+    packed_bytes: int
+    call_bytes: int
+
+
+class Bench:
+    """A UNet, its inputs, and one adapter of each kind."""
+
+    def __init__(
+        self, folder: Path, *, part: int, side: int, kinds: Sequence[str] = (*KINDS, NORMS)
+    ) -> None:
+        torch.manual_seed(0)
+        widths = tuple(width // part for width in (320, 640, 1280, 1280))
+        self.unet: UNet2DConditionModel = UNet2DConditionModel(
+            sample_size=side,
+            cross_attention_dim=768,
+            attention_head_dim=8,
+            block_out_channels=widths,
+            norm_num_groups=32 // part,
+        ).eval()
+        self.unet.requires_grad_(requires_grad=False)
+        self._latents = torch.randn(LANES, 4, side, side)
+        self._text = torch.randn(LANES, 77, 768)
+        targets = lora_targets({"unet": self.unet})
+        self.made: dict[str, Made] = {}
+        for kind in kinds:
+            path = write_adapter(folder, kind, self.unet)
+            read: list[LoraFactors] = []
+            took = seconds(lambda path=path, read=read: read.append(read_lora(path, targets)))
+            self.made[kind] = Made(read[0], path.stat().st_size, took)
+            path.unlink()
+
+    def call(self) -> None:
+        """Run the UNet once over all lanes."""
+        with torch.no_grad():
+            self.unet(self._latents, 500, self._text)
+
+    def with_bank(self, bank: LoraBank, weights: Tensor) -> None:
+        """Run it with adapters."""
+        with bank.attached():
+            bank.use(weights)
+            self.call()
+
+    def cases(self) -> dict[str, Case]:
+        """Return every kind in all lanes, and eight kinds in a lane each."""
+        alone = torch.ones(LANES, 1)
+        found = {kind: Case([made.factors], alone) for kind, made in self.made.items()}
+        mixed = [self.made[kind].factors for kind in MIXED]
+        return {**found, "eight kinds, one a lane": Case(mixed, torch.eye(LANES))}
+
+
+def measure(bench: Bench, repeats: int) -> tuple[float, dict[str, Cost]]:
+    """Return the bare UNet's median seconds and every case's cost."""
+    bench.call()
+    bare: list[float] = []
+    costs = {name: Cost([], [], *memory(bench, case)) for name, case in bench.cases().items()}
+    for _ in range(repeats):
+        for name, case in bench.cases().items():
+            banks: list[LoraBank] = []
+            packing = seconds(
+                lambda case=case, banks=banks: banks.append(
+                    LoraBank(bench.unet, case.loras, "unet")
+                )
+            )
+            costs[name].pack_s.append(packing)
+            bare.append(seconds(bench.call))
+            took = seconds(lambda case=case, banks=banks: bench.with_bank(banks[0], case.weights))
+            costs[name].ratios.append(took / bare[-1])
+    return median(bare), costs
+
+
+def memory(bench: Bench, case: Case) -> tuple[int, int]:
+    """Return by how much the process grows for the bank, and then at most within a call."""
+    banks: list[LoraBank] = []
+    packed, _ = grown(lambda: banks.append(LoraBank(bench.unet, case.loras, "unet")))
+    _, most = grown(lambda: bench.with_bank(banks[0], case.weights))
+    return packed, most
+
+
+def grown(run: Callable[[], object]) -> tuple[int, int]:
+    """Return by how many bytes the process has grown after ``run``, and by how many within it."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed before is the system's again
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = _resident("VmRSS")
+    run()
+    return max(0, _resident("VmRSS") - before), max(0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+
+
+def table(bench: Bench, bare_s: float, bare_bytes: int, costs: dict[str, Cost]) -> list[str]:
+    """Return the lines of the table."""
+    lines = [
+        "| adapter | file, MiB | cache / file | read, s | pack / call | packed, MiB | "
+        "call / bare | memory of a call / bare |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, cost in costs.items():
+        cells = ["", "", ""]
+        if name in bench.made:
+            made = bench.made[name]
+            cells = [
+                f"{made.file_bytes / MIB:.1f}",
+                f"{made.factors.num_bytes / made.file_bytes:.2f}",
+                f"{made.read_s:.2f}",
+            ]
+        cells += [
+            f"{median(cost.pack_s) / bare_s:.2f}",
+            f"{cost.packed_bytes / MIB:.0f}",
+            spread(cost.ratios),
+            f"{cost.call_bytes / bare_bytes:.2f}",
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Measure and print; write the document if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--part", type=int, default=2, help="of Stable Diffusion 1.5's width")
+    parser.add_argument("--side", type=int, default=32, help="of the latents")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), part=options.part, side=options.side)
+    bench.call()
+    _, bare_bytes = grown(bench.call)
+    bare_s, costs = measure(bench, options.repeats)
+    lines = table(bench, bare_s, bare_bytes, costs)
+    print("\n".join(lines))
+    if options.out:
+        options.out.write_text(_page(lines, options, bare_s, bare_bytes, bench))
+
+
+def _page(
+    lines: list[str], options: argparse.Namespace, bare_s: float, bare_bytes: int, bench: Bench
+) -> str:
+    millions = sum(each.numel() for each in bench.unet.parameters()) / 1e6
+    return "\n".join(["# Kinds of adapter", "", *lines, ""])
+
+
+if __name__ == "__main__":
+    main()
