@@ -69,7 +69,22 @@ class Layer:
 
     component: str
     name: str
-    module: nn.Module
+    model: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        return self.model.get_submodule(self.name)
+
+    @property
+    def residuals(self) -> int:
+        """Residual blocks of each level of the UNet on the way down."""
+        return self.model.config.layers_per_block
+
+    @property
+    def upsampler_place(self) -> int:
+        """Place of an upsampler in its block: after a residual block, and an attention if any."""
+        level = self.model.get_submodule(self.name.partition(".upsamplers")[0])
+        return 2 if getattr(level, "attentions", None) else 1
 
     @property
     def place(self) -> Place:

@@ -53,7 +53,7 @@ def layers(case: AdapterCase, components: Components) -> list[Layer]:
 
 
 def name(case: AdapterCase, layer: Layer) -> str:
-    return comfy(layer, case.family)
+    return comfy(layer)
 
 
 def parts(case: AdapterCase, layer: Layer) -> Parts:

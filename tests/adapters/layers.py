@@ -69,7 +69,7 @@ def layers_named(
         for name in names if component == "unet" else text:
             own = name if name in modules else f"text_model.{name}"
             if own in modules:
-                found.append(Layer(component, own, modules[own]))
+                found.append(Layer(component, own, model))
     return found
 
 
@@ -78,8 +78,7 @@ def chosen(case: AdapterCase, components: Components, layers: Iterable[Layer]) -
     if case.places is None:
         return list(layers)
     return [
-        Layer(component, name, components[component].get_submodule(name))
-        for component, name in case.places
+        Layer(component, name, components[component]) for component, name in case.places
     ]
 
 

@@ -52,9 +52,9 @@ def name(case: AdapterCase, layer: Layer) -> str:
     if case.spelling == "diffusers":
         return dotted(layer)
     if case.spelling == "original":
-        return sgm_name(layer.name, case.family)
+        return sgm_name(layer)
     if case.spelling == "comfy":
-        return comfy(layer, case.family)
+        return comfy(layer)
     sgm = case.spelling == "kohya" and case.family == "sdxl"
     return kohya_flat(layer, case.family, sgm=sgm)
 

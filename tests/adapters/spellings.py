@@ -2,8 +2,7 @@
 
 Stability's names come from sd-scripts ``library/sdxl_model_util.py`` (make_unet_conversion_map)
 and OneTrainer ``modules/model/StableDiffusion{,XL}Model.py`` (diffusers_to_original). They count
-blocks through with two residual blocks a level, as all released models have; the small models
-of the tests have one and are counted as if they had two.
+blocks through, with as many residual blocks a level as the model has: two in those released.
 """
 
 import re
@@ -31,12 +30,11 @@ _RESIDUAL = {
     "conv_shortcut": "skip_connection",
 }
 _LEVEL = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)")
-_NO_ATTENTION: dict[Family, tuple[int, ...]] = {"sd15": (0,), "sdxl": (2,)}
-"""Levels on the way up whose upsampler stands right after a residual block."""
 
 
-def sgm_name(name: str, family: Family) -> str:
-    """Return Stability's name of a UNet layer that diffusers calls ``name``."""
+def sgm_name(layer: Layer) -> str:
+    """Return Stability's name of a UNet's layer."""
+    name = layer.name
     for own, other in _OUTSIDE.items():
         if name == own or name.startswith(f"{own}."):
             return other + _inside(own, name.removeprefix(own))
@@ -44,13 +42,13 @@ def sgm_name(name: str, family: Family) -> str:
     assert found, name
     way, level, sort, place = found[1], int(found[2]), found[3], int(found[4])
     rest = name[found.end() :]
+    each = layer.residuals + 1  # and a downsampler; or, on the way up, one residual block more
     if sort == "downsamplers":
-        return f"input_blocks.{3 * level + 3}.0.op"
+        return f"input_blocks.{each * (level + 1)}.0.op"
     if sort == "upsamplers":
-        part = 1 if level in _NO_ATTENTION[family] else 2
-        return f"output_blocks.{3 * level + 2}.{part}.conv"
-    block = f"input_blocks.{3 * level + place + 1}" if way == "down" else ""
-    block = block or f"output_blocks.{3 * level + place}"
+        return f"output_blocks.{each * (level + 1) - 1}.{layer.upsampler_place}.conv"
+    block = f"input_blocks.{each * level + place + 1}" if way == "down" else ""
+    block = block or f"output_blocks.{each * level + place}"
     return f"{block}.{0 if sort == 'resnets' else 1}{_inside(sort, rest)}"
 
 
@@ -75,7 +73,7 @@ def dotted(layer: Layer) -> str:
 def kohya_flat(layer: Layer, family: Family, *, sgm: bool, prefix: str = "lora") -> str:
     """Return ``lora_unet_...``, ``lora_te_...`` or, in SDXL, ``lora_te1_...``."""
     if layer.component == "unet":
-        name, owner = (sgm_name(layer.name, family) if sgm else layer.name), "unet"
+        name, owner = (sgm_name(layer) if sgm else layer.name), "unet"
     else:
         number = "2" if layer.component == "text_encoder_2" else "1"
         name, owner = text_name(layer), "te" + ("" if family == "sd15" else number)
@@ -87,10 +85,10 @@ def lycoris_flat(layer: Layer) -> str:
     return f"lycoris_{layer.name}".replace(".", "_")
 
 
-def comfy(layer: Layer, family: Family) -> str:
+def comfy(layer: Layer) -> str:
     """Return the name of a weight in ComfyUI's models."""
     if layer.component == "unet":
-        return f"diffusion_model.{sgm_name(layer.name, family)}"
+        return f"diffusion_model.{sgm_name(layer)}"
     encoder = "clip_g" if layer.component == "text_encoder_2" else "clip_l"
     return f"text_encoders.{encoder}.transformer.{text_name(layer)}"
 
