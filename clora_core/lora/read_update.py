@@ -133,7 +133,11 @@ def _packed_rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> R
     upper = entries.new_zeros(len(entries), side, side)
     upper[:, rows, columns] = entries
     skew = upper - upper.mT
-    terms = layer.cayley_terms
+    terms, limit = layer.cayley.terms, layer.cayley.block_limit
+    if limit is not None:
+        lengths = torch.linalg.vector_norm(skew, dim=(1, 2), keepdim=True)
+        longest = limit / len(skew) ** 0.5
+        skew = skew * torch.where(lengths > longest, longest / lengths, 1.0)
     turned = cayley(-skew) if terms is None else cayley_series(skew, terms)
     if layer.size.repeats:
         turned = turned.repeat(prod(weight[1:]) // side, 1, 1)

@@ -52,7 +52,7 @@ def layers(case: AdapterCase, components: Components) -> list[Layer]:
     return found
 
 
-def name(case: AdapterCase, layer: Layer) -> str:
+def name(case: AdapterCase, layer: Layer) -> str:  # noqa: ARG001
     return comfy(layer)
 
 

@@ -77,9 +77,7 @@ def chosen(case: AdapterCase, components: Components, layers: Iterable[Layer]) -
     """Return ``layers``, or those that the case names itself."""
     if case.places is None:
         return list(layers)
-    return [
-        Layer(component, name, components[component]) for component, name in case.places
-    ]
+    return [Layer(component, name, components[component]) for component, name in case.places]
 
 
 def with_kernel(layers: Iterable[Layer], *, wide: bool) -> list[Layer]:

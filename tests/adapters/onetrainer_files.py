@@ -191,16 +191,24 @@ def _kronecker_delta(given: Parts, shape: torch.Size) -> Tensor:
 
 
 def write(folder: Path, case: AdapterCase, components: Components) -> Expected:
-    return write_by_layer(sys.modules[__name__], folder, case, components, beside=_beside(case))
+    return write_by_layer(
+        sys.modules[__name__], folder, case, components, beside=_beside(case, components)
+    )
 
 
-def _beside(case: AdapterCase) -> Parts:
+def _beside(case: AdapterCase, components: Components) -> Parts:
     """Return the embeddings that ``bundle_additional_embeddings`` puts into the file."""
     if case.kind != "lora with embeddings":
         return {}
-    encoders = ("clip_l",) if case.family == "sd15" else ("clip_l", "clip_g")
-    vectors = torch.randn((2, 32), generator=torch.Generator().manual_seed(case.seed))
-    return {f"bundle_emb.myword.{encoder}": vectors.clone() for encoder in encoders}
+    random = torch.Generator().manual_seed(case.seed)
+    encoders = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+    return {
+        f"bundle_emb.myword.{part}": torch.randn(
+            2, components[name].config.hidden_size, generator=random
+        )
+        for part, name in encoders.items()
+        if name in components
+    }
 
 
 def why_not(kind: str, spelling: str, family: Family) -> str | None:

@@ -60,7 +60,7 @@ class Tuner:
         config: Its settings' class.
         options: Beside rank, alpha and layers.
         where: Which layers: ``linear``, ``conv`` (wider than a pixel), ``narrow`` (all others),
-            ``any``.
+            ``biased``, ``any``.
         component: That is trained.
     """
 
@@ -82,6 +82,7 @@ TUNERS: Mapping[str, Tuner] = {
     "lora conv": Tuner(LoraConfig, where="conv"),
     "lora rank-stabilised": Tuner(LoraConfig, {"use_rslora": True}),
     "lora patterns": Tuner(LoraConfig, _PATTERNS),
+    "lora bias": Tuner(LoraConfig, {"lora_bias": True}, "biased"),
     "lora text": Tuner(LoraConfig, component="text_encoder"),
     "lora text 2": Tuner(LoraConfig, component="text_encoder_2"),
     "dora": Tuner(LoraConfig, _DORA, "linear"),
@@ -111,6 +112,8 @@ def layers(case: AdapterCase, components: Components) -> list[Layer]:
     found = [layer for layer in found if layer.component == tuner.component]
     if tuner.where == "linear":
         return [layer for layer in found if layer.weight.ndim == 2]
+    if tuner.where == "biased":
+        return [layer for layer in found if layer.bias is not None]
     return found if tuner.where == "any" else with_kernel(found, wide=tuner.where == "conv")
 
 

@@ -1,20 +1,20 @@
-"""What peft writes beside a LoRA's tensors: ``adapter_config.json``, read and checked.
+"""What peft writes beside an adapter's tensors: ``adapter_config.json``, read and checked.
 
-The strength of a LoRA that peft has saved is there and nowhere else, and so is whatever else
-changes a layer's output. What cannot be applied is refused by its name.
+The strength of an adapter that peft has saved is there and nowhere else, and so is whatever else
+changes a layer's output. What cannot be applied is refused by its name (``tuners``).
 """
 
 import json
-import math
-import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.alpha_patterns import cost_problem
+from clora_core.recipe.lora.kinds import PLAIN_CAYLEY, Cayley, Kind
+from clora_core.recipe.lora.parts import Part
+from clora_core.recipe.lora.tuners import TUNERS, refusals
 
 ADAPTER_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -27,33 +27,25 @@ _COMPONENTS = {
 }
 """The classes that peft notes as what it has trained."""
 
-_RETRAIN = "train it again as a plain LoRA"
-_NOT_APPLIED: Mapping[str, str] = {
-    "use_dora": "DoRA rescales whole weights",
-    "use_qalora": "QALoRA pools the inputs",
-    "use_bdlora": "BD-LoRA has factors in blocks",
-    "lora_bias": "trained biases are not read",
-    "modules_to_save": "whole trained layers are not read",
-    "trainable_token_indices": "trained words are not read",
-    "target_parameters": "LoRAs of single parameters are not read",
-    "layer_replication": "it changes the base model's layers",
-    "alora_invocation_tokens": "it acts on some tokens alone",
-    "arrow_config": "it chooses among several LoRAs",
-    "kasa_config": "KaSA changes the base model's weights",
-    "monteclora_config": "MonteCLoRA draws its factors at random",
-}
-_CHANGES_BASE = re.compile(r"pissa|corda|olora|loftq|lora_ga", re.IGNORECASE)
+PARTS_BY_SETTING: tuple[tuple[str, Part], ...] = (("use_dora", "magnitude"), ("lora_bias", "bias"))
+"""Settings of a LoRA by which each of its layers has a part more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterConfig:
-    """Settings of a plain LoRA, as peft keeps them.
+    """Settings of an adapter, as peft keeps them.
 
     Attributes:
         path: The file.
-        r: Rank of layers that no pattern names.
+        peft_type: As it says.
+        kind: Of its layers' updates.
+        r: Rank of layers that no pattern names; None where layers have no rank.
         rank_pattern: Ranks by layer pattern.
-        strength: ``lora_alpha``, ``alpha_pattern`` and ``use_rslora``.
+        strength: ``lora_alpha``, ``alpha_pattern`` and ``use_rslora``; nothing where there is no
+            strength.
+        has: Parts that every layer has, or none: ``magnitude`` (DoRA), ``bias``.
+        cayley: How rotations were made in training.
+        is_shared: All blocks of a rotation are one.
         targets: Ends of the names of the layers it was trained on; None where an expression says
             them.
         component: That was trained; None where the file does not say.
@@ -61,9 +53,14 @@ class AdapterConfig:
     """
 
     path: Path
-    r: int
+    peft_type: str
+    kind: Kind
+    r: int | None
     rank_pattern: Mapping[str, int]
     strength: Mapping[str, Any]
+    has: frozenset[Part]
+    cayley: Cayley
+    is_shared: bool
     targets: frozenset[str] | None
     component: str | None
     base_model: str | None
@@ -112,113 +109,42 @@ def parsed_config(path: Path, given: Mapping[str, Any]) -> AdapterConfig:
     Raises:
         LoraFileError: As ``read_adapter_config``.
     """
-    for sentence in _refusals(given):
+    for sentence in refusals(given):
         raise LoraFileError(f"{path} {sentence}")
-    targets = given.get("target_modules")
+    tuner = TUNERS[given["peft_type"]]
     mapping = given.get("auto_mapping")
     trained = cast("dict[str, Any]", mapping) if isinstance(mapping, dict) else {}
     base_model = given.get("base_model_name_or_path")
     return AdapterConfig(
         path=path,
-        r=given["r"],
+        peft_type=given["peft_type"],
+        kind=tuner.kind,
+        r=None if tuner.alpha is None else given["r"],
         rank_pattern=given.get("rank_pattern") or {},
-        strength={
-            "lora_alpha": given["lora_alpha"],
+        strength={}
+        if tuner.alpha is None
+        else {
+            "lora_alpha": given[tuner.alpha],
             "alpha_pattern": given.get("alpha_pattern") or {},
-            "use_rslora": given.get("use_rslora") is True,
+            "use_rslora": tuner.kind == "lora" and given.get("use_rslora") is True,
         },
-        targets=_texts(targets),
+        has=frozenset(part for name, part in PARTS_BY_SETTING if given.get(name) is True),
+        cayley=_cayley(given) if tuner.kind == "oft" else PLAIN_CAYLEY,
+        is_shared=given.get("block_share") is True,
+        targets=_texts(given.get("target_modules")),
         component=_COMPONENTS.get(str(trained.get("base_model_class"))),
         base_model=base_model if isinstance(base_model, str) and base_model else None,
     )
 
 
-def _refusals(given: Mapping[str, Any]) -> Sequence[str]:
-    """Return the ends of sentences on what is wrong, the gravest first."""
-    kind = given.get("peft_type")
-    if kind != "LORA":
-        return [
-            f"has the peft_type {_shown(kind)}, and only 'LORA' is applied here; {_RETRAIN}, or "
-            "name the folder of one"
-        ]
-    found = [
-        f"sets {name} to {_shown(given[name])}, and {reason}; {_RETRAIN}"
-        for name, reason in _NOT_APPLIED.items()
-        if given.get(name)
-    ]
-    found += [
-        f"sets {name[:100]} to {_shown(value)}, which is not known here; {_RETRAIN}"
-        for name, value in given.items()
-        if name.startswith("use_") and name != "use_rslora" and name not in _NOT_APPLIED and value
-    ]
-    if given.get("bias", "none") != "none":
-        found.append(
-            f"sets bias to {_shown(given['bias'])}, and trained biases are not read; {_RETRAIN} "
-            "with bias 'none'"
-        )
-    start = given.get("init_lora_weights", True)
-    if isinstance(start, str) and _CHANGES_BASE.match(start):
-        found.append(
-            f"sets init_lora_weights to {_shown(start)}, which changes the base model's own "
-            "weights; save it with peft's path_initial_model_for_weight_conversion, which makes a "
-            "plain LoRA of it"
-        )
-    return [*found, *_strength_refusals(given)]
-
-
-def _strength_refusals(given: Mapping[str, Any]) -> Sequence[str]:
-    again = "save the LoRA with peft again"
-    found: list[str] = []
-    if not _is_rank(given.get("r")):
-        found.append(f"should have a whole number above 0 as r, got {_value(given, 'r')}; {again}")
-    if not _is_number(given.get("lora_alpha")):
-        found.append(
-            f"should have a number as lora_alpha, got {_value(given, 'lora_alpha')}; {again}"
-        )
-    if not isinstance(given.get("use_rslora", False), bool | None):
-        found.append(f"should have true or false as use_rslora, got {_value(given, 'use_rslora')}")
-    for name, is_right, kind in (
-        ("alpha_pattern", _is_number, "alphas"),
-        ("rank_pattern", _is_rank, "ranks"),
-    ):
-        patterns = given.get(name) or {}
-        if not isinstance(patterns, dict):
-            found.append(f"should have an object as {name}, got {_value(given, name)}; {again}")
-            continue
-        by_pattern = cast("dict[str, Any]", patterns)
-        wrong = [key for key, value in by_pattern.items() if not is_right(value)]
-        if wrong:
-            found.append(
-                f"should have {kind} in {name}, got {_shown(by_pattern[wrong[0]])} for "
-                f"{wrong[0][:100]!r}; {again}"
-            )
-        cost = cost_problem(by_pattern, said=f"its {name} sets {kind}")
-        if cost is not None:
-            found.append(f"cannot be used: {cost}")
-    return found
+def _cayley(given: Mapping[str, Any]) -> Cayley:
+    return Cayley(
+        terms=given["num_cayley_neumann_terms"] if given["use_cayley_neumann"] else None,
+        block_limit=float(given["eps"]) if given["coft"] else None,
+    )
 
 
 def _texts(value: object) -> frozenset[str] | None:
     if not isinstance(value, list):
         return None
     return frozenset(str(item) for item in cast("list[object]", value))
-
-
-def _is_rank(value: object) -> bool:
-    return type(value) is int and 0 < value < 2**31
-
-
-def _is_number(value: object) -> bool:
-    try:
-        return type(value) in (int, float) and math.isfinite(float(cast("float", value)))
-    except OverflowError:
-        return False
-
-
-def _value(given: Mapping[str, Any], name: str) -> str:
-    return _shown(given[name]) if name in given else "none"
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."

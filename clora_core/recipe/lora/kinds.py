@@ -70,6 +70,24 @@ class UpdateSize:
         return (self.in_features, *self.kernel) == (weight[1], *(weight[2:] or (1, 1)))
 
 
+@dataclass(frozen=True, slots=True)
+class Cayley:
+    """How peft makes a rotation of a packed block, which the tensors do not say.
+
+    Attributes:
+        terms: Of the series that stands for Cayley's transform; None for the transform itself.
+        block_limit: Norm to which each block is shortened, times the root of their number; None
+            for no limit.
+    """
+
+    terms: int | None = 5
+    block_limit: float | None = None
+
+
+PLAIN_CAYLEY = Cayley()
+"""As OneTrainer makes every rotation, and peft unless it is asked otherwise."""
+
+
 def kind_of(parts: Shapes) -> Kind:
     """Return the kind of update that a layer's parts make.
 

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.kinds import Kind, PartsError, Shape, UpdateSize, kind_of, update_size
+from clora_core.recipe.lora.kinds import (
+    PLAIN_CAYLEY,
+    Cayley,
+    Kind,
+    PartsError,
+    Shape,
+    UpdateSize,
+    kind_of,
+    update_size,
+)
 from clora_core.recipe.lora.names import (
     PEFT_PREFIX,
     dotted_layer_name,
@@ -38,7 +47,7 @@ class LoraLayer:
         size: Of the update.
         owner: Component by what is said beside the file; None where the name alone says it.
         is_ranked: Its rank is what is said beside the file, also where its tensors have none.
-        cayley_terms: Of the series by which a packed rotation was trained; None for its limit.
+        cayley: How a packed rotation was trained.
     """
 
     name: str
@@ -48,7 +57,7 @@ class LoraLayer:
     size: UpdateSize
     owner: str | None = None
     is_ranked: bool = False
-    cayley_terms: int | None = 5
+    cayley: Cayley = PLAIN_CAYLEY
 
     @property
     def rank(self) -> int:
@@ -79,8 +88,8 @@ class LoraLayer:
 
     @property
     def is_of_peft(self) -> bool:
-        """Its names are those of peft's own files."""
-        return self.name.startswith(PEFT_PREFIX)
+        """Its names are those of peft's own files, or its settings are."""
+        return self.owner is not None or self.name.startswith(PEFT_PREFIX)
 
     @property
     def is_decomposed(self) -> bool:
@@ -130,7 +139,7 @@ class LoraLayer:
     def misfit(self, weight: Shape) -> str | None:
         """Return why it is no update of a weight of this shape, None if it is one."""
         size = self.size
-        if self.is_of_peft and self.kind in ("oft", "boft") and prod(weight[2:]) > 1:
+        if self.is_of_peft and self.kind == "oft" and prod(weight[2:]) > 1:
             return "a rotation that peft makes of patches, which is no change of a weight"
         is_norms = self.kind == "difference" and len(self.shapes.get("diff", (1,))) == 1
         if (len(weight) == 1 and not is_norms) or not size.fits(weight):

@@ -52,6 +52,7 @@ _SUFFIXES: tuple[tuple[str, Writer | None, Part | None], ...] = (
         "diffusers",
         None,
     ),
+    (r"\.lora(?:_linear_layer)?\.up\.bias", "diffusers", "bias"),
     (rf"\.oft_R{_ADAPTER}\.weight", None, "oft_R"),
     (r"\.oft_R\.scaled_oft", None, "scaled_oft"),
     (rf"\.(?P<part>w_norm|b_norm|{'|'.join(_SAME)}){_DEFAULT}", None, None),

@@ -14,6 +14,7 @@ from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.adapter_config import (
     ADAPTER_FILE,
     CONFIG_FILE,
+    PARTS_BY_SETTING,
     AdapterConfig,
     read_adapter_config,
 )
@@ -78,8 +79,7 @@ def _described_layers(
         _refuse_without_strength(path, layers, own)
         return DescribedLora(layers=layers, settings=own, config=None)
     _refuse_second_strength(path, layers, own)
-    owned = tuple(_owned(path, layer, config) for layer in layers)
-    _refuse_other_ranks(path, owned, config)
+    owned = tuple(_ranked(path, _owned(path, layer, config), config) for layer in layers)
     settings = {
         f"{component}.{name}": value
         for component in sorted({layer.component for layer in owned})
@@ -96,13 +96,7 @@ def _is_of_peft(layer: LoraLayer) -> bool:
 def _refuse_without_strength(
     path: Path, layers: Sequence[LoraLayer], own: Mapping[str, Any]
 ) -> None:
-    silent = [
-        layer.name
-        for layer in layers
-        if layer.name.startswith(PEFT_PREFIX)
-        and layer.alpha is None
-        and as_alpha(own.get(f"{layer.component}.lora_alpha")) is None
-    ]
+    silent = [layer.name for layer in layers if _is_silent(layer, own)]
     if silent:
         raise LoraFileError(
             f"{path} has peft's own names ({silent[0][:100]!r}), and nothing says how strong "
@@ -112,10 +106,18 @@ def _refuse_without_strength(
         )
 
 
+def _is_silent(layer: LoraLayer, own: Mapping[str, Any]) -> bool:
+    if not layer.name.startswith(PEFT_PREFIX) or layer.alpha is not None:
+        return False
+    # In metadata stand the settings of LoRAs alone.
+    said = own.get(f"{layer.component}.lora_alpha") if layer.kind == "lora" else None
+    return as_alpha(said) is None
+
+
 def _refuse_second_strength(
     path: Path, layers: Sequence[LoraLayer], own: Mapping[str, Any]
 ) -> None:
-    alphas = [layer.alpha for layer in layers if layer.alpha is not None]
+    alphas = [layer.tensors["alpha"] for layer in layers if "alpha" in layer.tensors]
     said = alphas[0] if alphas else next((name for name in own if name.endswith("alpha")), None)
     if said is not None:
         raise LoraFileError(
@@ -138,7 +140,31 @@ def _owned(path: Path, layer: LoraLayer, config: AdapterConfig) -> LoraLayer:
             f"{config.path} has no {name[:100]!r} among its target_modules, and {path} has that "
             "layer; put the settings of that file beside it"
         )
-    return replace(layer, owner=component)
+    _refuse_other_kind(path, layer, config)
+    return replace(layer, owner=component, cayley=config.cayley)
+
+
+def _refuse_other_kind(path: Path, layer: LoraLayer, config: AdapterConfig) -> None:
+    """Hold a layer's parts to those that the settings speak of."""
+    beside = f"{path} has the layer {layer.name[:100]!r}"
+    if layer.kind != config.kind:
+        raise LoraFileError(
+            f"{config.path} has the peft_type {config.peft_type!r}, and {beside} with the parts "
+            f"{', '.join(sorted(layer.tensors))}; put the settings of that file beside it"
+        )
+    for setting, part in PARTS_BY_SETTING:
+        if (part in config.has) != (part in layer.tensors):
+            is_there = "without" if part in config.has else "with"
+            raise LoraFileError(
+                f"{config.path} has {setting} {str(part in config.has).lower()}, and {beside} "
+                f"{is_there} one; put the settings of that file beside it"
+            )
+    blocks = layer.shapes.get("oft_R")
+    if blocks is not None and config.is_shared and blocks[0] != 1:
+        raise LoraFileError(
+            f"{config.path} has block_share true, and {beside} with {blocks[0]} blocks; put the "
+            "settings of that file beside it"
+        )
 
 
 def _is_target(name: str, targets: frozenset[str]) -> bool:
@@ -148,14 +174,29 @@ def _is_target(name: str, targets: frozenset[str]) -> bool:
     return any(name[start:] in targets for start in ends)
 
 
-def _refuse_other_ranks(path: Path, layers: Sequence[LoraLayer], config: AdapterConfig) -> None:
-    """Hold ranks to those of the settings, as far as plain patterns decide them."""
+def _ranked(path: Path, layer: LoraLayer, config: AdapterConfig) -> LoraLayer:
+    """Return the layer with its rank, held to that of the settings as far as these decide it."""
+    if config.r is None:
+        return layer
     ranks = AlphaPatterns(config.rank_pattern, are_tried=False)
-    for layer in layers:
-        said = {config.r if r is None else int(r) for r in ranks.possible(layer.dotted_name)}
-        if layer.rank not in said:
-            raise LoraFileError(
-                f"{config.path} gives {layer.name[:100]!r} the rank "
-                f"{' or '.join(map(str, sorted(said)))}, and {path} has it with rank {layer.rank}; "
-                "put the settings of that file beside it"
-            )
+    said = {config.r if r is None else int(r) for r in ranks.possible(layer.dotted_name)}
+    if not layer.is_scaled:
+        return _ranked_by_settings(layer, config, said)
+    if layer.rank not in said:
+        raise LoraFileError(
+            f"{config.path} gives {layer.name[:100]!r} the rank "
+            f"{' or '.join(map(str, sorted(said)))}, and {path} has it with rank {layer.rank}; "
+            "put the settings of that file beside it"
+        )
+    return layer
+
+
+def _ranked_by_settings(layer: LoraLayer, config: AdapterConfig, said: set[int]) -> LoraLayer:
+    """Return a Kronecker product of whole factors, which peft scales, too."""
+    if len(said) > 1:
+        raise LoraFileError(
+            f"{config.path} gives {layer.name[:100]!r} a rank by a pattern that is no plain name, "
+            "and nothing in the tensors says it; write the layer's name into rank_pattern"
+        )
+    (rank,) = said
+    return replace(layer, size=replace(layer.size, rank=rank), is_ranked=True)
