@@ -307,7 +307,7 @@ def convert(
     ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(metavar="M", help="As a job names one; DoRA, OFT and BOFT depend on it."),
+        typer.Option(metavar="M", help="As a job names one; DoRA, GLoRA, OFT, BOFT depend on it."),
     ] = None,
     naming: Annotated[Naming, typer.Option(help="Names of the tensors.")] = Naming.kohya,
     leave_out: Annotated[

@@ -73,8 +73,6 @@ def wrong_tensors() -> Iterator[BadFile]:
 
 OTHER_KINDS: Mapping[str, str] = {
     f"{FLAT}.oft_diag": "no part of a LoRA",
-    f"{FLAT}.a1.weight": "is a GLoRA",
-    f"{FLAT}.b2.weight": "is a GLoRA",
     f"{FLAT}.on_input": "is an IA3",
     f"unet.{DOTTED}.ia3_l": "is an IA3",
     f"unet.{DOTTED}.vera_lambda_b": "is a VeRA",

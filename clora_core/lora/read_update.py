@@ -10,6 +10,7 @@ from torch import Tensor
 from clora_core.lora.kinds.decomposed import Decomposed
 from clora_core.lora.kinds.difference import Difference
 from clora_core.lora.kinds.factor import Factor
+from clora_core.lora.kinds.generalized import Generalized
 from clora_core.lora.kinds.hadamard import HadamardHalf, hadamard
 from clora_core.lora.kinds.kronecker import Kronecker
 from clora_core.lora.kinds.rotation import Rotation, cayley, cayley_series
@@ -52,6 +53,9 @@ def _core(layer: LoraLayer, parts: Parts, weight: Sequence[int], scale: float) -
             return hadamard(_half(parts, 1), _half(parts, 2), weight, scale)
         case "lokr":
             return _kronecker(layer, parts, weight, scale)
+        case "glora":
+            first, second = (parts[part].flatten(start_dim=1) for part in ("a1", "a2"))
+            return Generalized(first, second, Factor(parts["b2"], parts["b1"], scale))
         case "difference":
             return Difference(parts["diff"], None) if "diff" in parts else None
         case "oft" | "boft":

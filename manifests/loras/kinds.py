@@ -6,7 +6,7 @@ from math import prod
 
 from clora_core.recipe.lora.layers import LoraLayer
 
-_NAMES = {"loha": "LoHa", "lokr": "LoKr", "oft": "OFT", "boft": "BOFT"}
+_NAMES = {"loha": "LoHa", "lokr": "LoKr", "glora": "GLoRA", "oft": "OFT", "boft": "BOFT"}
 
 
 def adapter_kinds(layers: Sequence[LoraLayer]) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable
 
 _EXTRACT = "use it as the base model, or extract a LoRA from it with your trainer's tools"
-_MERGE = "merge it into its base model with {} and use the result as the base model"
-_BY_LYCORIS = _MERGE.format("LyCORIS' merge tool")
-_BY_PEFT = _MERGE.format("peft (merge_and_unload)")
+_BY_PEFT = (
+    "merge it into its base model with peft (merge_and_unload) and use the result as the base model"
+)
 
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), sentence)
@@ -44,11 +44,6 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"^(text_model\.embeddings\.|encoder\.conv_in\.|decoder\.conv_in\.|post_quant_conv\.)",
             "is a whole text encoder or VAE and not a LoRA; use it as part of a base model",
-        ),
-        (
-            r"\.(a1|a2|b1|b2)\.weight$",
-            "is a GLoRA (what it adds depends on the base model's weights), which is not read; "
-            f"{_BY_LYCORIS}",
         ),
         (
             r"\.on_input$|ia3_",

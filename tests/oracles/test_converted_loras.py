@@ -25,7 +25,7 @@ from manifests.loras.file import inspect_lora_file
 NEEDS_WEIGHTS = ("dora", "oft")
 KINDS = (
     "lora", "locon tucker", "loha", "lokr whole", "lokr conv whole", "lokr dora input",
-    "dora output", "full", "oft rescale", "boft",
+    "dora output", "full", "oft rescale", "boft", "glora",
 )  # fmt: skip
 BLOCK = "down_blocks.1.attentions.0.transformer_blocks.0"
 PLACES = tuple(

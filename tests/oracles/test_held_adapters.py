@@ -20,7 +20,7 @@ BY_NAME = {str(case): case for case in CASES}
 READ = [
     *(f"LyCORIS-{kind}-kohya-sd15" for kind in (
         "locon_tucker", "loha", "loha_tucker", "lokr", "lokr_tucker", "dora_input",
-        "lokr_dora_output", "full", "oft_rescale", "boft_constraint_rescale",
+        "lokr_dora_output", "full", "oft_rescale", "boft_constraint_rescale", "glora",
     )),
     "kohya_sd-scripts-lora-kohya-sd15-F8_E4M3", "LyCORIS-norm-kohya-sd15-F16",
     "LyCORIS-loha-kohya-sd15-F64",

@@ -61,6 +61,8 @@ def held_bytes(layer: LoraLayer, item_bytes: Callable[[Part], int]) -> int:
             if "mid" not in layer.shapes:
                 return size("down") + size("up") + beside
             return layer.shapes["mid"][0] * num_inputs * single + size("up") + beside
+        case "glora":
+            return size("a1") + size("a2") + size("b1") + size("b2") + beside
         case "loha":
             factors = (num_inputs + num_outputs) * _loha_rank(layer)
             count = num_inputs * num_outputs if is_dense(layer) else factors

@@ -3,6 +3,7 @@
     lora        up @ down, also with a kernel (LoCon) and with Tucker's core between them (mid)
     loha        (w1_a @ w1_b) * (w2_a @ w2_b), entry by entry (LyCORIS, arXiv 2108.06098)
     lokr        the Kronecker product of w1 and w2, each whole or factored (LyCORIS)
+    glora       W (a1 @ a2) + b1 @ b2, with the base weight W (arXiv 2306.07967, LyCORIS)
     difference  the whole difference: of a weight, of a bias, or of a norm's scale and shift
     oft         a rotation in blocks (arXiv 2306.07280): of the outputs (LyCORIS, kohya), or of the
                 inputs (oft_R: peft, OneTrainer)
@@ -20,7 +21,7 @@ from typing import Literal
 
 from clora_core.recipe.lora.parts import Part
 
-Kind = Literal["lora", "loha", "lokr", "difference", "oft", "boft"]
+Kind = Literal["lora", "loha", "lokr", "glora", "difference", "oft", "boft"]
 Shape = tuple[int, ...]
 Shapes = Mapping[Part, Shape]
 
@@ -121,6 +122,7 @@ def update_size(kind: Kind, parts: Shapes) -> UpdateSize:
         "lora": _lora,
         "loha": _loha,
         "lokr": _lokr,
+        "glora": _glora,
         "difference": _difference,
         "oft": _rotation,
         "boft": _rotation,
@@ -136,6 +138,8 @@ def _kind(part: Part, shape: Shape) -> Kind | None:
         return "loha"
     if part.startswith("lokr"):
         return "lokr"
+    if part in ("a1", "a2", "b1", "b2"):
+        return "glora"
     if part == "diff":
         return "difference"
     if part == "oft_blocks":
@@ -239,6 +243,19 @@ def _kronecker_half(parts: Shapes, number: int) -> tuple[Shape, int | None]:
     if a[1] != b[0]:
         raise PartsError(f"has rank {a[1]} in {name}_a and {b[0]} in {name}_b")
     return (a[0], *b[1:]), b[0]
+
+
+def _glora(parts: Shapes) -> UpdateSize:
+    a1, a2, b1, b2 = (_matrix(parts, name) for name in ("a1", "a2", "b1", "b2"))
+    rank = a1[1]
+    # Before 2024 they stood the other way around, which a square layer of whole rank alone hides.
+    is_now = rank <= a1[0] and b1[1] == b2[0] == a2[0] == rank and a1[0] == a2[1] == b2[1]
+    if not is_now or any(side != 1 for shape in (a1, a2, b1) for side in shape[2:]):
+        raise PartsError(
+            f"has a1, a2, b1 and b2 of shapes {list(a1)}, {list(a2)}, {list(b1)} and {list(b2)}, "
+            "which LyCORIS writes otherwise since 2024"
+        )
+    return UpdateSize(b1[0], b2[1], b2[2:] or None, rank)
 
 
 def _difference(parts: Shapes) -> UpdateSize:

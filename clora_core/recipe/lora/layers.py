@@ -30,7 +30,9 @@ from clora_core.recipe.lora.names import (
 )
 from clora_core.recipe.lora.parts import Part, TensorName, adapter_name, tensor_name
 
-ACCEPTED = "LoRA, LoCon, LoHa, LoKr, DoRA, OFT and trained norms of all common tools are read"
+ACCEPTED = (
+    "LoRA, LoCon, LoHa, LoKr, DoRA, GLoRA, OFT and trained norms of all common tools are read"
+)
 
 _TEXT_ENCODER = re.compile(r"^lora_te|(^|\.)text_encoder|(^|[._])text_model[._]")
 
@@ -84,7 +86,7 @@ class LoraLayer:
         """
         if self.kind == "lokr":
             return self.is_ranked or "lokr_w1" not in self.tensors or "lokr_w2" not in self.tensors
-        return self.kind in ("lora", "loha")
+        return self.kind in ("lora", "loha", "glora")
 
     @property
     def is_of_peft(self) -> bool:
@@ -99,7 +101,7 @@ class LoraLayer:
     @property
     def needs_base_weights(self) -> bool:
         """What it adds depends on the numbers of the base model's weight."""
-        return self.is_decomposed or self.kind in ("oft", "boft")
+        return self.is_decomposed or self.kind in ("glora", "oft", "boft")
 
     @property
     def changes_weight(self) -> bool:

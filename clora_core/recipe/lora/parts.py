@@ -20,7 +20,8 @@ Part = Literal[
     "down", "up", "mid", "bias", "alpha", "dora_scale", "magnitude",
     "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2",
     "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2",
-    "diff", "diff_b", "oft_blocks", "oft_R", "scaled_oft", "boft_R", "boft_s", "rescale",
+    "a1", "a2", "b1", "b2", "diff", "diff_b",
+    "oft_blocks", "oft_R", "scaled_oft", "boft_R", "boft_s", "rescale",
 ]  # fmt: skip
 """``dora_scale`` says its axis by its shape; ``magnitude``, peft's, is always of the outputs."""
 
@@ -34,7 +35,7 @@ _SAME: tuple[Part, ...] = (
 )  # fmt: skip
 _PARTS: dict[str, Part] = {
     "A": "down", "B": "up", "w_norm": "diff", "b_norm": "diff_b",
-    "down": "down", "up": "up", "mid": "mid",
+    "down": "down", "up": "up", "mid": "mid", "a1": "a1", "a2": "a2", "b1": "b1", "b2": "b2",
     **{name: name for name in _SAME},
 }  # fmt: skip
 
@@ -53,6 +54,7 @@ _SUFFIXES: tuple[tuple[str, Writer | None, Part | None], ...] = (
         None,
     ),
     (r"\.lora(?:_linear_layer)?\.up\.bias", "diffusers", "bias"),
+    (r"\.(?P<part>[ab][12])\.weight", None, None),
     (rf"\.oft_R{_ADAPTER}\.weight", None, "oft_R"),
     (r"\.oft_R\.scaled_oft", None, "scaled_oft"),
     (rf"\.(?P<part>w_norm|b_norm|{'|'.join(_SAME)}){_DEFAULT}", None, None),
