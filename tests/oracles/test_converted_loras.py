@@ -33,6 +33,7 @@ PLACES = tuple(
     for name in (
         f"{BLOCK}.attn1.to_q", f"{BLOCK}.attn2.to_k", f"{BLOCK}.ff.net.0.proj",
         "down_blocks.1.attentions.0.proj_in", "down_blocks.1.resnets.0.conv1",
+        "conv_out",
     )
 )  # fmt: skip
 
@@ -178,7 +179,7 @@ def test_what_went_in_is_in_the_metadata(
     )
     told = capsys.readouterr().out
     assert f"from {source.name} (DoRA)" in told
-    assert "by SVD:   5 layers, rank 3" in told
+    assert "by SVD:   6 layers, rank 3" in told
     assert f"holds on: {tiny_sd_dir} alone" in told
 
 
@@ -217,7 +218,7 @@ def test_what_cannot_be_converted_is_refused_with_the_way_out(
     save_file({"lora_unet_conv_norm_out.w_norm": torch.ones(16)}, norm)
     for arguments, told in (
         ([dora], "depends on the base model's weights; name the base model with --base-model"),
-        ([loha], "does not say whether 'lora_unet_down_blocks_1_resnets_0_conv1' has a kernel"),
+        ([loha], "does not say whether 'lora_unet_conv_out' has a kernel"),
         ([norm], "and nothing that has a place in a plain LoRA; use the file as it is"),
         ([lora, "--naming", "peft"], "names its layers otherwise than diffusers does"),
         ([lora, "--rank", 0], "--rank: should be 1 or more, got 0"),

@@ -63,7 +63,7 @@ class Rotation:
         gain = None if self.gain is None else (self.gain - 1).to(dtype)
         if len(self.steps) == 1 and self.of_inputs and num_inputs == weight.shape[1]:
             return InputRotationTerm(_less_one(self.steps[0]).to(dtype), gain, module)
-        if len(self.steps) == 1 and not self.of_inputs:
+        if len(self.steps) == 1 and not self.of_inputs and not self.is_butterfly:
             return OutputRotationTerm(_less_one(self.steps[0]).to(dtype), gain, module)
         if not self.of_inputs and len(weight) < num_inputs:
             # Each step would move all outputs there and back; one product of all steps does not.
