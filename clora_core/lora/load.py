@@ -18,8 +18,9 @@ from clora_core.lora.read_update import read_update
 from clora_core.lora.word_vectors import WordVectors
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.embeddings import Embedding, check_widths, text_widths
+from clora_core.recipe.lora.numbers import refuse_other_numbers
 from clora_core.recipe.lora.parts import Part
-from clora_core.recipe.lora.peft_folder import described_lora
+from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
 from clora_core.recipe.lora.placement import ModelLayers, placed_layers
 from clora_core.recipe.lora.scales import placed_scale, read_scales
 
@@ -54,11 +55,7 @@ def read_lora(path: str | Path, model: ModelLayers, *, with_words: bool = True) 
             many of its layers match), or holds values that are not finite.
     """
     path = Path(path)
-    tensors, metadata = _read(path)
-    if not tensors:
-        raise LoraFileError(f"{path} holds no tensors; it is empty, export the LoRA again")
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    lora = described_lora(path, shapes, metadata)
+    lora, tensors = _read(path)
     scales = read_scales(path, lora.settings)
     by_component: dict[str, dict[str, Update]] = {}
     for place, layer in placed_layers(path, lora.layers, model).items():
@@ -99,11 +96,19 @@ def _word_vectors(
     return WordVectors(vectors)
 
 
-def _read(path: Path) -> tuple[dict[str, Shaped[Tensor, "..."]], dict[str, str]]:
+def _read(path: Path) -> tuple[DescribedLora, dict[str, Shaped[Tensor, "..."]]]:
+    """Return what the file's names and shapes say, and its tensors."""
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
-            return {name: _readable(file.get_tensor(name)) for name in names}, file.metadata() or {}
+            if not names:
+                raise LoraFileError(f"{path} holds no tensors; it is empty, export the LoRA again")
+            slices = {name: file.get_slice(name) for name in names}
+            shapes = {name: tuple(each.get_shape()) for name, each in slices.items()}
+            lora = described_lora(path, shapes, file.metadata() or {})
+            dtypes = {name: str(each.get_dtype()) for name, each in slices.items()}
+            refuse_other_numbers(path, lora.layers, lora.embeddings, dtypes)
+            return lora, {name: _readable(file.get_tensor(name)) for name in names}
     except FileNotFoundError as error:
         raise LoraFileError(f"{path} does not exist; correct the catalog's uri") from error
     except (SafetensorError, OSError) as error:

@@ -17,10 +17,12 @@ from clora_core.lora.kinds.rotation import Rotation, cayley, cayley_series
 from clora_core.lora.kinds.together import Together
 from clora_core.lora.kinds.update import Update
 from clora_core.recipe.lora.layers import LoraLayer
-from clora_core.recipe.lora.names import COMFYUI_PREFIX, KOHYA_OFT_PREFIX
 from clora_core.recipe.lora.parts import Part
 
 Parts = Mapping[Part, Float[Tensor, "..."]]
+
+_SETTINGS: tuple[Part, ...] = ("alpha", "scaled_oft")
+"""Parts that multiply nothing."""
 
 
 def read_update(layer: LoraLayer, parts: Parts, weight: Sequence[int], scale: float) -> Update:
@@ -50,7 +52,8 @@ def _core(layer: LoraLayer, parts: Parts, weight: Sequence[int], scale: float) -
         case "lora":
             return _lora(parts, weight, scale)
         case "loha":
-            return hadamard(_half(parts, 1), _half(parts, 2), weight, scale)
+            wide = _wide(parts)
+            return hadamard(_half(wide, 1), _half(wide, 2), weight, scale)
         case "lokr":
             return _kronecker(layer, parts, weight, scale)
         case "glora":
@@ -66,7 +69,8 @@ def _lora(parts: Parts, weight: Sequence[int], scale: float) -> Factor:
     down, up = parts["down"], parts["up"]
     if "mid" in parts:
         # [up's rank, down's rank, kernel] and [down's rank, in]
-        down = torch.einsum("ijhw,jc->ichw", _wide(parts["mid"]), _wide(down.flatten(start_dim=1)))
+        wide = _wide(parts)
+        down = torch.einsum("ijhw,jc->ichw", wide["mid"], wide["down"].flatten(start_dim=1))
     elif down.ndim == 2 and prod(weight[2:]) > 1:
         down, up = down.reshape(len(down), *weight[1:]), up[:, :, None, None]
     return Factor(down.contiguous(), up.contiguous(), scale)
@@ -78,7 +82,7 @@ def _half(parts: Parts, number: int) -> HadamardHalf:
         if number == 1
         else ("hada_w2_a", "hada_w2_b", "hada_t2")
     )
-    up, down, core = (_wide(parts[name]) if name in parts else None for name in names)
+    up, down, core = map(parts.get, names)
     assert up is not None and down is not None  # noqa: S101, PT018 - the grammar has seen both
     up, down = up.flatten(start_dim=1), down.flatten(start_dim=1)
     return HadamardHalf(up if core is None else up.mT, down, core)
@@ -87,20 +91,21 @@ def _half(parts: Parts, number: int) -> HadamardHalf:
 def _kronecker(
     layer: LoraLayer, parts: Parts, weight: Sequence[int], scale: float
 ) -> Kronecker | Difference:
+    wide = _wide(parts)
     w1 = parts.get("lokr_w1")
     if w1 is None:
-        w1 = _wide(parts["lokr_w1_a"]) @ _wide(parts["lokr_w1_b"])
+        w1 = wide["lokr_w1_a"].flatten(start_dim=1) @ wide["lokr_w1_b"]
     w2 = parts.get("lokr_w2")
     if w2 is None:
-        a, b = _wide(parts["lokr_w2_a"]), _wide(parts["lokr_w2_b"])
-        core = parts.get("lokr_t2")
+        a, b = wide["lokr_w2_a"].flatten(start_dim=1), wide["lokr_w2_b"]
+        core = wide.get("lokr_t2")
         if core is None:
-            w2 = (a.flatten(start_dim=1) @ b.flatten(start_dim=1)).reshape(len(a), *b.shape[1:])
+            w2 = (a @ b.flatten(start_dim=1)).reshape(len(a), *b.shape[1:])
         else:
-            w2 = torch.einsum("ijhw,ip,jr->prhw", _wide(core), a, b)
+            w2 = torch.einsum("ijhw,ip,jr->prhw", core, a, b)
     if w2[0].numel() % prod(weight[2:]):
         # ComfyUI divides channels and kernel together, so that no product on channels is left.
-        whole = torch.kron(_wide(w1), _wide(w2)) * scale
+        whole = torch.kron(*_wide({"lokr_w1": w1, "lokr_w2": w2}).values()) * scale
         return Difference(whole.reshape(tuple(weight)), None)
     rank = layer.rank if len({"lokr_w1", "lokr_w2"} & parts.keys()) < 2 else None
     return Kronecker(w1.contiguous(), w2.contiguous(), scale, rank)
@@ -110,17 +115,14 @@ def _rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> Rotation
     if "oft_R" in parts:
         return _packed_rotation(layer, parts, weight)
     if "boft_R" in parts:
-        blocks = _wide(parts["boft_R"])
+        blocks = _wide(parts)["boft_R"]
         turned = cayley((blocks.mT - blocks) / 2)
         return Rotation(turned.mT, parts["boft_s"].flatten(), of_inputs=True)
-    blocks = _wide(parts["oft_blocks"])
-    limit = None
-    if "alpha" in parts:
-        # ComfyUI's bounds the angle as it is, kohya's and LyCORIS's for each output.
-        is_of_comfyui = layer.name.startswith(COMFYUI_PREFIX)
-        limit = float(parts["alpha"]) * (1 if is_of_comfyui else weight[0])
-        # kohya's sets no angle at all with a bound of 0, LyCORIS's no bound.
-        limit = None if limit <= 0 and not layer.name.startswith(KOHYA_OFT_PREFIX) else limit
+    blocks = _wide(parts)["oft_blocks"]
+    limit, rule = None, layer.limit_rule
+    if rule is not None:
+        limit = float(parts["alpha"]) * (1 if rule == "whole" else weight[0])
+        limit = None if limit <= 0 and rule != "by output, 0 too" else limit
     gain = parts["rescale"].flatten() if "rescale" in parts else None
     turned = cayley(blocks - blocks.mT, limit)
     if layer.kind == "boft":
@@ -129,7 +131,7 @@ def _rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> Rotation
 
 
 def _packed_rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> Rotation:
-    entries = _wide(parts["oft_R"])
+    entries = _wide(parts)["oft_R"]
     side = (1 + isqrt(1 + 8 * entries.shape[1])) // 2
     if "scaled_oft" in parts:
         entries = entries / (2 * (side - 1) ** 0.5)
@@ -154,8 +156,12 @@ def _bias(parts: Parts, scale: float) -> Difference | None:
     if "diff_b" in parts:
         return Difference(None, parts["diff_b"])
     # peft's is added where the up factor's product is, before that is scaled.
-    return Difference(None, _wide(parts["bias"]) * scale) if "bias" in parts else None
+    return Difference(None, _wide(parts)["bias"] * scale) if "bias" in parts else None
 
 
-def _wide(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+def _wide(parts: Parts) -> Parts:
+    """Return tensors in one precision, single or better, so that they can be multiplied."""
+    dtype = torch.float32
+    for part, tensor in parts.items():
+        dtype = dtype if part in _SETTINGS else torch.promote_types(dtype, tensor.dtype)
+    return {part: tensor.to(dtype) for part, tensor in parts.items()}

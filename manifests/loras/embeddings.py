@@ -4,15 +4,12 @@ What tensors mean is said by ``clora_core.recipe.lora.embeddings``.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.embeddings import Embedding
 from clora_core.recipe.reading.embedded import EmbeddedWord
 from manifests.loras.family import UNKNOWN_FAMILY
-from manifests.loras.format import FLOATS
 from manifests.places.place_names import split_options
-from manifests.weights.header import TensorEntry
 
 ONE_ENCODER = "text_encoder"
 
@@ -21,23 +18,6 @@ _FAMILIES: Mapping[tuple[tuple[str, int], ...], str] = {
     ((ONE_ENCODER, 1024),): "SD2.x",
     ((ONE_ENCODER, 768), ("text_encoder_2", 1280)): "SDXL",
 }
-
-
-def refuse_other_numbers(
-    path: Path, embeddings: Sequence[Embedding], tensors: Mapping[str, TensorEntry]
-) -> None:
-    """Refuse vectors of a dtype that isn't supported.
-
-    Raises:
-        LoraFileError: As it says.
-    """
-    for each in embeddings:
-        for name in each.tensors.values():
-            if tensors[name].dtype not in FLOATS:
-                raise LoraFileError(
-                    f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
-                    "floating-point numbers of 8 to 64 bits are read: save it as F16"
-                )
 
 
 def embedding_family(embeddings: Sequence[Embedding]) -> str:

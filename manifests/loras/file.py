@@ -14,8 +14,9 @@ from clora_core.recipe.lora.adapter_config import AdapterConfig
 from clora_core.recipe.lora.embeddings import Embedding, file_parts
 from clora_core.recipe.lora.held import is_product
 from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.numbers import refuse_other_numbers
 from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
-from manifests.loras.embeddings import embedding_family, refuse_other_numbers
+from manifests.loras.embeddings import embedding_family
 from manifests.loras.family import cross_attention_widths, model_family
 from manifests.loras.format import FileFormat, file_format, refuse_other_kind
 from manifests.loras.kinds import adapter_kinds
@@ -96,7 +97,6 @@ def lora_content(path: Path) -> LoraContent:
     kind = _format(path, header)
     lora = header_lora(path, header)
     layers = lora.layers
-    refuse_other_numbers(path, lora.embeddings, header.tensors)
     widths = cross_attention_widths(layers)
     if len(widths) > 1:
         raise LoraFileError(
@@ -152,7 +152,10 @@ def header_lora(path: Path, header: Header) -> DescribedLora:
     """Return the layers of the file ``path`` with this header, and what says their strength.
 
     Raises:
-        LoraFileError: As ``described_lora``.
+        LoraFileError: As ``described_lora`` and ``refuse_other_numbers``.
     """
     shapes = {name: entry.shape for name, entry in header.tensors.items()}
-    return described_lora(path, shapes, header.metadata)
+    dtypes = {name: entry.dtype for name, entry in header.tensors.items()}
+    lora = described_lora(path, shapes, header.metadata)
+    refuse_other_numbers(path, lora.layers, lora.embeddings, dtypes)
+    return lora

@@ -24,8 +24,8 @@ def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
     """
 
     def line(layer: LoraLayer) -> str:
-        strength = layer.alpha  # which is in the scale
-        parts = sorted(item for item in layer.tensors.items() if item[1] != strength)
+        strengths = (layer.alpha, layer.idle_alpha)  # in the scale, or in nothing
+        parts = sorted(item for item in layer.tensors.items() if item[1] not in strengths)
         tensors = [
             f"{part} {content.header.tensors[name].dtype} {content.hashes.tensors[name]}"
             for part, name in parts
@@ -34,6 +34,7 @@ def lora_fingerprint(content: LoraContent, scales: Mapping[str, float]) -> str:
         size = layer.size
         kernel = size.kernel or (1, 1)
         shape = f"{layer.kind} {size.rank} {size.in_features} {size.out_features} {kernel}"
+        shape += layer.rotation_rule
         return "\0".join((layer.flat_name, repr(scales[layer.name]), shape, *tensors))
 
     lines = sorted(map(line, content.layers)) + sorted(

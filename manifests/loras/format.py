@@ -17,16 +17,13 @@ from manifests.weights.header import TensorEntry
 
 FileFormat = Literal["kohya", "diffusers", "peft", "peft without prefix", "comfyui", "embedding"]
 
-FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-"""Numbers that weights may have."""
-
 
 def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     """Return how the file names its tensors.
 
     Raises:
         LoraFileError: Another kind of adapter, a full checkpoint, a name that none of the formats
-            has, or weights of a dtype that isn't supported.
+            has, or no weights.
     """
     refuse_other_kind(path, tensors)
     names = tensor_names(path, tensors)
@@ -35,12 +32,6 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     )
     if all(meaning.part == "alpha" for meaning in names.values()):
         raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
-    for name, meaning in names.items():
-        if meaning.part != "alpha" and tensors[name].dtype not in FLOATS:
-            raise LoraFileError(
-                f"{path}, tensor {name[:200]!r} is {tensors[name].dtype}; "
-                "floating-point numbers of 8 to 64 bits are read: save it as F16"
-            )
     # diffusers' scripts write two of them into one file.
     ((writer, _),) = writers.most_common(1) or [("peft", 0)]
     if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):

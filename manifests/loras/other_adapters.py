@@ -7,6 +7,8 @@ first rule that fits is told, so what a file is comes before what it also carrie
 import re
 from collections.abc import Iterable
 
+from clora_core.recipe.lora.parts import tensor_name
+
 _EXTRACT = "use it as the base model, or extract a LoRA from it with your trainer's tools"
 _BY_PEFT = (
     "merge it into its base model with peft (merge_and_unload) and use the result as the base model"
@@ -16,8 +18,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), sentence)
     for pattern, sentence in (
         (
-            r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner|model_ema)\."
-            r"(?!.*\.(?:alpha$|lora_|hada_|lokr_|dora_))",
+            r"^(model\.diffusion_model|first_stage_model|cond_stage_model|conditioner|model_ema)\.",
             f"is a full checkpoint and not a LoRA; {_EXTRACT}",
         ),
         (
@@ -93,8 +94,11 @@ def other_kind(names: Iterable[str]) -> tuple[str, int] | None:
         name tells of another kind.
     """
     listed = tuple(names)
-    for pattern, sentence in _RULES:
-        hits = sum(pattern.search(name) is not None for name in listed)
+    strangers = tuple(name for name in listed if tensor_name(name) is None)
+    for number, (pattern, sentence) in enumerate(_RULES):
+        # An adapter's layers may be named as those of a checkpoint.
+        among = listed if number else strangers
+        hits = sum(pattern.search(name) is not None for name in among)
         if hits:
             return sentence, hits
     return None

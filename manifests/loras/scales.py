@@ -13,15 +13,21 @@ from typing import Any
 import numpy as np
 
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.kinds import PLAIN_CAYLEY
 from clora_core.recipe.lora.layers import LoraLayer
-from clora_core.recipe.lora.names import split_layer_name
+from clora_core.recipe.lora.names import PEFT_PREFIX, split_layer_name
 from clora_core.recipe.lora.scales import PeftScales, layer_scale
 from manifests.weights.header import Header
 
 _KINDS: Mapping[str, str] = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
-    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+    "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "F8_E4M3": "u1",
 }  # fmt: skip
+_UPPER_HALVES: Mapping[str, tuple[str, bytes]] = {
+    "BF16": ("F32", b"\0\0"),
+    "F8_E5M2": ("F16", b"\0"),
+}
+"""Numbers that are the upper half of others, and the lower half that they leave out."""
 
 
 def lora_scales(
@@ -36,7 +42,7 @@ def lora_scales(
         settings: Of those layers, from ``described_lora``.
 
     Raises:
-        LoraFileError: An alpha is not a finite number, or of a dtype that holds none.
+        LoraFileError: An alpha is not a finite number.
         OSError: The file cannot be read.
     """
     scales = PeftScales(settings)
@@ -56,7 +62,8 @@ def strengths_beside_tensors(
 
     Equal scales give equal texts, however the settings put them. Where only a model can say what
     a pattern matches, the patterns count as they are written. A layer that the settings put into
-    another component than its name does has a text for that.
+    another component than its name does has a text for that, and so has a rotation that they have
+    made in another way than its names do.
 
     Args:
         path: The file.
@@ -69,8 +76,6 @@ def strengths_beside_tensors(
         OSError: The file cannot be read.
     """
     scales = PeftScales(settings)
-    if not scales.settings:
-        return ()
     stabilised = [
         layer
         for layer in layers
@@ -81,6 +86,13 @@ def strengths_beside_tensors(
         f"{layer.name}\0of {layer.owner}"
         for layer in layers
         if layer.owner not in (None, split_layer_name(layer.name)[0])
+    ]
+    strengths += [
+        f"{layer.name}\0turned by {layer.cayley.terms}, {layer.cayley.block_limit!r}"
+        for layer in layers
+        if layer.kind == "oft"
+        and layer.owner is not None
+        and (layer.cayley != PLAIN_CAYLEY or not layer.name.startswith(PEFT_PREFIX))
     ]
     left_open: set[str] = set()
     for layer in layers:
@@ -112,20 +124,25 @@ def _alpha_tensors(path: Path, header: Header, layers: Sequence[LoraLayer]) -> d
 
 
 def _number(path: Path, layer: str, dtype: str, content: bytes) -> float:
-    if dtype == "BF16":
-        # A bfloat16 is the upper half of a float32.
-        dtype, content = "F32", b"\0\0" + content
-    if dtype not in _KINDS:
-        raise LoraFileError(
-            f"{path}, layer {layer[:200]!r} has an alpha of dtype {dtype}; save it as F32"
-        )
+    if dtype in _UPPER_HALVES:
+        dtype, below = _UPPER_HALVES[dtype]
+        content = below + content
     kind = np.dtype(_KINDS[dtype])
     if len(content) != kind.itemsize:
         raise LoraFileError(f"{path} became shorter while it was read; try again")
-    alpha = float(np.frombuffer(content, dtype=kind)[0])
+    (number,) = np.frombuffer(content, dtype=kind)
+    alpha = _e4m3(int(number)) if dtype == "F8_E4M3" else float(number)
     if not math.isfinite(alpha):
         raise LoraFileError(
             f"{path}, layer {layer[:200]!r} has an alpha that is not finite: the training "
             "diverged; use an earlier checkpoint"
         )
     return alpha
+
+
+def _e4m3(bits: int) -> float:
+    """Return a number of 8 bits: sign, four of exponent with a bias of 7, three of mantissa."""
+    sign, exponent, mantissa = -1.0 if bits & 0x80 else 1.0, bits >> 3 & 0xF, bits & 7
+    if bits & 0x7F == 0x7F:
+        return math.nan
+    return sign * math.ldexp(mantissa + (8 if exponent else 0), max(exponent, 1) - 10)

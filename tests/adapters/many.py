@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapters.case import DTYPES, AdapterCase, Components, Expected, Layer
-from adapters.cases import BY_NAME, CASES, write_case
+from adapters.cases import BY_NAME, CASES
 
 _RANKS = (2, 4, 8)
 _FLOATS = ("F32", "F16", "BF16")
@@ -51,6 +51,8 @@ def write_many(
 ) -> Iterator[tuple[AdapterCase, Expected]]:
     """Write ``count`` files of some KB, each into a numbered folder, and yield them as they come.
 
+    In 8 bits the smallest factors may all be 0, and then a file has no effect.
+
     Args:
         folder: For the folders.
         components: Of a Stable Diffusion 1.5, such as the embedded world's base model.
@@ -60,4 +62,4 @@ def write_many(
     for number, case in enumerate(many_cases(components, count=count, seed=seed)):
         place = folder / f"{number:05}"
         place.mkdir()
-        yield case, write_case(place, case, components)
+        yield case, BY_NAME[case.trainer].write(place, case, components)

@@ -202,12 +202,25 @@ PLAIN = "train it again as a plain LoRA"
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"peft_type": "LOHA"}, r"has the peft_type 'LOHA', and only 'LORA' is applied here"),
+        (
+            {"peft_type": "IA3"},
+            r"has the peft_type 'IA3', and LORA, LOHA, LOKR, OFT, BOFT are read",
+        ),
+        (
+            {"peft_type": "LOHA", "alpha": 2},
+            r"has the peft_type 'LOHA', and .* with the parts down",
+        ),
+        ({"peft_type": "LOHA"}, "should have a number as alpha, got none"),
+        ({"peft_type": "OFT"}, "should have true or false as use_cayley_neumann, got none"),
         ({"peft_type": ...}, "has the peft_type None"),
-        ({"use_dora": True}, f"sets use_dora to True, and DoRA rescales whole weights; {PLAIN}"),
+        (
+            {"use_dora": True},
+            "has use_dora true, and .* has the layer 'base_.*' without one; put the",
+        ),
+        ({"use_qalora": True}, f"sets use_qalora to True, and QALoRA pools the inputs; {PLAIN}"),
         ({"modules_to_save": ["conv_in"]}, r"sets modules_to_save to \['conv_in'\]"),
-        ({"bias": "all"}, "sets bias to 'all', and trained biases are not read"),
-        ({"lora_bias": True}, "sets lora_bias to True"),
+        ({"bias": "all"}, "sets bias to 'all', and whole trained biases are not read"),
+        ({"lora_bias": True}, "has lora_bias true, and .* without one"),
         ({"trainable_token_indices": [1]}, "sets trainable_token_indices"),
         ({"init_lora_weights": "pissa_niter_4"}, "changes the base model's own weights"),
         ({"use_newest": True}, "sets use_newest to True, which is not known here"),

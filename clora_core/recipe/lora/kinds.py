@@ -29,6 +29,13 @@ _BESIDE: frozenset[Part] = frozenset({"alpha", "dora_scale", "magnitude", "bias"
 """Parts that come with an update of another kind."""
 _BIASES: tuple[Part, ...] = ("bias", "diff_b")
 _OF_ROTATIONS: frozenset[Part] = frozenset({"rescale", "scaled_oft", "boft_s"})
+_ROTATIONS: Mapping[Part, frozenset[Part]] = {
+    "oft_R": frozenset({"oft_R", "scaled_oft"}),
+    "boft_R": frozenset({"boft_R", "boft_s"}),
+    "oft_blocks": frozenset({"oft_blocks", "rescale", "alpha"}),
+}
+"""By the blocks of a rotation all that it may have, beside a bias."""
+
 _DECOMPOSABLE: frozenset[Kind] = frozenset({"lora", "loha", "lokr"})
 
 
@@ -195,7 +202,7 @@ def _hada_half(parts: Shapes, number: int) -> tuple[int, int, Shape | None, int]
     if core is None:
         if a[1] != b[0]:
             raise PartsError(f"has rank {a[1]} in hada_w{number}_a and {b[0]} in hada_w{number}_b")
-        return a[0], prod(b[1:]), None, b[0]
+        return (a[0], b[1], b[2:] or None, b[0])
     if len(core) != 4 or core[:2] != (a[0], b[0]) or 0 in core or len(a) + len(b) != 4:
         raise PartsError(
             f"has a hada_t{number} of shape {list(core)} for factors of {list(a)} and {list(b)}"
@@ -272,9 +279,12 @@ def _difference(parts: Shapes) -> UpdateSize:
 
 
 def _rotation(parts: Shapes) -> UpdateSize:
-    if "oft_R" in parts:
+    name: Part = next(part for part in _ROTATIONS if part in parts)
+    stray = parts.keys() - _ROTATIONS[name] - set(_BIASES)
+    if stray:
+        raise PartsError(f"has {', '.join(sorted(stray))} beside {name}, which is not known")
+    if name == "oft_R":
         return _packed_rotation(parts)
-    name: Part = "boft_R" if "boft_R" in parts else "oft_blocks"
     blocks = parts[name]
     if len(blocks) not in (3, 4) or blocks[-1] != blocks[-2] or 0 in blocks:
         raise PartsError(f"has {name} of shape {list(blocks)}; blocks are square")
@@ -299,7 +309,7 @@ def _rotation(parts: Shapes) -> UpdateSize:
 def _packed_rotation(parts: Shapes) -> UpdateSize:
     blocks = parts["oft_R"]
     side = _block_side(blocks[1]) if len(blocks) == 2 and 0 not in blocks else None
-    if side is None or "oft_blocks" in parts:
+    if side is None:
         raise PartsError(
             f"has an oft_R of shape {list(blocks)}; each row is the upper half of a square block"
         )
@@ -333,6 +343,8 @@ def _check_beside(kind: Kind, parts: Shapes, size: UpdateSize) -> None:
         raise PartsError(f"has {magnitudes[0]} and no update of low rank that it could rescale")
     if len(magnitudes) > 1:
         raise PartsError("has dora_scale and lora_magnitude_vector; a weight has one magnitude")
+    if "bias" in parts and kind != "lora":
+        raise PartsError(f"has the bias of a LoRA's factor, which no {kind} has")
     biases: list[Part] = [part for part in _BIASES if part in parts]
     if len(biases) > 1:
         raise PartsError("has two trained biases")

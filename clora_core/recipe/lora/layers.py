@@ -23,6 +23,8 @@ from clora_core.recipe.lora.kinds import (
     update_size,
 )
 from clora_core.recipe.lora.names import (
+    COMFYUI_PREFIX,
+    KOHYA_OFT_PREFIX,
     PEFT_PREFIX,
     dotted_layer_name,
     flat_layer_name,
@@ -33,6 +35,8 @@ from clora_core.recipe.lora.parts import Part, TensorName, adapter_name, tensor_
 ACCEPTED = (
     "LoRA, LoCon, LoHa, LoKr, DoRA, GLoRA, OFT and trained norms of all common tools are read"
 )
+
+LimitRule = Literal["whole", "by output", "by output, 0 too"]
 
 _TEXT_ENCODER = re.compile(r"^lora_te|(^|\.)text_encoder|(^|[._])text_model[._]")
 
@@ -94,6 +98,28 @@ class LoraLayer:
         return self.owner is not None or self.name.startswith(PEFT_PREFIX)
 
     @property
+    def limit_rule(self) -> LimitRule | None:
+        """What the alpha of a rotation bounds; None where there is none.
+
+        ``whole``: ComfyUI's the norm of all angles. ``by output``: that divided by the number of
+        outputs. ``by output, 0 too``: kohya's, for which 0 is a bound and not none.
+        """
+        if self.kind not in ("oft", "boft") or "alpha" not in self.tensors:
+            return None
+        if self.name.startswith(COMFYUI_PREFIX):
+            return "whole"
+        return "by output, 0 too" if self.name.startswith(KOHYA_OFT_PREFIX) else "by output"
+
+    @property
+    def rotation_rule(self) -> str:
+        """What decides a rotation beside its tensors, as a text; empty for other kinds."""
+        if self.kind not in ("oft", "boft"):
+            return ""
+        return f" {self.limit_rule}" + (
+            f" {self.cayley} {self.is_of_peft}" if "oft_R" in self.tensors else ""
+        )
+
+    @property
     def is_decomposed(self) -> bool:
         """Its magnitude is trained apart (DoRA)."""
         return "dora_scale" in self.tensors or "magnitude" in self.tensors
@@ -121,7 +147,7 @@ class LoraLayer:
     @property
     def in_features(self) -> int | None:
         """Inputs (channels, for a convolution); None where the tensors do not say."""
-        return self.size.in_features
+        return None if self.size.repeats else self.size.in_features
 
     @property
     def component(self) -> str:
@@ -167,7 +193,8 @@ class LoraLayer:
         """
         shape = self.shapes.get("magnitude")
         if shape is not None:
-            return 0 if prod(shape) == weight[0] else None
+            is_row = sum(side > 1 for side in shape) <= 1
+            return 0 if is_row and prod(shape) == weight[0] else None
         shape = self.shapes.get("dora_scale", ())
         if prod(shape) == weight[0] and shape[:1] == weight[:1]:
             return 0
