@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from adapters.case import DTYPES, AdapterCase, Components, Expected, Layer
@@ -47,7 +48,7 @@ def _small(layers: list[Layer]) -> list[Layer]:
 
 
 def write_many(
-    folder: Path, components: Components, *, count: int = 1000, seed: int = 0
+    folder: Path, components: Components, *, count: int = 1000, seed: int = 0, first: int = 0
 ) -> Iterator[tuple[AdapterCase, Expected]]:
     """Write ``count`` files of some KB, each into a numbered folder, and yield them as they come.
 
@@ -58,8 +59,10 @@ def write_many(
         components: Of a Stable Diffusion 1.5, such as the embedded world's base model.
         count: How many.
         seed: Of the choice.
+        first: Number of the first.
     """
-    for number, case in enumerate(many_cases(components, count=count, seed=seed)):
+    cases = many_cases(components, count=first + count, seed=seed)
+    for number, case in islice(enumerate(cases), first, None):
         place = folder / f"{number:05}"
         place.mkdir()
         yield case, BY_NAME[case.trainer].write(place, case, components)

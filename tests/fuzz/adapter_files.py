@@ -4,24 +4,32 @@ A file that passes the check and fails in the run would cost a GPU, and one that
 and the run takes would cost a person their LoRA.
 """
 
+import functools
+import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from adapters.case import Components
+from adapters.layers import read_components
 from adapters.many import write_many
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.adapter_config import CONFIG_FILE
+from emoji_world import base_model_dir
+from fuzz.mutations import mutated
 from manifests.loras.about.report import lora_report
 from manifests.loras.catalog import LoraEntry
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
+from manifests.weights.model_layers import model_layers
 
 Tensors = dict[str, Tensor]
 DAMAGED_PER_FILE = 3
@@ -211,43 +219,88 @@ def _split(name: str) -> tuple[str, str]:
 # ---------------------------------------------------------------------------------------- runs
 
 
-def fuzz_adapters(
-    components: Components, fit: LoraFit, *, num_files: int, seed: int, folder: Path
-) -> Iterator[Counter[str]]:
-    """Yield, file by file, how many ended in which way: as they are, and damaged.
+def fuzz_adapters(first: int, num_cases: int, *, seed: int, folder: Path) -> Counter[str]:
+    """Return how many files ended in which way, as their trainers write them and damaged.
 
     Args:
-        components: Of a Stable Diffusion 1.5.
-        fit: The same, as the check knows it.
-        num_files: How many whole files.
-        seed: Of the choice.
+        first: Number of the first file.
+        num_cases: How many files.
+        seed: Of their choice.
         folder: For the files.
 
     Raises:
         AssertionError: Naming the case, if check and run differ or one of them breaks off.
     """
-    for number, (case, expected) in enumerate(
-        write_many(folder, components, count=num_files, seed=seed)
-    ):
-        counts: Counter[str] = Counter()
-        whole = load_file(expected.path)
+    counts: Counter[str] = Counter()
+    written = write_many(folder, _components(), count=num_cases, seed=seed, first=first)
+    for number, (case, expected) in enumerate(written, first):
+        whole = _read(expected.path)
         for attempt in range(1 + DAMAGED_PER_FILE):
-            what = f"{seed}/{number}/{attempt}"
-            source = random.Random(what)
-            done = ["whole"]
-            if attempt:
-                found = whole
-                done = []
-                for damage in source.choices(DAMAGES, k=source.choice((1, 1, 2))):
-                    done.append(damage.__name__)
-                    found = damage(found, source) if found else found
-                save_file({n: t.contiguous() for n, t in found.items()}, expected.path)
+            where = f"file {number}/{attempt} of seed {seed} ({case})"
             try:
-                said = verdicts(expected.path, fit, components)
+                done = _damage(expected.path, whole, where) if attempt else "whole"
+                said = verdicts(expected.path, _fit(), _components())
                 said.assert_agree()
             except Exception as error:
-                raise AssertionError(f"{what} ({case}, {', '.join(done)}): {error}") from error
-            outcome = "accepted" if said.run is None else "refused"
-            counts[f"{'damaged' if attempt else 'whole'} {outcome}"] += 1
+                raise AssertionError(f"{where}, {_described(expected.path)}") from error
+            counts[f"{done} {'accepted' if said.run is None else 'refused'}"] += 1
         expected.path.unlink()
-        yield counts
+    return counts
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A file as its trainer writes it; peft's with the settings beside it."""
+
+    tensors: Tensors
+    metadata: dict[str, str]
+    config: str | None
+
+
+def _read(path: Path) -> _Whole:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    config = path.with_name(CONFIG_FILE)
+    return _Whole(load_file(path), metadata, config.read_text() if config.exists() else None)
+
+
+def _damage(path: Path, whole: _Whole, where: str) -> str:
+    """Write the file with one or two things wrong; return what is damaged."""
+    source = random.Random(where)
+    found, metadata, config = whole.tensors, whole.metadata, whole.config
+    settings = metadata.get("lora_adapter_metadata") if config is None else config
+    if settings is not None and source.random() < 0.3:
+        changed = json.dumps(mutated(json.loads(settings), source))
+        if config is None:
+            metadata = metadata | {"lora_adapter_metadata": changed}
+        else:
+            config = changed
+        what = "settings"
+    else:
+        what = "damaged"
+        for damage in source.choices(DAMAGES, k=source.choice((1, 1, 2))):
+            found = damage(found, source) if found else found
+    save_file({n: t.contiguous().clone() for n, t in found.items()}, path, metadata=metadata)
+    if config is not None:
+        path.with_name(CONFIG_FILE).write_text(config)
+    return what
+
+
+def _described(path: Path) -> str:
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return str({n: (s.get_dtype(), s.get_shape()) for n, s in slices.items()})
+    except (OSError, SafetensorError) as error:
+        return str(error)
+
+
+@functools.cache
+def _components() -> Components:
+    return read_components(base_model_dir())
+
+
+@functools.cache
+def _fit() -> LoraFit:
+    width = _components()["unet"].config.cross_attention_dim
+    return LoraFit(model_width=width, layers=model_layers(base_model_dir()))
