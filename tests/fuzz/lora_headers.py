@@ -8,40 +8,18 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from bad_loras import NAMES
-from input_kit import raw_bytes, safetensors_bytes
+from input_kit import raw_bytes
 from safetensors import safe_open
 
 from clora_core.recipe.errors import LoraFileError
+from fuzz.header_seeds import METADATA, seeds
 from fuzz.mutations import damaged, junk, mutated
 from manifests.loras.about.catalog_entry import catalog_entry, catalog_name
 from manifests.loras.about.report import lora_report
 from manifests.weights.header import read_header
 
-METADATA = {
-    "ss_output_name": "cat",
-    "ss_tag_frequency": '{"10_sks cat": {"sks": 3}}',
-    "lora_adapter_metadata": '{"unet.lora_alpha": 2, "unet.alpha_pattern": {"to_k": 1}}',
-}
-
-
-def _seeds() -> list[tuple[dict[str, Any], bytes]]:
-    """Return good files of every format as (header, data)."""
-    seeds: list[tuple[dict[str, Any], bytes]] = []
-    for names in NAMES.values():
-        shapes = ((2, 6), (4, 2), ())
-        tensors = {n: np.ones(s, "f2") for n, s in zip(names, shapes, strict=True)}
-        for metadata in (None, METADATA):
-            content = safetensors_bytes(tensors, metadata=metadata)
-            end = 8 + int.from_bytes(content[:8], "little")
-            seeds.append((json.loads(content[8:end]), content[end:]))
-    return seeds
-
-
-SEEDS = _seeds()
+SEEDS = seeds()
 
 
 def case(number: int, seed: int) -> bytes:
@@ -79,9 +57,12 @@ def look(path: Path) -> str:
     entry = catalog_entry(report, name=catalog_name(report))
     assert entry.isprintable() or entry.replace("\n", "").isprintable(), entry
     with safe_open(path, framework="numpy") as file:
-        layers = {name.rpartition(".lora")[0] for name in file.keys()}  # noqa: SIM118
-        assert layers
-        assert (file.metadata() or {}) == dict(read_header(path).metadata)
+        header = read_header(path)
+        opened = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {n: (each.get_dtype(), tuple(each.get_shape())) for n, each in opened.items()}
+        assert shapes == {n: (entry.dtype, entry.shape) for n, entry in header.tensors.items()}
+        assert shapes
+        assert (file.metadata() or {}) == dict(header.metadata)
     return "accepted"
 
 
