@@ -52,7 +52,7 @@ class _PackedLayer:
         x: Float[Tensor, "lane ..."],
         output: Float[Tensor, "lane ..."],
         weights: Float[Tensor, "lane lora"] | Gate | LayerWeights,
-        lanes_of: Sequence[Int[Tensor, " lane"] | None],
+        lanes_of: Sequence[Int[Tensor, " _"] | None],
     ) -> Float[Tensor, "lane ..."]:
         """Return the layer's output with what the LoRAs add to it for input ``x``.
 
@@ -176,7 +176,7 @@ class LoraBank:
         ]
         self._has_terms = any(layer.terms for layer in self._layers)
         self._weights: Float[Tensor, "lane lora"] | Gate | LayerWeights | None = None
-        self._lanes_of: Sequence[Int[Tensor, " lane"] | None] = ()
+        self._lanes_of: Sequence[Int[Tensor, " _"] | None] = ()
 
     @property
     def num_layers(self) -> int:
@@ -233,7 +233,7 @@ class LoraBank:
 
 def _lanes_of(
     weights: Float[Tensor, "lane lora"] | Gate | LayerWeights,
-) -> list[Int[Tensor, " lane"] | None]:
+) -> list[Int[Tensor, " _"] | None]:
     """Return for each LoRA the lanes in which it has a weight anywhere; None where all have."""
     if isinstance(weights, Gate):
         given = [weights.weights] + (
