@@ -24,7 +24,6 @@ pytestmark = [
 REFUSED: Mapping[str, tuple[str, str]] = {
     "ia3 output": ("on_input'; LoRA, LoCon", "is an IA3"),
     "ia3 input": ("on_input'; LoRA, LoCon", "is an IA3"),
-    "glora": ("a1.weight'; LoRA, LoCon", "is a GLoRA"),
     "ia3": ("ia3_l'; LoRA, LoCon", "is an IA3"),
     "vera": ("vera_lambda_b'; LoRA, LoCon", "is a VeRA"),
 }

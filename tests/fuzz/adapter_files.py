@@ -150,6 +150,7 @@ PARTS = (
     ".magnitude", ".lora_magnitude_vector", ".hada_w1_a", ".hada_w1_b", ".hada_t1", ".hada_t2",
     ".lokr_w1", ".lokr_w1_a", ".lokr_w1_b", ".lokr_w2", ".lokr_w2_a", ".lokr_w2_b", ".lokr_t2",
     ".scalar", ".on_input", ".lora.up.bias",
+    ".a1.weight", ".a2.weight", ".b1.weight", ".b2.weight",
 )  # fmt: skip
 
 

@@ -57,6 +57,10 @@ _KINDS: Mapping[str, Shapes] = {
         "hada_t1": (2, 2, 3, 3), "hada_w1_a": (2, 4), "hada_w1_b": (2, 6),
         "hada_t2": (2, 2, 3, 3), "hada_w2_a": (2, 4), "hada_w2_b": (2, 6), "alpha": (),
     },
+    "GLoRA": {
+        "a1.weight": (6, 2), "a2.weight": (2, 6), "b1.weight": (4, 2), "b2.weight": (2, 6),
+        "alpha": (),
+    },
     "LoKr": _KRONECKER,
     "LoKr, DoRA": _KRONECKER | {"dora_scale": (1, 6)},
     "LoKr, factored": {
