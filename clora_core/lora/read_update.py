@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isqrt, prod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from clora_core.lora.kinds.decomposed import Decomposed
@@ -19,7 +19,7 @@ from clora_core.lora.kinds.update import Update
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.parts import Part
 
-Parts = Mapping[Part, Float[Tensor, "..."]]
+Parts = Mapping[Part, Shaped[Tensor, "..."]]
 
 _SETTINGS: tuple[Part, ...] = ("alpha", "scaled_oft")
 """Parts that multiply nothing."""
