@@ -73,7 +73,7 @@ ray: $(VENV)/.dev ## Tests on a local Ray cluster and of the whole product
 faults: $(VENV)/.dev ## The whole fault matrix; writes docs/faults.md
 	CLORA_FAULTS_TABLE=docs/faults.md $(BIN)/pytest -q $(FAULT_TESTS) -p no:randomly
 
-fuzz: $(VENV)/.dev ## A million damaged LoRA headers and 300,000 mutated rows; takes long
+fuzz: $(VENV)/.dev ## A million damaged LoRA headers, 300,000 mutated rows, every kind of adapter; takes long
 	PYTHONPATH=tests:. $(BIN)/python -m fuzz
 
 clean: ## Remove the virtual environment and the demo's output

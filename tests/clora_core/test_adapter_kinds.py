@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from adapters.case import AdapterCase, Components, Family
+from adapters.__main__ import DOCUMENT, TABLE
+from adapters.case import FAMILIES, AdapterCase, Components, Family
 from adapters.cases import BY_NAME, CASES, TRAINERS, write_case
 from adapters.layers import read_components
+from adapters.table import table
 from oracles.adapter_effects import assert_effects
 from oracles.fixtures import tiny_sd_dir, tiny_sdxl_dir  # noqa: F401
 
@@ -75,3 +77,31 @@ def test_a_file_does_what_its_trainers_code_does(
     assert_effects(lora, expected, double[case.family])
     assert lora_report(expected.path).info.num_layers == len(expected.effects)
     assert bool(lora.words) == (case.kind == "lora with embeddings")
+
+
+def documented() -> Mapping[tuple[str, str, str, str], str]:
+    """Return the verdicts of the manual, by trainer, kind, spelling and family."""
+    found: dict[tuple[str, str, str, str], str] = {}
+    written = TABLE.search(DOCUMENT.read_text())
+    assert written
+    for line in written[0].strip().splitlines()[2:]:
+        trainer, kinds, spellings, *cells = line.strip("| ").split(" | ")
+        found |= {
+            (trainer, kind, spelling, family): cell
+            for kind in kinds.split(", ")
+            for spelling in spellings.split(", ")
+            for family, cell in zip(FAMILIES, cells, strict=True)
+        }
+    return found
+
+
+def test_the_manuals_table_is_that_of_the_corpus_and_of_what_is_refused():
+    """`python -m adapters` writes it."""
+    said = documented()
+    for case in CASES:
+        verdict = said[case.trainer, case.kind, case.spelling, case.family]
+        _, beforehand = REFUSED.get(case.kind, ("", ""))
+        assert verdict == (beforehand.replace("is ", "refused: ", 1) or "read"), case
+    written = TABLE.search(DOCUMENT.read_text())
+    assert written
+    assert written[0] == table(lambda c: said[c.trainer, c.kind, c.spelling, c.family]) + "\n"
