@@ -4,12 +4,11 @@ What tensors mean is said by ``clora_core.recipe.lora.embeddings``.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
 
 from clora_core.recipe.lora.embeddings import Embedding
 from clora_core.recipe.reading.embedded import EmbeddedWord
 from manifests.loras.family import UNKNOWN_FAMILY
-from manifests.places.place_names import split_options
+from manifests.loras.file_stem import file_stem
 
 ONE_ENCODER = "text_encoder"
 
@@ -37,7 +36,8 @@ def embedded_words(embeddings: Sequence[Embedding], uri: str) -> tuple[EmbeddedW
 
     Args:
         embeddings: Of the file.
-        uri: Where people know the file: an embedding without a name is called by it.
+        uri: Where people know the file (path, URI or hub name): an embedding without a name is
+            called by it.
     """
-    stem = PurePosixPath(split_options(uri)[0]).stem
+    stem = file_stem(uri)
     return tuple(EmbeddedWord(each.called(stem), each.num_vectors) for each in embeddings)

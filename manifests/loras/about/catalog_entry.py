@@ -8,12 +8,10 @@ nothing but a text.
 import json
 import re
 from collections.abc import Collection
-from pathlib import Path
 
-from clora_core.recipe.lora.adapter_config import ADAPTER_FILE
 from manifests.loras.about.report import LoraReport
 from manifests.loras.embeddings import embedded_words
-from manifests.places.hub_names import hub_file
+from manifests.loras.file_stem import file_stem
 from manifests.text.text_rules import one_line
 
 _NOT_IN_NAMES = re.compile(r"[^\w.+\-]+")
@@ -22,21 +20,13 @@ MAX_NAME_CHARACTERS = 60
 
 def catalog_name(report: LoraReport, *, taken: Collection[str] = ()) -> str:
     """Return a name for the LoRA that rows can use and that none of ``taken`` is."""
-    title = one_line(report.notes.title or _file_name(report.path), max_characters=200)
+    title = one_line(report.notes.title or file_stem(str(report.path)), max_characters=200)
     plain = _NOT_IN_NAMES.sub("-", title).strip("-.")[:MAX_NAME_CHARACTERS] or "lora"
     name, number = plain, 1
     while name in taken:
         number += 1
         name = f"{plain}-{number}"
     return name
-
-
-def _file_name(path: Path) -> str:
-    """Return a name that other files do not have: peft gives all of its files one name."""
-    of_hub = hub_file(str(path))
-    if of_hub is not None:
-        path = Path(of_hub.repository, of_hub.path)
-    return path.absolute().parent.name if path.name == ADAPTER_FILE else path.stem
 
 
 def catalog_entry(report: LoraReport, *, name: str) -> str:
