@@ -23,6 +23,7 @@ from clora_core.recipe.config import (
     SamplerConfig,
 )
 from clora_core.recipe.methods import METHODS
+from clora_core.recipe.reading.embedded import folded_name
 from clora_core.recipe.reading.syntax import syntax_acts
 from clora_core.recipe.row import Lora, Region, Row
 
@@ -80,7 +81,7 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
         parts["prompt_syntax"] = row.sampler.prompt_syntax
     if row.words:
         # What a LoRA is called is in no key, but these names are read in the row's texts.
-        parts["words"] = [[word.name.lower() for word in lora.words] for lora in row.loras]
+        parts["words"] = [[folded_name(word.name) for word in lora.words] for lora in row.loras]
     if FUSION_VERSION > 1 and METHODS[row.method].fused_by is not None:
         parts["fusion"] = FUSION_VERSION
     return hashlib.sha256(encoded(parts).encode()).hexdigest()

@@ -1,10 +1,13 @@
 """Names of embeddings in texts, and in files by their tensors' names."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clora_core.recipe.lora.embeddings import file_parts
-from clora_core.recipe.reading.embedded import EmbeddedWord, pieces_of
+from clora_core.recipe.reading.embedded import EmbeddedWord, folded_name, pieces_of, same_name
 from clora_core.recipe.reading.syntax import read_prompt
+from clora_core.recipe.reading.text import PromptText
 
 
 def found(text, *names, syntax="plain"):
@@ -37,6 +40,68 @@ def found(text, *names, syntax="plain"):
 )
 def test_names_are_found_as_whole_words_in_any_case(text, names, expected):
     assert found(text, *names) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("di\u017fco", "disco"),
+        ("İstanbul", "istanbul"),
+        ("istanbul", "İstanbul"),
+        ("12 \u00b5m", "12 \u03bcm"),
+        ("ΟΔΟΣ", "οδος"),
+        ("οδοσ", "οδος"),
+        ("\u212aelvin", "kelvin"),
+        ("STRAẞE", "straße"),
+    ],
+)
+def test_letters_whose_small_form_is_not_the_same_are_one_letter(text, name):
+    assert found(f"a {text} cat", name) == [(text, name)]
+    assert same_name(text, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("m\u0131djourney", "midjourney"), ("strasse", "straße")]
+)
+def test_other_letters_are_other_letters(text, name):
+    assert found(f"a {text} cat", name) == []
+    assert not same_name(text, name)
+
+
+ODD_LETTERS = st.text("ai\u0131Iİs\u017fSkK\u212aµμ\u03c3ςΣßẞfﬁéÉ1-( _", max_size=6)
+
+
+def upper(name):
+    """In capitals, except where these are more characters, or another letter's (a dotless i's)."""
+    return "".join(c if len(c.upper()) > 1 or c == "\u0131" else c.upper() for c in name)
+
+
+@given(
+    st.lists(ODD_LETTERS.filter(str.strip), min_size=1, max_size=3),
+    st.sampled_from([str, upper]),
+    ODD_LETTERS,
+    ODD_LETTERS,
+)
+def test_what_is_found_is_the_same_name_at_its_own_place(names, spelled, before, after):
+    names = [" ".join(name.split()) for name in names]
+    words = [EmbeddedWord(name, 1) for name in names]
+    for name in names:
+        text = f"{before}, {spelled(name)} {after}"
+        pieces = pieces_of(PromptText(text), words)
+        assert "".join(text[piece.start : piece.end] for piece in pieces) == text
+        read = [piece for piece in pieces if piece.word is not None]
+        assert read
+        for piece in read:
+            assert same_name(text[piece.start : piece.end], names[piece.word])
+
+
+@given(st.text(st.characters(max_codepoint=127)) | st.text())
+def test_a_folded_name_is_as_long_as_the_name_and_small_in_ascii(name):
+    name = " ".join(name.split())
+    assert len(folded_name(name)) == len(name)
+    assert folded_name(folded_name(name)) == folded_name(name)
+    if name.isascii():
+        assert folded_name(name) == name.lower()
 
 
 def test_signs_of_syntax_are_none_of_a_name():

@@ -2,7 +2,7 @@
 
 An embedding's name is read wherever it is written as whole words, in any case, as A1111 does: it
 looks for the tokens of the name, and CLIP's tokenizer knows no capitals. Of two names that begin at
-one place the longer is read.
+one place the longer is read. ``folded_name`` alone says what "in any case" means.
 """
 
 import re
@@ -42,9 +42,18 @@ class Piece:
     word: int | None = None
 
 
+def folded_name(name: str) -> str:
+    """Return a name without what texts do not keep apart: letters' case and the width of gaps.
+
+    Unlike ``str.casefold`` it never makes two characters of one, so that what is found in a folded
+    text stands at the same place in the text.
+    """
+    return " ".join(_folded(name).split())
+
+
 def same_name(one: str, other: str) -> bool:
-    """Return whether two embeddings could not be told apart in a text."""
-    return _folded(one) == _folded(other)
+    """Return whether a text could not keep two embeddings apart."""
+    return folded_name(one) == folded_name(other)
 
 
 def pieces_of(read: PromptText, words: Sequence[EmbeddedWord]) -> tuple[Piece, ...]:
@@ -59,29 +68,35 @@ def pieces_of(read: PromptText, words: Sequence[EmbeddedWord]) -> tuple[Piece, .
         return (Piece(0, len(text)),) if text else ()
     pieces: list[Piece] = []
     done = 0
-    folded = [_folded(word.name) for word in words]
-    names = _names(tuple(word.name for word in words))
+    folded = [folded_name(word.name) for word in words]
+    names, folded_text = _names(tuple(folded)), _folded(text)
     parts = pairwise((0, *read.breaks, len(text)))
-    for match in chain.from_iterable(names.finditer(text, *part) for part in parts):
+    for match in chain.from_iterable(names.finditer(folded_text, *part) for part in parts):
         start, end = match.span()
         if done < start:
             pieces.append(Piece(done, start))
-        pieces.append(Piece(start, end, folded.index(_folded(match.group()))))
+        pieces.append(Piece(start, end, folded.index(folded_name(match.group()))))
         done = end
     if done < len(text):
         pieces.append(Piece(done, len(text)))
     return tuple(pieces)
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.lower().split())
+def _folded(text: str) -> str:
+    """Return ``text`` with each character folded to one."""
+    return text.lower() if text.isascii() else "".join(map(_folded_character, text))
+
+
+@lru_cache(maxsize=4096)
+def _folded_character(character: str) -> str:
+    folded = character.casefold()
+    return folded if len(folded) == 1 else character.lower()[0]
 
 
 @lru_cache(maxsize=1024)
 def _names(names: tuple[str, ...]) -> re.Pattern[str]:
-    """Return what matches each of ``names`` as whole words, the longest first."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return re.compile("|".join(map(_name, longest_first)), re.IGNORECASE)
+    """Return what matches each of the folded ``names`` as whole words, the longest first."""
+    return re.compile("|".join(map(_name, sorted(names, key=len, reverse=True))))
 
 
 def _name(name: str) -> str:
