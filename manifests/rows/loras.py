@@ -11,7 +11,10 @@ from typing import Annotated, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clora_core.recipe.config import PromptSyntax
+from clora_core.recipe.reading.syntax import written
 from clora_core.recipe.row import Lora
+from clora_core.recipe.word_findings import unwritable
 from manifests.loras.catalog import LoraEntry, is_kept_out, unknown_loras
 from manifests.loras.embeddings import embedded_words
 from manifests.loras.file import LoraFileInfo
@@ -144,25 +147,53 @@ def resolved_loras(
 
 
 def _with_words(lora: Lora, info: LoraFileInfo) -> tuple[Lora, Findings]:
-    """Return the LoRA with the embeddings of its file, and what of the row cannot act on them.
-
-    A concept that has no trigger and one embedding is called by that.
-    """
+    """Return the LoRA with the embeddings of its file, and what of the row cannot act on them."""
     words = embedded_words(info.embeddings, lora.uri)
     if not words:
         return lora, []
-    trigger = lora.trigger
-    if trigger is None and lora.kind == "concept" and len(words) == 1:
-        trigger = words[0].name
     findings: Findings = []
     if info.num_layers == 0 and lora.weight != 1:
+        way_out = "leave the LoRA out"
+        if lora.weight != 0:
+            word = written(words[0].name, "weighted") or words[0].name
+            way_out = (
+                "leave the weight out, and set `prompt_syntax: weighted` and write "
+                f"({word}:{lora.weight:g}) in a text for emphasis"
+            )
         text = (
             f"LoRA {lora.name!r} holds embeddings alone, and a weight has nothing to act on, got "
-            f"{shown(lora.weight)}; leave the weight out, and set `prompt_syntax: weighted` and "
-            f"write ({words[0].name}:{lora.weight:g}) in a text for emphasis"
+            f"{shown(lora.weight)}; {way_out}"
         )
         findings.append(("loras", text))
-    return replace(lora, words=words, trigger=trigger), findings
+    return replace(lora, words=words), findings
+
+
+def called_by_words(
+    loras: Sequence[Lora], syntax: PromptSyntax
+) -> tuple[tuple[Lora, ...], Findings]:
+    """Return the LoRAs with the triggers that embeddings give them, and what no text can name.
+
+    A concept that has no trigger and one embedding is called by that.
+
+    Args:
+        loras: From ``resolved_loras``.
+        syntax: How the row's texts, and so its triggers, are read.
+    """
+    called: list[Lora] = []
+    findings: Findings = []
+    for lora in loras:
+        trigger = lora.trigger
+        if trigger is None and lora.kind == "concept" and len(lora.words) == 1:
+            (word,) = lora.words
+            trigger = written(word.name, syntax)
+            if trigger is None:
+                text = (
+                    f"LoRA {lora.name!r} has no trigger and is called by its embedding "
+                    f"{shown(word.name)}, but {unwritable(word.name, syntax)}"
+                )
+                findings.append(("loras", text))
+        called.append(lora if trigger == lora.trigger else replace(lora, trigger=trigger))
+    return tuple(called), findings
 
 
 def named_lora(request: LoraRequest, entry: LoraEntry) -> Lora:

@@ -24,7 +24,7 @@ from manifests.loras.file import LoraFileInfo
 from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
 from manifests.rows.fused_check import fused_findings
-from manifests.rows.loras import requested_loras, resolved_loras
+from manifests.rows.loras import called_by_words, requested_loras, resolved_loras
 from manifests.rows.map_check import map_findings
 from manifests.rows.remarks import lora_remarks
 from manifests.rows.rules import RowModel, RowRules
@@ -110,6 +110,9 @@ class RowChecker:
             values.get("loras"), model, folder=parent(raw.place)
         )
         sampler, sampler_findings = self._sampler(values.get("sampler"), model)
+        if model is not None and loras is not None and not sampler_findings:
+            loras, called_findings = called_by_words(loras, sampler.prompt_syntax)
+            findings.extend(called_findings)
         findings.extend((*model_findings, *lora_findings, *sampler_findings))
         resolved = None
         if row is not None and model is not None and loras is not None and not findings:

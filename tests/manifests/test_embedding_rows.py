@@ -8,6 +8,7 @@ from input_kit import kohya_tensors, row, safetensors_bytes
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import row_key
+from clora_core.recipe.prompts.marked import mark_prompt
 from clora_core.recipe.reading.embedded import EmbeddedWord
 from jobs.commands.lora_files.inspect import inspect
 from manifests.loras.catalog import read_lora_catalog
@@ -29,6 +30,9 @@ loras:
 - {name: bad, uri: easynegative.safetensors, kind: style}
 - {name: bundled, uri: bundled.safetensors, subject: dog, trigger: zqx ink}
 - {name: twin, uri: twin.safetensors, kind: style}
+- {name: copy, uri: "cat (1).safetensors", subject: cat}
+- {name: odd, uri: "__cat__.safetensors", subject: cat}
+- {name: copied, uri: "cat (1).safetensors", kind: style}
 - {name: fox, uri: fox.safetensors, subject: cat, trigger: sks}
 """
 
@@ -48,6 +52,8 @@ def folder(tmp_path_factory):
             "bundle_emb.zqx.string_to_param.*": emb(2),
             "bundle_emb.ink.emb_params": emb(1)[0],
         },
+        "cat (1)": {"emb_params": emb(2, seed=3)},
+        "__cat__": {"emb_params": emb(2, seed=4)},
         "twin": {"EasyNegative": emb(3)},
         "xl": {"clip_l": emb(2), "clip_g": emb(2, 1280)},
         "fox": kohya_tensors(width=768),
@@ -141,6 +147,71 @@ def test_a_weight_on_embeddings_alone_is_a_problem(rules):
     )
 
 
+def test_a_weight_of_0_leaves_the_lora_out(rules):
+    text = problem_of(rules, prompt="a cat", loras=[{"lora": "cat", "weight": 0.0}])
+    assert text == (
+        "loras: LoRA 'cat' holds embeddings alone, and a weight has nothing to act on, got 0.0; "
+        "leave the LoRA out"
+    )
+
+
+WEIGHTED = {"prompt_syntax": "weighted"}
+RENAME = (
+    "give it a name without such signs (an embedding without a name of its own is called what its "
+    "file is)"
+)
+
+
+def test_a_name_with_brackets_is_escaped_where_they_are_emphasis(rules):
+    made = row_of(rules, prompt="a cat", loras=["copy"], sampler=WEIGHTED)
+    (lora,) = made.loras
+    assert (lora.trigger, lora.words) == ("cat \\(1\\)", (EmbeddedWord("cat (1)", 2),))
+    marked = mark_prompt(made.prompt, made.concepts, [0], "weighted")
+    assert (marked.text, marked.read.weights) == ("a cat (1)", ())
+    row_of(rules, prompt="a cat", loras=["cat"], sampler=WEIGHTED)
+
+
+def test_a_plain_text_cannot_hold_a_name_with_brackets(rules):
+    plain = (
+        "a text under `prompt_syntax: plain` cannot hold this name, whose signs other tools read "
+        f"as emphasis or chunks; set `prompt_syntax: weighted` under sampler, or {RENAME}"
+    )
+    assert problem_of(rules, prompt="a cat", loras=["copy"]) == (
+        "loras: LoRA 'copy' has no trigger and is called by its embedding 'cat (1)', but " + plain
+    )
+    assert problem_of(rules, prompt="a cat", loras=[{"lora": "copy", "trigger": "sks"}]) == (
+        "loras: LoRA 'copy' holds the embedding 'cat (1)', which acts where its name is written, "
+        f"and {plain}, or leave the LoRA out"
+    )
+
+
+def test_a_name_that_no_text_can_hold_must_be_another(rules):
+    for sampler in ({}, WEIGHTED):
+        assert problem_of(rules, prompt="a cat", loras=["odd"], sampler=sampler) == (
+            "loras: LoRA 'odd' has no trigger and is called by its embedding '__cat__', but no "
+            f"text can hold this name, whose signs say something else; {RENAME}"
+        )
+
+
+def test_a_missing_name_is_shown_as_a_text_has_it(rules):
+    text = problem_of(rules, prompt="a cat (1)", loras=["copied"], sampler=WEIGHTED)
+    assert "write it as 'cat \\\\(1\\\\)' in the prompt or the negative prompt" in text
+    row_of(rules, prompt="a cat \\(1\\)", loras=["copied"], sampler=WEIGHTED)
+
+
+def test_without_guidance_no_negative_prompt_names_anything(rules):
+    values = {"prompt": "a tree", "loras": ["bad"], "sampler": {"guidance_scale": 1.0}}
+    text = problem_of(rules, negative_prompt="easynegative", **values)
+    assert text == (
+        "loras: LoRA 'bad' holds the embedding 'easynegative', which only the negative prompt "
+        "names, and with a guidance_scale of 1 no negative prompt is sampled; raise "
+        "guidance_scale, or leave the LoRA out"
+    )
+    text = problem_of(rules, **values)
+    assert "write it in the prompt (a style's trigger is in no text), or leave" in text
+    row_of(rules, **values | {"prompt": "an easynegative tree"})
+
+
 def test_methods_that_fuse_refuse_embeddings_by_name(rules):
     text = problem_of(rules, loras=["bundled", "fox"], method="mix-of-show")
     assert text == (
@@ -184,3 +255,16 @@ def test_inspect_names_the_embeddings(folder, capsys):
     ]
     assert inspect(paths[:1], as_catalog=True) == 0
     assert '  trigger: "toy-cat"  # a style' in capsys.readouterr().out
+
+
+def test_a_drafted_trigger_is_escaped_or_left_out(folder, tmp_path, capsys):
+    copy = tmp_path / "cat (1).safetensors"
+    copy.write_bytes((folder / "cat (1).safetensors").read_bytes())
+    assert inspect([copy, folder / "__cat__.safetensors"], as_catalog=True) == 0
+    drafted = capsys.readouterr().out
+    assert '  trigger: "cat \\\\(1\\\\)"  # a style' in drafted
+    assert "write it in a prompt; set prompt_syntax: weighted, or" in drafted
+    assert '  # no text can hold the embedding\'s name "__cat__": give it another' in drafted
+    (tmp_path / "catalog.yaml").write_text(drafted)
+    catalog = read_lora_catalog(str(tmp_path / "catalog.yaml"))
+    assert [entry.trigger for entry in catalog.values()] == ["cat \\(1\\)", None]

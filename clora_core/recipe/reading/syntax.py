@@ -115,6 +115,15 @@ def escaped(words: str, syntax: PromptSyntax) -> str:
     return re.sub(r"[\\()\[\]]", r"\\\g<0>", words) if syntax == "weighted" else words
 
 
+def written(words: str, syntax: PromptSyntax) -> str | None:
+    """Return how a text says ``words`` without emphasis, None if no text can under ``syntax``."""
+    text = escaped(words, syntax)
+    try:
+        return text if read_prompt(text, syntax) == PromptText(words) else None
+    except PromptError:
+        return None
+
+
 def _weighted(text: str) -> PromptText:
     pieces: list[PromptText] = []
     opened: list[tuple[str, int]] = []  # each open bracket, and the first piece in it

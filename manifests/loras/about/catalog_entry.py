@@ -7,8 +7,9 @@ nothing but a text.
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from clora_core.recipe.reading.syntax import written
 from manifests.loras.about.report import LoraReport
 from manifests.loras.embeddings import embedded_words
 from manifests.loras.file_stem import file_stem
@@ -46,9 +47,7 @@ def catalog_entry(report: LoraReport, *, name: str) -> str:
         lines.append("  kind: style  # no noun in its metadata; for a concept name its subject")
     words = embedded_words(report.info.embeddings, str(report.path))
     if words:
-        names = " ".join(word.name for word in words)
-        where = "" if notes.subject else "  # a style's is in no text: write it in a prompt"
-        lines.append(f"  trigger: {_quoted(names)}{where}")
+        lines += _named_words([word.name for word in words], is_style=notes.subject is None)
         if notes.trigger is not None:
             lines.append(f"  # its metadata says: {_visible(notes.trigger)}")
     elif notes.trigger is not None:
@@ -60,6 +59,19 @@ def catalog_entry(report: LoraReport, *, name: str) -> str:
         lines.append(f"  license: {_quoted(notes.license)}")
     lines.append(f"  sha256: {report.info.file_sha256}")
     return "\n".join(lines) + "\n"
+
+
+def _named_words(names: Sequence[str], *, is_style: bool) -> list[str]:
+    """Return the trigger that names all embeddings of a file."""
+    remarks = ["a style's is in no text: write it in a prompt"] if is_style else []
+    texts = [written(name, "weighted") for name in names]
+    if None in texts:
+        bad = names[texts.index(None)]
+        return [f"  # no text can hold the embedding's name {_quoted(bad)}: give it another"]
+    trigger = " ".join(text for text in texts if text is not None)
+    if written(trigger, "plain") is None:
+        remarks.append("set prompt_syntax: weighted, or give the embedding a name without signs")
+    return [f"  trigger: {_quoted(trigger)}" + (f"  # {'; '.join(remarks)}" if remarks else "")]
 
 
 def _quoted(text: str) -> str:
