@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clora_core.recipe.errors import PromptError
-from clora_core.recipe.prompts.chunks import chunks_of
-from clora_core.recipe.prompts.marked import MarkedPrompt
+from clora_core.recipe.prompts.chunks import chunks_of, embedded_tokens
+from clora_core.recipe.prompts.marked import MarkedPrompt, mark_prompt
+from clora_core.recipe.reading.embedded import EmbeddedWord
 from clora_core.recipe.reading.syntax import read_prompt
+from clora_core.recipe.row import Lora
 
 
 def tokens_of(text):
@@ -65,6 +67,42 @@ def test_the_words_of_a_concept_stay_together():
 def test_a_concept_longer_than_a_chunk_is_refused_by_name():
     with pytest.raises(PromptError, match=r"'a b c d e f g h i j k' is one concept .*shorten"):
         cut("a b c d e f g h i j k", together=["a b c d e f g h i j k"])
+
+
+def cut_with_embedding(num_vectors, *, trigger):
+    """Cut 'a TRIGGER cat' where 'toy' is an embedding."""
+    lora = Lora(name="toy", uri="", digest="", kind="concept", subject="cat", trigger=trigger)
+    marked = mark_prompt("a cat", [lora], [0])
+    tokens, slots = embedded_tokens(tokens_of, marked.read, [EmbeddedWord("toy", num_vectors)])
+    return chunks_of(tokens, marked, 12, slots)
+
+
+def test_an_embedding_fills_a_chunk_beside_its_subject():
+    assert cut_with_embedding(9, trigger="toy") == (range(1), range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("num_vectors", "trigger", "message"),
+    [
+        (
+            10,
+            "toy",
+            "'toy cat' is one concept, whose embedding 'toy' has 10 vectors, each a token, and has "
+            "more tokens in all than the 10 that the text encoder reads at once; use an embedding "
+            "of fewer vectors, or fewer words beside it",
+        ),
+        (
+            11,
+            "big toy",
+            "the embedding 'toy' has 11 vectors, each a token, and the text encoder reads 10 "
+            "tokens at once; use an embedding of fewer vectors",
+        ),
+    ],
+)
+def test_an_embedding_that_makes_a_concept_too_long_is_named(num_vectors, trigger, message):
+    with pytest.raises(PromptError) as refused:
+        cut_with_embedding(num_vectors, trigger=trigger)
+    assert str(refused.value) == message
 
 
 def test_the_pieces_of_a_word_stay_together_unless_it_is_longer_than_a_chunk():

@@ -123,7 +123,7 @@ def test_a_name_is_not_split_over_chunks(core, tmp_path):
 
 def test_an_embedding_longer_than_a_window_is_refused(core):
     marked = MarkedPrompt(read_prompt("a toy", "plain"))
-    with pytest.raises(PromptError, match=r"'toy' is one concept and has more tokens than the 6"):
+    with pytest.raises(PromptError, match=r"embedding 'toy' has 7 vectors.* reads 6 tokens"):
         chunked_tokens(core.model.towers[0].tokenizer, marked, 8, [EmbeddedWord("toy", 7)])
 
 

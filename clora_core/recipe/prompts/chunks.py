@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from clora_core.recipe.errors import PromptError
 from clora_core.recipe.methods import METHODS, Mix
 from clora_core.recipe.prompts.marked import MarkedPrompt, Span, mark_prompts
+from clora_core.recipe.prompts.too_long import too_long
 from clora_core.recipe.reading.embedded import EmbeddedWord, pieces_of
 from clora_core.recipe.reading.syntax import read_prompt
 from clora_core.recipe.reading.text import PromptText
@@ -119,6 +120,10 @@ def chunks_of(
         rest = segment
         while len(rest) > capacity:
             cut = _cut(tokens, marked, rest, capacity, whole)
+            if cut is None:
+                raise PromptError(
+                    too_long(tokens, marked, rest, capacity, [slot.tokens for slot in slots])
+                )
             chunks.append(range(rest.start, cut))
             rest = range(cut, rest.stop)
         chunks.append(rest)
@@ -203,13 +208,10 @@ def _cut(
     rest: range,
     capacity: int,
     whole: Collection[int],
-) -> int:
+) -> int | None:
     """Return the first token of the next chunk, at most ``capacity`` after the start of ``rest``.
 
-    It is none of ``whole``.
-
-    Raises:
-        PromptError: Everything up to there is one concept's words.
+    It is none of ``whole``. None if everything up to there must stay together.
     """
     last = rest.start + capacity
     together = marked.together
@@ -227,12 +229,4 @@ def _cut(
         within_word = within_word or place
         if between_words is None and end < at:
             between_words = place
-    place = between_words or within_word
-    if place is None:
-        inside = (span for span in together if span[0] < tokens[last][0] < span[1])
-        words = next(inside, tokens[last])
-        raise PromptError(
-            f"{marked.text[slice(*words)]!r} is one concept and has more tokens than the "
-            f"{capacity} that the text encoder reads at once; shorten the trigger"
-        )
-    return place
+    return between_words or within_word
