@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.embeddings import file_parts
 from clora_core.recipe.reading.embedded import EmbeddedWord, folded_name, pieces_of, same_name
 from clora_core.recipe.reading.syntax import read_prompt
@@ -164,3 +165,20 @@ def test_what_is_no_embedding_is_a_layer():
     for name in ("down.weight", LAYER, "x.alpha"):
         assert parts({name: (4, 8)}) == ([], [name])
     assert parts({"mystery": (4, 8), "other": (4, 8)}) == ([], ["mystery", "other"])
+
+
+def test_several_words_of_diffusers_are_read_each_under_its_name():
+    assert parts({"<toy>": (2, 768), "<ink blot>": (768,)}) == (
+        [
+            ("<ink blot>", {SD: "<ink blot>"}, {SD: 768}, 1),
+            ("<toy>", {SD: "<toy>"}, {SD: 768}, 2),
+        ],
+        [],
+    )
+
+
+@pytest.mark.parametrize("other", [LAYER, "toy", "emb_params", "bundle_emb.b.emb_params"])
+def test_a_word_of_diffusers_beside_other_tensors_is_refused_by_name(other):
+    message = "^x.safetensors holds '<toy>', which is an embedding .*a file of their own$"
+    with pytest.raises(LoraFileError, match=message):
+        parts({other: (2, 768), "<toy>": (2, 768)})

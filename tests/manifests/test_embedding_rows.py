@@ -33,6 +33,7 @@ loras:
 - {name: copy, uri: "cat (1).safetensors", subject: cat}
 - {name: odd, uri: "__cat__.safetensors", subject: cat}
 - {name: copied, uri: "cat (1).safetensors", kind: style}
+- {name: words, uri: words.safetensors, subject: cat, trigger: "<toy>"}
 - {name: fox, uri: fox.safetensors, subject: cat, trigger: sks}
 """
 
@@ -54,6 +55,7 @@ def folder(tmp_path_factory):
         },
         "cat (1)": {"emb_params": emb(2, seed=3)},
         "__cat__": {"emb_params": emb(2, seed=4)},
+        "words": {"<toy>": emb(2, seed=5), "<ink>": emb(1, seed=6)[0]},
         "twin": {"EasyNegative": emb(3)},
         "xl": {"clip_l": emb(2), "clip_g": emb(2, 1280)},
         "fox": kohya_tensors(width=768),
@@ -128,6 +130,12 @@ def test_a_lora_with_its_words_names_all_of_them(rules):
     row_of(rules, prompt="a dog", loras=[{"lora": "bundled", "weight": 0.5}])
     text = problem_of(rules, prompt="a dog", loras=[{"lora": "bundled", "trigger": "zqx"}])
     assert "holds the embedding 'ink'" in text
+
+
+def test_a_file_of_two_words_of_diffusers_is_read(rules):
+    (lora,) = row_of(rules, prompt="a cat, <ink>", loras=["words"]).loras
+    assert lora.words == (EmbeddedWord("<ink>", 1), EmbeddedWord("<toy>", 2))
+    assert "holds the embedding '<ink>'" in problem_of(rules, prompt="a cat", loras=["words"])
 
 
 def test_two_embeddings_of_one_name_are_a_problem(rules):

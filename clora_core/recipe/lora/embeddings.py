@@ -4,7 +4,8 @@ A file may be an embedding, or a LoRA that brings embeddings along ("bundled"). 
 
 - ``emb_params`` or ``string_to_param.*`` [vector, channel]: one text encoder (A1111, sd-scripts).
 - ``clip_l`` and ``clip_g``: XL's two text encoders; ``clip_l`` alone is that of SD 1.x.
-- one tensor whose name is the word itself, such as ``<toy-cat>`` (diffusers).
+- one tensor whose name is the word itself (diffusers), or several in angle brackets, such as
+  ``<toy-cat>``.
 - ``bundle_emb.NAME.`` and one of the first two (A1111, OneTrainer).
 
 A single vector may have one dimension. The first two have no name of their own: they are called
@@ -32,7 +33,8 @@ _PARTS: Mapping[str, str] = {
 }
 _OWN = re.compile(r"(emb_params|clip_l|clip_g|string_to_param)(?:(?<=string_to_param)\.[^.]*)?")
 _BUNDLED = re.compile(rf"bundle_emb\.(?P<name>.+)\.{_OWN.pattern}")
-_WORD = re.compile(r"<[^<>]+>|[^.<>]+")
+_BRACKETED = re.compile(r"<[^<>]+>")
+_WORD = re.compile(rf"{_BRACKETED.pattern}|[^.<>]+")
 _WIDTH = re.compile(r"(?:^|\.)layers\.0\.self_attn\.q_proj$")
 
 
@@ -78,15 +80,22 @@ def file_parts(path: str | Path, shapes: Mapping[str, Shape]) -> FileParts:
         shapes: Of its tensors, by name.
 
     Raises:
-        LoraFileError: A part of an embedding is missing, unknown, or has a shape that is none.
+        LoraFileError: A part of an embedding is missing, unknown, or has a shape that is none; a
+            word stands beside other tensors.
     """
+    are_words = len(shapes) == 1 or all(map(_BRACKETED.fullmatch, shapes))
     found: dict[str | None, dict[str, str]] = {}
     layers: dict[str, Shape] = {}
     for tensor, shape in shapes.items():
         place = _place(tensor)
-        if place is None and len(shapes) == 1 and _is_word(tensor, shape):
+        if place is None and are_words and _is_word(tensor, shape):
             place = tensor, "emb_params"
         if place is None:
+            if not are_words and _BRACKETED.fullmatch(tensor):
+                raise LoraFileError(
+                    f"{path} holds {tensor[:200]!r}, which is an embedding as diffusers names it, "
+                    "beside tensors that are none such; save the words in a file of their own"
+                )
             if tensor.startswith("bundle_emb."):
                 raise LoraFileError(
                     f"{path} holds {tensor[:200]!r}, and of bundled embeddings "
@@ -109,7 +118,7 @@ def file_parts(path: str | Path, shapes: Mapping[str, Shape]) -> FileParts:
 
 
 def text_widths(model: ModelLayers) -> dict[str, int]:
-    """Return the channels of a token in each text encoder of ``model``, as its layers tell."""
+    """Return the channels of a token in each text encoder of ``model``, by its layers' shapes."""
     return {
         component: shape[1]
         for component, layers in model.shapes.items()
