@@ -14,15 +14,16 @@ from jobs.console.progress import LINE_EVERY_S
 
 @contextmanager
 def counted(
-    what: str, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+    what: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Generator[Callable[[int, int], None]]:
     """Give what is called with (done, all); a command of few seconds says nothing.
 
     Args:
         what: Is copied, in the plural.
-        stream: Where progress goes.
+        stream: Where progress goes; None for standard error as it is when the command runs.
         clock: Seconds that only grow; tests give their own.
     """
+    stream = sys.stderr if stream is None else stream
     if stream.isatty():
         with Progress(console=Console(file=stream), transient=True) as bars:
             task = bars.add_task(what, total=None)

@@ -5,7 +5,6 @@ a line comes after half a minute or a tenth of the rows, whichever is first, so 
 run nor a night of them fills a log.
 """
 
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ LINES_A_PHASE = 10
 
 
 @contextmanager
-def open_progress(stream: TextIO = sys.stderr) -> Generator[Observer]:
+def open_progress(stream: TextIO) -> Generator[Observer]:
     """Give the progress that suits ``stream``; a terminal is left as it was."""
     if not stream.isatty():
         yield LineProgress(stream)

@@ -1,4 +1,5 @@
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from engine_kit import BAD_ROW, commit, row, rows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobs.console.copying import counted
 from jobs.console.progress import BarProgress, LineProgress, duration, open_progress
 from pipelines.storage.local import LocalStorage
 from pipelines.units.receipts import Phase, Receipt
@@ -79,6 +81,17 @@ def test_the_bar_counts_what_it_is_told_and_prints_notes_as_they_are(unit: Recei
     assert "references" in told
     assert "8/8 2 failed" in told
     assert "a [bold]note[/bold]" in told
+
+
+def test_progress_of_a_copy_goes_to_the_standard_error_of_the_moment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    moment = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", moment)
+    now = iter([0.0, 40.0, 40.0])
+    with counted("layers", clock=lambda: next(now)) as progress:
+        progress(5, 10)
+    assert moment.getvalue() == "layers 5/10\n"
 
 
 @pytest.mark.parametrize(
