@@ -108,7 +108,10 @@ class _Handler(BaseHTTPRequestHandler):
         with hub.lock:
             hub.requests.append(f"{self.command} {path}")
         is_question = path.startswith("/api/models/")
-        owner, name, _, rest = path.removeprefix("/api/models").lstrip("/").split("/", 3)
+        parts = path.removeprefix("/api/models").lstrip("/").split("/", 3)
+        if len(parts) < 4:  # whatever else the client asks of a hub
+            return self._refuse(404, "")
+        owner, name, _, rest = parts
         repository = f"{owner}/{name}"
         if repository in hub.refusals:
             return self._refuse(*hub.refusals[repository])

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from hub_kit import Hub, opened, running_hub
@@ -133,3 +135,12 @@ def test_a_hub_that_is_away_is_no_fault_of_the_file(hub: Hub, capfd: pytest.Capt
     hub.refusals["owner/name"] = (503, "")
     assert inspect("owner/name@main:my-cat.safetensors") == 1
     assert "cannot be fetched from the hub (HTTP status 503; tried once)" in capfd.readouterr().err
+
+
+def test_the_hub_of_these_tests_says_nothing_of_what_it_does_not_know(
+    hub: Hub, capfd: pytest.CaptureFixture[str]
+):
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(f"{hub.endpoint}/api/other")  # noqa: S310, an http address of loopback
+    assert hub.requests == ["GET /api/other"]
+    assert capfd.readouterr().err == ""
