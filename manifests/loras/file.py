@@ -14,6 +14,7 @@ from clora_core.recipe.lora.adapter_config import AdapterConfig
 from clora_core.recipe.lora.embeddings import Embedding, file_parts
 from clora_core.recipe.lora.held import is_product
 from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.misplaced import misplaced
 from clora_core.recipe.lora.numbers import refuse_other_numbers
 from clora_core.recipe.lora.peft_folder import DescribedLora, described_lora
 from manifests.loras.embeddings import embedding_family
@@ -39,6 +40,8 @@ class LoraFileInfo:
         kinds: Of its updates, as people call them: ``LoRA``, ``LoCon``, ``DoRA`` ...
         not_fused: Kinds of those that are no product of two factors, which no method fuses, by
             component.
+        conversion: Options that ``clora loras convert`` needs to make a plain LoRA of it; None if
+            nothing of it has a place in one.
         family: Family of base models it was made for; ``unknown`` is no fault.
         cross_attention_width: Width of the text embedding it reads; None without such layers.
         num_layers: Adapted layers; 0 in a file of embeddings alone.
@@ -51,6 +54,7 @@ class LoraFileInfo:
     format: FileFormat
     kinds: tuple[str, ...]
     not_fused: Mapping[str, tuple[str, ...]]
+    conversion: tuple[str, ...] | None
     family: str
     cross_attention_width: int | None
     num_layers: int
@@ -116,6 +120,7 @@ def lora_content(path: Path) -> LoraContent:
         format=kind,
         kinds=adapter_kinds(layers),
         not_fused=_not_fused(layers),
+        conversion=_conversion(layers, lora.embeddings),
         family=model_family(layers) if layers else embedding_family(lora.embeddings),
         cross_attention_width=widths[0] if widths else None,
         num_layers=len(layers),
@@ -137,6 +142,19 @@ def _not_fused(layers: Sequence[LoraLayer]) -> dict[str, tuple[str, ...]]:
         component: adapter_kinds([layer for layer in others if layer.component == component])
         for component in sorted({layer.component for layer in others})
     }
+
+
+def _conversion(
+    layers: Sequence[LoraLayer], embeddings: Sequence[Embedding]
+) -> tuple[str, ...] | None:
+    if not any(layer.changes_weight for layer in layers):
+        return None
+    gone = misplaced(layers, embeddings)
+    needs_weights = any(layer.needs_base_weights for layer in layers)
+    return (
+        *(("--base-model MODEL",) if needs_weights else ()),
+        *((f"--leave-out {','.join(gone)}",) if gone else ()),
+    )
 
 
 def _format(path: Path, header: Header) -> FileFormat:

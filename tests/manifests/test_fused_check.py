@@ -39,6 +39,13 @@ FILES = {
     "dora": plain(UNET) | {f"{UNET}.dora_scale": zeros(768, 1)},
     "bias": plain(UNET) | {f"{UNET}.diff_b": zeros(768)},
     "norm": plain(UNET) | {f"{UNET[:-10]}norm1.w_norm": zeros(768)},
+    "norms alone": {f"{UNET[:-10]}norm1.w_norm": zeros(768)},
+    "all": plain(UNET)
+    | {
+        f"{UNET}.dora_scale": zeros(768, 1),
+        f"{UNET}.diff_b": zeros(768),
+        f"{UNET[:-10]}norm1.w_norm": zeros(768),
+    },
     "text": plain(UNET) | loha(TEXT, 32),
 }
 
@@ -75,17 +82,28 @@ def problems(rules, *loras, **values):
 def test_what_is_no_product_of_two_factors_is_refused_by_its_kind(rules, method):
     assert problems(rules, "dora", method=method) == [
         f"method: {method!r} fuses plain LoRAs alone, and LoRA 'dora' has DoRA; convert it with "
-        "`clora loras convert`, or use 'merge' or another method that fuses nothing"
+        "`clora loras convert --base-model MODEL`, or use 'merge' or another method that fuses "
+        "nothing"
     ]
 
 
 @pytest.mark.parametrize(
-    ("lora", "kind"),
-    [("wide", "LoHa"), ("bias", "trained biases"), ("norm", "trained norms")],
+    ("lora", "said"),
+    [
+        ("wide", "LoHa; convert it with `clora loras convert`, or use 'merge'"),
+        ("bias", "trained biases; convert it with `clora loras convert --leave-out biases`, or"),
+        ("norm", "trained norms; convert it with `clora loras convert --leave-out norms`, or use"),
+        ("norms alone", "trained norms; use 'merge' or another method that fuses nothing"),
+        (
+            "all",
+            "DoRA, trained biases, trained norms; convert it with `clora loras convert "
+            "--base-model MODEL --leave-out norms,biases`, or",
+        ),
+    ],
 )
-def test_so_is_a_part_that_is_none(rules, lora, kind):
+def test_so_is_a_part_that_is_none_with_the_options_that_convert_it(rules, lora, said):
     (found,) = problems(rules, lora, method="ziplora")
-    assert f"LoRA {lora!r} has {kind}; convert" in found
+    assert f"LoRA {lora!r} has {said}" in found
 
 
 @pytest.mark.parametrize("lora", ["plain", "small"])

@@ -29,12 +29,7 @@ def left_out(
     Raises:
         LoraFileError: There is something that may not be left out, or nothing else.
     """
-    counts = {
-        "norms": sum(layer.changes_norm for layer in layers),
-        "biases": sum(layer.changes_bias for layer in layers),
-        "words": len(embeddings),
-    }
-    found = {name: count for name, count in counts.items() if count}
+    found = misplaced(layers, embeddings)
     what = " and ".join(counted_things(found, list(found)))
     if not any(layer.changes_weight for layer in layers):
         raise LoraFileError(
@@ -42,11 +37,22 @@ def left_out(
             "is"
         )
     if not found.keys() <= set((allowed or "").split(",")):
+        has = "has" if sum(found.values()) == 1 else "have"
         raise LoraFileError(
-            f"{file} holds {what}, which have no place in a plain LoRA; convert the rest with "
+            f"{file} holds {what}, which {has} no place in a plain LoRA; convert the rest with "
             f"--leave-out {','.join(found)}"
         )
     return found
+
+
+def misplaced(layers: Sequence[LoraLayer], embeddings: Sequence[Embedding]) -> dict[str, int]:
+    """Return how much of each has no place in a plain LoRA, by its name on the command line."""
+    counts = {
+        "norms": sum(layer.changes_norm for layer in layers),
+        "biases": sum(layer.changes_bias for layer in layers),
+        "words": len(embeddings),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def counted_things(found: Mapping[str, int], names: Sequence[str]) -> list[str]:
