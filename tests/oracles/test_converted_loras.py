@@ -158,6 +158,18 @@ def test_without_a_base_model_layers_keep_their_names(components: Components, tm
     assert all(layer["error"] <= 0.01 for layer in said["layers"].values())
 
 
+@pytest.mark.parametrize("prefix", ["lora_te", "lora_te1", "lora_te2"])
+def test_without_a_base_model_text_encoders_keep_their_number(prefix: str, tmp_path: Path):
+    stem = f"{prefix}_text_model_encoder_layers_0_mlp_fc1"
+    source, out = tmp_path / "text.safetensors", tmp_path / "plain.safetensors"
+    save_file(
+        {f"{stem}.lora_down.weight": torch.ones(2, 8), f"{stem}.lora_up.weight": torch.ones(16, 2)},
+        source,
+    )
+    assert convert(source, "--out", out) == 0
+    assert {name.split(".")[0] for name in load_file(out)} == {stem}
+
+
 def test_what_went_in_is_in_the_metadata(
     components: Components, tiny_sd_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -201,11 +213,33 @@ def test_what_has_no_place_is_named_and_left_out_only_if_one_says_so(
     assert "holds 1 trained norm and 1 trained bias and 1 embedding, which have no place" in said
     assert "--leave-out norms,biases,words" in said
     assert convert(source, "--out", out, "--leave-out", "norms,biases") == 2
+    assert "which have no place" in capsys.readouterr().err
     assert not out.exists()
     assert convert(source, "--out", out, "--leave-out", "words,biases,norms") == 0
     assert "left out: 1 trained norm, 1 trained bias, 1 embedding" in capsys.readouterr().out
     assert account(out)["left_out"] == {"norms": 1, "biases": 1, "words": 1}
     assert load_file(out).keys() == lora.keys()
+    save_file({**lora, "lora_unet_conv_in.diff_b": torch.ones(16)}, source)
+    assert convert(source, "--out", tmp_path / "other.safetensors") == 2
+    assert "holds 1 trained bias, which has no place in a plain LoRA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "beside"),
+    [("lokr whole", ""), ("lora", "w_norm"), ("lora", "diff_b"), ("dora output", "w_norm")],
+)
+def test_the_options_that_a_refused_row_names_make_a_lora_that_fuses(
+    kind: str, beside: str, components: Components, tiny_sd_dir: Path, tmp_path: Path
+):
+    source, out = tmp_path / "all.safetensors", tmp_path / "plain.safetensors"
+    tensors = load_file(written(tmp_path, kind, components).path)
+    more = {f"lora_unet_conv_norm_out.{beside}": torch.ones(16)} if beside else {}
+    save_file({**tensors, **more}, source)
+    options = inspect_lora_file(source).conversion
+    assert options is not None
+    words = " ".join(options).replace("MODEL", str(tiny_sd_dir)).split()
+    assert convert(source, "--out", out, "--rank", 2, *words) == 0
+    assert not inspect_lora_file(out).not_fused
 
 
 def test_what_cannot_be_converted_is_refused_with_the_way_out(

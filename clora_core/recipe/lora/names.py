@@ -51,6 +51,8 @@ KOHYA_OFT_PREFIX = "oft_unet_"
 PEFT_PREFIX = "base_model.model."
 """Of peft's own names, which mostly say no component: peft has wrapped one model."""
 
+_NUMBERED = ("lora_te1", "lora_te2")
+
 _LYCORIS = "lycoris_"
 """Of names that say no component either, for the same reason."""
 
@@ -98,6 +100,11 @@ def has_component(layer: str) -> bool:
     peft's own names count as saying none, because their strength stands beside the file.
     """
     return layer.startswith(tuple(_COMPONENTS))
+
+
+def has_numbered_text_encoder(layer: str) -> bool:
+    """Return whether the name of a layer has kohya's number of a text encoder, as SDXL's have."""
+    return layer.startswith(_NUMBERED)
 
 
 def dotted_layer_name(layer: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The layers that a LoRA file changes as the file itself tells them, where no base model is named.
+"""The layers that a LoRA file changes, by what the file itself says, where no base model is named.
 
 Names stay as the file has them. Most tensors say the shape of their layer's weight; where they
 don't, or where an update depends on the base model's weights, there is no way around the model.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.misplaced import LEFT_OUT, left_out
+from clora_core.recipe.lora.names import has_numbered_text_encoder
 from clora_core.recipe.lora.own_shapes import has_diffusers_names, own_model
 from clora_core.recipe.lora.placement import ModelLayers, Place
 from jobs.commands.lora_files.converted_file import conversion, converted_file
@@ -138,7 +139,7 @@ def _limits(rank: int | None, max_error: float | None) -> "RankLimits":
 
 @dataclass(frozen=True)
 class _Base:
-    """The layers that an adapter goes on."""
+    """The layers that an adapter is for."""
 
     layers: ModelLayers
     components: "dict[str, nn.Module]"
@@ -166,7 +167,7 @@ def _plain(
     half: bool,
     naming: "Naming",
 ) -> "tuple[PlainLora, bool]":
-    """Return the LoRA, and whether its base model is a Stable Diffusion XL."""
+    """Return the LoRA, and whether kohya numbers its text encoders, as those of SDXL."""
     if facts is None:
         base = _Base(own_model(file, content.layers, content.info.family), {})
         if naming == "peft" and not has_diffusers_names(base.layers):
@@ -191,7 +192,10 @@ def _plain(
             folds_scale=naming == "peft",
             said=said,
         )
-    return plain, base.is_xl or content.info.family == "SDXL"
+    if facts is None:
+        is_numbered = any(has_numbered_text_encoder(each.name) for each in content.layers)
+        return plain, is_numbered or content.info.family == "SDXL"
+    return plain, base.is_xl
 
 
 def _base(facts: BaseModelFacts, *, needs_weights: bool) -> _Base:
@@ -199,7 +203,7 @@ def _base(facts: BaseModelFacts, *, needs_weights: bool) -> _Base:
         try:
             return _Base(model_layers(facts.folder), {})
         except UnknownLayersError:
-            pass  # the model library reads what the headers do not tell
+            pass  # the model library reads what the headers do not say
     from clora_core.diffusion.model import load_base_model
     from clora_core.lora.load import lora_targets
 
