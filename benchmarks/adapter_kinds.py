@@ -72,29 +72,25 @@ class Cost(NamedTuple):
 class Bench:
     """A UNet, its inputs, and one adapter of each kind."""
 
-    def __init__(
-        self, folder: Path, *, part: int, side: int, kinds: Sequence[str] = (*KINDS, NORMS)
-    ) -> None:
-        torch.manual_seed(0)
-        widths = tuple(width // part for width in (320, 640, 1280, 1280))
-        self.unet: UNet2DConditionModel = UNet2DConditionModel(
-            sample_size=side,
-            cross_attention_dim=768,
-            attention_head_dim=8,
-            block_out_channels=widths,
-            norm_num_groups=32 // part,
-        ).eval()
+    def __init__(self, folder: Path, unet: UNet2DConditionModel) -> None:
+        self.unet = unet.eval()
         self.unet.requires_grad_(requires_grad=False)
+        side: int = unet.config["sample_size"]
         self._latents = torch.randn(LANES, 4, side, side)
-        self._text = torch.randn(LANES, 77, 768)
+        self._text = torch.randn(LANES, 77, unet.config["cross_attention_dim"])
         targets = lora_targets({"unet": self.unet})
         self.made: dict[str, Made] = {}
-        for kind in kinds:
+        for kind in (*KINDS, NORMS):
             path = write_adapter(folder, kind, self.unet)
             read: list[LoraFactors] = []
             took = seconds(lambda path=path, read=read: read.append(read_lora(path, targets)))
             self.made[kind] = Made(read[0], path.stat().st_size, took)
             path.unlink()
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the UNet."""
+        return sum(each.numel() for each in self.unet.parameters())
 
     def call(self) -> None:
         """Run the UNet once over all lanes."""
@@ -112,7 +108,24 @@ class Bench:
         alone = torch.ones(LANES, 1)
         found = {kind: Case([made.factors], alone) for kind, made in self.made.items()}
         mixed = [self.made[kind].factors for kind in MIXED]
-        return {**found, "eight kinds, one a lane": Case(mixed, torch.eye(LANES))}
+        plain = [self.made[MIXED[0]].factors] * LANES
+        return {
+            **found,
+            "eight LoRAs, one a lane": Case(plain, torch.eye(LANES)),
+            "eight kinds, one a lane": Case(mixed, torch.eye(LANES)),
+        }
+
+
+def random_unet(part: int, side: int) -> UNet2DConditionModel:
+    """Return a UNet of Stable Diffusion 1.5's shape with 1/``part`` of its channels."""
+    torch.manual_seed(0)
+    return UNet2DConditionModel(
+        sample_size=side,
+        cross_attention_dim=768,
+        attention_head_dim=8,
+        block_out_channels=tuple(width // part for width in (320, 640, 1280, 1280)),
+        norm_num_groups=32 // part,
+    )
 
 
 def measure(bench: Bench, repeats: int) -> tuple[float, dict[str, Cost]]:
@@ -145,12 +158,15 @@ def memory(bench: Bench, case: Case) -> tuple[int, int]:
 
 def grown(run: Callable[[], object]) -> tuple[int, int]:
     """Return by how many bytes the process has grown after ``run``, and by how many within it."""
+    trim = ctypes.CDLL(None).malloc_trim  # what is free is the system's again
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before is the system's again
+    trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _resident("VmRSS")
     run()
-    return max(0, _resident("VmRSS") - before), max(0, _resident("VmHWM") - before)
+    most = _resident("VmHWM")
+    trim(0)
+    return max(0, _resident("VmRSS") - before), max(0, most - before)
 
 
 def _resident(name: str) -> int:
@@ -189,26 +205,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--part", type=int, default=2, help="of Stable Diffusion 1.5's width")
-    parser.add_argument("--side", type=int, default=32, help="of the latents")
+    parser.add_argument("--side", type=int, default=16, help="of the latents")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), part=options.part, side=options.side)
+        bench = Bench(Path(folder), random_unet(options.part, options.side))
     bench.call()
     _, bare_bytes = grown(bench.call)
     bare_s, costs = measure(bench, options.repeats)
     lines = table(bench, bare_s, bare_bytes, costs)
     print("\n".join(lines))
     if options.out:
-        options.out.write_text(_page(lines, options, bare_s, bare_bytes, bench))
+        size = (options.part, options.side, options.repeats)
+        about = _about(size, bench.num_parameters, bare_s, bare_bytes)
+        options.out.write_text("\n".join(["# Kinds of adapter", "", about, "", *lines, "", _WORDS]))
 
 
-def _page(
-    lines: list[str], options: argparse.Namespace, bare_s: float, bare_bytes: int, bench: Bench
-) -> str:
-    millions = sum(each.numel() for each in bench.unet.parameters()) / 1e6
-    return "\n".join(["# Kinds of adapter", "", *lines, ""])
+def _about(size: tuple[int, int, int], num_parameters: int, bare_s: float, bare_bytes: int) -> str:
+    part, side, repeats = size
+    return f"""Made by `python -m benchmarks.adapter_kinds --part {part} --side {side} \
+--repeats {repeats}` on one thread of a shared machine of {os.cpu_count()} cores \
+({platform.machine()}), torch {torch.__version__}, float32. \
+A UNet of Stable Diffusion 1.5's shape at 1/{part} of its width ({num_parameters / 1e6:.0f} M
+parameters) sees {LANES} lanes of latents of {side}x{side}. An adapter changes all linear layers
+and convolutions of its blocks, or all norms; files are float16. The bare UNet takes {bare_s:.2f} s
+and {bare_bytes / MIB:.0f} MiB a call. Every call with an adapter has a bare one before it, and
+their ratio counts: median (smallest-largest)."""
+
+
+_WORDS = """\
+- cache / file: bytes held in the LoRA cache for a byte of the file.
+- pack / call: time to build the bank, in bare calls. It is built once a batch, which has at least a
+  call a step.
+- packed: growth of the process for the bank.
+- memory of a call: growth within a call, at most.
+"""
 
 
 if __name__ == "__main__":

@@ -67,7 +67,8 @@ class Rotation:
             return OutputRotationTerm(_less_one(self.steps[0]).to(dtype), gain, module)
         if not self.of_inputs and len(weight) < num_inputs:
             # Each step would move all outputs there and back; one product of all steps does not.
-            one = torch.eye(len(weight)).to(self.steps)
+            like = self.steps
+            one = torch.eye(len(weight), dtype=like.dtype, device=like.device)
             whole = _less_one(self._turned(one).mT[None])
             return OutputRotationTerm(whole.to(dtype), gain, module)
         # A kernel's places are turned with the channels, so there is no input to turn.
