@@ -31,6 +31,7 @@ _FILES = {
     "OFT of inputs": ("OneTrainer", "oft", "diffusers"),
     "BOFT": ("LyCORIS", "boft constraint rescale", "kohya"),
     "difference": ("LyCORIS", "full", "kohya"),
+    "GLoRA": ("LyCORIS", "glora", "kohya"),
     "norms": ("LyCORIS", "norm", "lycoris"),
 }
 """Trainer, kind and spelling of a file."""
