@@ -10,12 +10,14 @@ from clora_core.lora.bank import LoraBank
 from clora_core.lora.kinds.decomposed import Decomposed
 from clora_core.lora.kinds.difference import Difference
 from clora_core.lora.kinds.factor import Factor
+from clora_core.lora.kinds.hadamard import Hadamard
 from clora_core.lora.kinds.kronecker import Kronecker
 from clora_core.lora.kinds.rotation import Rotation
 
 READ_AS = (
-    (("LoRA", "LoCon", "LoHa, rank 8"), Factor | Difference),
-    (("LoHa, rank 32", "whole"), Difference),
+    (("LoRA", "LoCon"), Factor),
+    (("LoHa",), Factor | Hadamard),
+    (("whole",), Difference),
     (("LoKr",), Kronecker),
     (("DoRA",), Decomposed),
     (("OFT", "BOFT"), Rotation),

@@ -50,7 +50,9 @@ def test_memory_and_products_are_those_of_the_layers_as_they_are_read(
     ("name", "told"),
     [
         ("LyCORIS-lora-kohya-sd15", ["kohya LoRA for", "rank:     4, alpha 2 (scale 0.5)"]),
-        ("LyCORIS-loha-kohya-sd15", ["kohya LoHa for", "6 LoHa layers as whole differences"]),
+        ("LyCORIS-loha-kohya-sd15", [
+            "kohya LoHa for", "in a batch 6 LoHa layers as whole differences",
+        ]),
         ("LyCORIS-lokr_whole-kohya-sd15", ["kohya LoKr for", "factors:  4x4 times 8x8 to"]),
         ("LyCORIS-full-kohya-sd15", [
             "kohya full differences with trained biases for",

@@ -29,7 +29,7 @@ def is_product(layer: LoraLayer) -> bool:
 
 
 def is_dense(layer: LoraLayer) -> bool:
-    """Return whether a small update is held as the whole difference of a weight."""
+    """Return whether a small update becomes the whole difference of a weight in every batch."""
     if layer.kind != "loha":
         return False
     num_outputs, num_inputs = _sides(layer)
@@ -65,7 +65,8 @@ def held_bytes(layer: LoraLayer, item_bytes: Callable[[Part], int]) -> int:
             return size("a1") + size("a2") + size("b1") + size("b2") + beside
         case "loha":
             factors = (num_inputs + num_outputs) * _loha_rank(layer)
-            count = num_inputs * num_outputs if is_dense(layer) else factors
+            halves = sum(prod(layer.shapes[p]) for p in multiplied if p.startswith("hada"))
+            count = halves if is_dense(layer) else factors
             return count * single + beside
         case "lokr":
             return _kronecker_bytes(layer, size, single) + beside

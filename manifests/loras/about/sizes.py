@@ -46,7 +46,7 @@ def memory_text(
         for name in each.tensors.values()
     )
     dense = sum(map(is_dense, layers))
-    more = f", {dense:,} LoHa layers as whole differences" if dense else ""
+    more = f", in a batch {dense:,} LoHa layers as whole differences" if dense else ""
     return f"{_size(total)} in a run's cache{more}"
 
 
