@@ -23,9 +23,9 @@ def counted(
         stream: Where progress goes; None for standard error as it is when the command runs.
         clock: Seconds that only grow; tests give their own.
     """
-    stream = sys.stderr if stream is None else stream
-    if stream.isatty():
-        with Progress(console=Console(file=stream), transient=True) as bars:
+    shown: TextIO = stream or sys.stderr
+    if shown.isatty():
+        with Progress(console=Console(file=shown), transient=True) as bars:
             task = bars.add_task(what, total=None)
             yield lambda done, total: bars.update(task, completed=done, total=total)
         return
@@ -35,6 +35,6 @@ def counted(
         nonlocal last_s
         if clock() - last_s >= LINE_EVERY_S:
             last_s = clock()
-            print(f"{what} {done:,}/{total:,}", file=stream, flush=True)
+            print(f"{what} {done:,}/{total:,}", file=shown, flush=True)
 
     yield say
