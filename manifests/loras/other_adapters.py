@@ -69,9 +69,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (
             r"[._]resblocks[._]\d+[._]",
             "names the layers of a text encoder as OpenCLIP does (resblocks), with queries, keys "
-            "and values in one layer, and base models here have three; use a version of it with "
-            "the names of transformers (text_model.encoder.layers), or save it again without its "
-            "text encoder",
+            "and values in one layer, and base models here have three; write a copy without the "
+            "tensors that have resblocks in their names, as 'What is refused' in docs/loras.md "
+            "shows, or use a version of it with the names of transformers "
+            "(text_model.encoder.layers)",
         ),
         (
             r"\.(qweight|qzeros|absmax|quant_state|weight_format)\b",

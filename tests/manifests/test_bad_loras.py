@@ -136,3 +136,18 @@ def test_bfloat16_values_that_are_not_finite_are_seen(tmp_path: Path):
     path.write_bytes(raw_bytes(text, data.tobytes()))
     with pytest.raises(LoraFileError, match="not finite"):
         inspect_lora_file(path)
+
+
+def test_a_copy_without_layers_in_open_clips_spelling_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    stem = "lora_te2_transformer_resblocks_0_attn_in_proj"
+    tensors = layer(CROSS, XL) | layer(stem, XL)
+    Path("cat.safetensors").write_bytes(safetensors_bytes(tensors))
+    with pytest.raises(LoraFileError, match=r"without the tensors .* 'What is refused' in docs"):
+        inspect_lora_file("cat.safetensors")
+    page = (Path(__file__).parents[2] / "docs/loras.md").read_text()
+    lines = page.partition("in OpenCLIP's spelling.\n")[2].partition("```python\n")[2]
+    exec(lines.partition("```")[0], {})  # noqa: S102, lines of this project
+    assert inspect_lora_file("cat-unet.safetensors").num_layers == 1
