@@ -5,26 +5,27 @@
 A UNet of Stable Diffusion 1.5's shape at a part of its width, with random weights, and one adapter
 of each kind for all linear layers and convolutions of its blocks. One UNet call over eight lanes,
 each lane a row's: all of one kind, and eight kinds at once. Everything is in one process and in
-turns, so ratios hold whatever else the machine does. Linux only.
+turns, and counts a core's own seconds, so ratios hold whatever else the machine does.
 """
 
 import argparse
-import ctypes
 import gc
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks.adapter_files import KINDS, NORMS, write_adapter
-from benchmarks.sampler import seconds, spread
+from benchmarks.sampler import spread
 from clora_core.lora.bank import LoraBank
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.load import lora_targets, read_lora
@@ -61,7 +62,7 @@ class Case(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of one case: time over the bare UNet's, of packing, and growth of the process."""
+    """Of one case: time over the bare UNet's, time of packing, and memory of both."""
 
     ratios: list[float]
     pack_s: list[float]
@@ -83,7 +84,7 @@ class Bench:
         for kind in (*KINDS, NORMS):
             path = write_adapter(folder, kind, self.unet)
             read: list[LoraFactors] = []
-            took = seconds(lambda path=path, read=read: read.append(read_lora(path, targets)))
+            took = core_seconds(lambda path=path, read=read: read.append(read_lora(path, targets)))
             self.made[kind] = Made(read[0], path.stat().st_size, took)
             path.unlink()
 
@@ -128,50 +129,54 @@ def random_unet(part: int, side: int) -> UNet2DConditionModel:
     )
 
 
-def measure(bench: Bench, repeats: int) -> tuple[float, dict[str, Cost]]:
-    """Return the bare UNet's median seconds and every case's cost."""
-    bench.call()
+def measure(bench: Bench, repeats: int) -> tuple[float, int, dict[str, Cost]]:
+    """Return the bare UNet's median seconds and memory, and every case's cost."""
     bare: list[float] = []
+    bench.call()
+    bare_bytes = max(allocations(bench.call))
     costs = {name: Cost([], [], *memory(bench, case)) for name, case in bench.cases().items()}
     for _ in range(repeats):
         for name, case in bench.cases().items():
             banks: list[LoraBank] = []
-            packing = seconds(
+            packing = core_seconds(
                 lambda case=case, banks=banks: banks.append(
                     LoraBank(bench.unet, case.loras, "unet")
                 )
             )
             costs[name].pack_s.append(packing)
-            bare.append(seconds(bench.call))
-            took = seconds(lambda case=case, banks=banks: bench.with_bank(banks[0], case.weights))
+            bare.append(core_seconds(bench.call))
+            took = core_seconds(
+                lambda case=case, banks=banks: bench.with_bank(banks[0], case.weights)
+            )
             costs[name].ratios.append(took / bare[-1])
-    return median(bare), costs
+    return median(bare), bare_bytes, costs
 
 
 def memory(bench: Bench, case: Case) -> tuple[int, int]:
-    """Return by how much the process grows for the bank, and then at most within a call."""
+    """Return the bytes of the bank, and the most that a call holds at once."""
     banks: list[LoraBank] = []
-    packed, _ = grown(lambda: banks.append(LoraBank(bench.unet, case.loras, "unet")))
-    _, most = grown(lambda: bench.with_bank(banks[0], case.weights))
-    return packed, most
+    packing = allocations(lambda: banks.append(LoraBank(bench.unet, case.loras, "unet")))
+    calling = allocations(lambda: bench.with_bank(banks[0], case.weights))
+    return packing[-1], max(calling)
 
 
-def grown(run: Callable[[], object]) -> tuple[int, int]:
-    """Return by how many bytes the process has grown after ``run``, and by how many within it."""
-    trim = ctypes.CDLL(None).malloc_trim  # what is free is the system's again
-    gc.collect()
-    trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = _resident("VmRSS")
+def allocations(run: Callable[[], object]) -> list[int]:
+    """Return the bytes of tensors that are held beyond those before ``run``, after each change."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run()
+        gc.collect()
+    events: list[Any] = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = [event for event in events if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return list(accumulate((event.nbytes() for event in changes), initial=0))
+
+
+def core_seconds(run: Callable[[], object]) -> float:
+    """Return a core's seconds of one call, which others on the machine hardly change."""
+    start = time.process_time()
     run()
-    most = _resident("VmHWM")
-    trim(0)
-    return max(0, _resident("VmRSS") - before), max(0, most - before)
-
-
-def _resident(name: str) -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) * 1024
+    return time.process_time() - start
 
 
 def table(bench: Bench, bare_s: float, bare_bytes: int, costs: dict[str, Cost]) -> list[str]:
@@ -211,9 +216,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), random_unet(options.part, options.side))
-    bench.call()
-    _, bare_bytes = grown(bench.call)
-    bare_s, costs = measure(bench, options.repeats)
+    bare_s, bare_bytes, costs = measure(bench, options.repeats)
     lines = table(bench, bare_s, bare_bytes, costs)
     print("\n".join(lines))
     if options.out:
@@ -224,22 +227,29 @@ def main() -> None:
 
 def _about(size: tuple[int, int, int], num_parameters: int, bare_s: float, bare_bytes: int) -> str:
     part, side, repeats = size
-    return f"""Made by `python -m benchmarks.adapter_kinds --part {part} --side {side} \
---repeats {repeats}` on one thread of a shared machine of {os.cpu_count()} cores \
-({platform.machine()}), torch {torch.__version__}, float32. \
-A UNet of Stable Diffusion 1.5's shape at 1/{part} of its width ({num_parameters / 1e6:.0f} M
-parameters) sees {LANES} lanes of latents of {side}x{side}. An adapter changes all linear layers
-and convolutions of its blocks, or all norms; files are float16. The bare UNet takes {bare_s:.2f} s
-and {bare_bytes / MIB:.0f} MiB a call. Every call with an adapter has a bare one before it, and
-their ratio counts: median (smallest-largest)."""
+    return " ".join(
+        [
+            f"Made by `python -m benchmarks.adapter_kinds --part {part} --side {side} "
+            f"--repeats {repeats}` on one thread of a shared machine of {os.cpu_count()} cores "
+            f"({platform.machine()}), torch {torch.__version__}, float32.",
+            f"A UNet of Stable Diffusion 1.5's shape at 1/{part} of its width "
+            f"({num_parameters / 1e6:.0f} M parameters) sees {LANES} lanes of {side}x{side} "
+            "latents, at full size 64x64.",
+            "An adapter changes all linear layers and convolutions of the UNet's blocks, or all "
+            "their norms; files are float16.",
+            f"The bare UNet takes {bare_s:.2f} s of the core and {bare_bytes / MIB:.0f} MiB.",
+            "Each call with an adapter has a bare one before it, and their ratio counts: median "
+            "(smallest-largest).",
+        ]
+    )
 
 
 _WORDS = """\
 - cache / file: bytes held in the LoRA cache for a byte of the file.
 - pack / call: time to build the bank, in bare calls. It is built once a batch, which has at least a
   call a step.
-- packed: growth of the process for the bank.
-- memory of a call: growth within a call, at most.
+- packed: what the bank holds beside the cache.
+- memory of a call: tensors that are held at once, at most, beside weights and bank.
 """
 
 
