@@ -247,7 +247,7 @@ def _about(size: tuple[int, int, int], num_parameters: int, bare_s: float, bare_
 _WORDS = """\
 - cache / file: bytes held in the LoRA cache for a byte of the file.
 - pack / call: time to build the bank, in bare calls. It is built once a batch, which has at least a
-  call a step.
+  call a step; on larger latents a call takes longer, and packing does not.
 - packed: what the bank holds beside the cache.
 - memory of a call: tensors that are held at once, at most, beside weights and bank.
 """
