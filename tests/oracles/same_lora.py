@@ -79,7 +79,7 @@ def write_same(folder: Path, kind: str, lora: LoraFactors, components: Component
     """
     tensors: dict[str, Tensor] = {}
     for (component, name), factor in lora.as_factors().items():
-        layer = Layer(component, name, components[component].get_submodule(name))
+        layer = Layer(component, name, components[component])
         weight = layer.module.weight.detach()
         down, up = factor.down.float(), factor.up.float() * factor.scale
         flat = kohya_flat(layer, "sd15", sgm=False)
