@@ -10,7 +10,7 @@ from typing import Literal
 
 from clora_core.recipe.errors import LoraFileError
 from clora_core.recipe.lora.layers import ACCEPTED, tensor_names
-from clora_core.recipe.lora.names import has_component
+from clora_core.recipe.lora.names import COMFYUI_PREFIX, has_component
 from clora_core.recipe.lora.parts import Writer
 from manifests.loras.other_adapters import other_kind
 from manifests.weights.header import TensorEntry
@@ -33,7 +33,10 @@ def file_format(path: Path, tensors: Mapping[str, TensorEntry]) -> FileFormat:
     if all(meaning.part == "alpha" for meaning in names.values()):
         raise LoraFileError(f"{path} holds scaling factors (alpha) and no weights")
     # diffusers' scripts write two of them into one file.
-    ((writer, _),) = writers.most_common(1) or [("peft", 0)]
+    if not writers:  # all tools name whole differences alike; the layers' prefix differs
+        is_of_comfyui = any(name.startswith(COMFYUI_PREFIX) for name in names)
+        writers["comfyui" if is_of_comfyui else "peft"] = 1
+    ((writer, _),) = writers.most_common(1)
     if writer == "peft" and not all(has_component(meaning.layer) for meaning in names.values()):
         return "peft without prefix"
     return writer

@@ -298,3 +298,11 @@ def test_any_header_is_a_sentence_or_a_lora(header, tmp_path_factory):
     path.write_bytes(raw_bytes(json.dumps(header).encode(), b"abcd"))
     with pytest.raises(LoraFileError):
         inspect_lora_file(path)
+
+
+def test_whole_differences_are_of_the_tool_whose_prefix_their_layers_have(tmp_path):
+    def differences(prefix: str) -> dict[str, np.ndarray]:
+        return {f"{prefix}{SGM}.diff": np.ones((8, 8), "f2")}
+
+    assert inspect(tmp_path, differences("diffusion_model.")).format == "comfyui"
+    assert inspect(tmp_path, differences("unet.")).format == "peft"
