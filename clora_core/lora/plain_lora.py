@@ -10,8 +10,8 @@ from torch import nn
 from clora_core.lora.factors import LoraFactors
 from clora_core.lora.kinds.factor import Factor
 from clora_core.lora.plain_layer import PlainLayer, RankLimits, plain_layer
-from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.placement import Place
+from clora_core.recipe.lora.shapes.size import Shape
 
 
 @dataclass(frozen=True)

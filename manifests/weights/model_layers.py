@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clora_core.recipe.errors import CloraError, LoraFileError
-from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.placement import ModelLayers
+from clora_core.recipe.lora.shapes.size import Shape
 from clora_core.recipe.weight_files import Library, weight_files
 from manifests.weights.header import read_header
 from manifests.weights.model_config import BaseModelProblem, model_config

@@ -20,8 +20,8 @@ from peft import LoraConfig, inject_adapter_in_model
 
 import emoji_world
 from clora_core.lora.load import lora_targets, read_lora
-from clora_core.recipe.lora.kinds import UpdateSize
 from clora_core.recipe.lora.layers import LoraLayer
+from clora_core.recipe.lora.shapes.size import UpdateSize
 from manifests.loras.file import inspect_lora_file, lora_content
 from manifests.loras.scales import lora_scales, strengths_beside_tensors
 from manifests.weights.header import Header

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.parts import tensor_name
 from clora_core.recipe.lora.placement import ModelLayers
+from clora_core.recipe.lora.shapes.size import Shape
 
 MAX_VECTORS = 75
 """Of one embedding: the words that CLIP reads at once, which cannot be parted."""

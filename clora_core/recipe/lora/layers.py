@@ -12,16 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.kinds import (
-    PLAIN_CAYLEY,
-    Cayley,
-    Kind,
-    PartsError,
-    Shape,
-    UpdateSize,
-    kind_of,
-    update_size,
-)
+from clora_core.recipe.lora.kinds import PLAIN_CAYLEY, Cayley, Kind, kind_of, update_size
 from clora_core.recipe.lora.names import (
     COMFYUI_PREFIX,
     KOHYA_OFT_PREFIX,
@@ -31,6 +22,7 @@ from clora_core.recipe.lora.names import (
     split_layer_name,
 )
 from clora_core.recipe.lora.parts import Part, TensorName, adapter_name, tensor_name
+from clora_core.recipe.lora.shapes.size import PartsError, Shape, UpdateSize
 
 ACCEPTED = (
     "LoRA, LoCon, LoHa, LoKr, DoRA, GLoRA, OFT and trained norms of all common tools are read"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.names import split_layer_name
 from clora_core.recipe.lora.placement import ModelLayers
+from clora_core.recipe.lora.shapes.size import Shape
 
 _COMPONENTS = frozenset({"unet", "text_encoder", "text_encoder_2"})
 _ONE_PIXEL = re.compile(r"[._]conv_shortcut$")

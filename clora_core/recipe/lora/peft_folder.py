@@ -20,11 +20,11 @@ from clora_core.recipe.lora.adapter_config import (
 )
 from clora_core.recipe.lora.alpha_patterns import AlphaPatterns, as_alpha
 from clora_core.recipe.lora.embeddings import Embedding, file_parts
-from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.layers import LoraLayer, lora_layers
 from clora_core.recipe.lora.names import PEFT_PREFIX, has_component
 from clora_core.recipe.lora.parts import tensor_name
 from clora_core.recipe.lora.scales import metadata_settings
+from clora_core.recipe.lora.shapes.size import Shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from clora_core.recipe.errors import LoraFileError
-from clora_core.recipe.lora.kinds import Shape
 from clora_core.recipe.lora.layers import LoraLayer
 from clora_core.recipe.lora.names import split_layer_name
 from clora_core.recipe.lora.sgm_names import diffusers_spelling, levels
+from clora_core.recipe.lora.shapes.size import Shape
 
 Place = tuple[str, str]
 """Component (``unet``, ``text_encoder`` ...) and dotted name of a layer of the base model."""
