@@ -20,7 +20,7 @@ from manifests.text.text_rules import printable
 
 
 def inspect(paths: Sequence[str], *, as_catalog: bool = False) -> int:
-    """Tell about every file; return the exit code: 2 if one cannot be used, 1 if one is away, or 0.
+    """Describe every file; return the exit code: 2 if one cannot be used, 1 if one is away, or 0.
 
     Args:
         paths: LoRA files, peft's folders, and hub names (``owner/name@revision:file``).
