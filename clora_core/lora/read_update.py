@@ -133,7 +133,7 @@ def _rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> Rotation
 def _packed_rotation(layer: LoraLayer, parts: Parts, weight: Sequence[int]) -> Rotation:
     entries = _wide(parts)["oft_R"]
     side = (1 + isqrt(1 + 8 * entries.shape[1])) // 2
-    if "scaled_oft" in parts:
+    if "scaled_oft" in parts and bool(parts["scaled_oft"]):
         entries = entries / (2 * (side - 1) ** 0.5)
     rows, columns = torch.triu_indices(side, side, 1)
     upper = entries.new_zeros(len(entries), side, side)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from clora_core.diffusion.model import load_base_model
 from clora_core.lora.load import lora_targets, read_lora
 from clora_core.recipe.errors import LoraFileError
+from clora_core.recipe.lora.placement import ModelLayers
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +338,16 @@ def test_an_sd_unet_lora_does_not_pass_for_one_of_a_wider_model(tiny_loras):
 
 def test_the_error_belongs_to_the_stage_lora():
     assert LoraFileError("").stage == "lora"
+
+
+def test_a_rotation_is_scaled_where_its_file_says_yes_and_not_where_it_only_speaks_of_it(tmp_path):
+    def blocks(**more: torch.Tensor) -> torch.Tensor:
+        tensors = {"lora_unet_to_q.oft_R.weight": torch.tensor([[0.5], [0.25]])}
+        tensors |= {f"lora_unet_to_q.oft_R.{name}": value for name, value in more.items()}
+        save_file(tensors, tmp_path / "oft.safetensors")
+        model = ModelLayers({"unet": {"to_q": (3, 4)}})
+        return read_lora(tmp_path / "oft.safetensors", model).of("unet")["to_q"].steps
+
+    plain = blocks()
+    assert torch.equal(blocks(scaled_oft=torch.tensor(False)), plain)
+    assert not torch.equal(blocks(scaled_oft=torch.tensor(True)), plain)

@@ -16,7 +16,7 @@ _MORE: Mapping[Part, frozenset[str]] = {
     "alpha": _INTEGERS,
     "scaled_oft": _INTEGERS | {"BOOL"},
 }
-"""Beside floating-point numbers; of the last, that it is there says all."""
+"""Beside floating-point numbers."""
 
 
 def refuse_other_numbers(

@@ -55,6 +55,8 @@ def _packed_rotation(parts: Shapes) -> UpdateSize:
         raise PartsError(
             f"has an oft_R of shape {list(blocks)}; each row is the upper half of a square block"
         )
+    if prod(parts.get("scaled_oft", ())) != 1:
+        raise PartsError(f"has a scaled_oft of shape {list(parts['scaled_oft'])}; it is one value")
     return UpdateSize(None, blocks[0] * side, None, repeats=blocks[0] == 1)
 
 
