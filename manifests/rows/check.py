@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 from clora_core.recipe.row import Row
 from manifests.rows.columns import ColumnNames
-from manifests.rows.packed_rows import PackedRows
 from manifests.rows.row_check import RowChecker
 from manifests.rows.rules import RowRules
+from manifests.rows.stored_rows import StoredRows
 from manifests.tables.limits import too_many_problems
 from manifests.tables.readers import RawRow
 from manifests.text.problems import Problem
@@ -75,7 +75,7 @@ def check_rows(
                 problems.append(Problem(place=place, field="(file)", problem=enough))
                 return
 
-    rows = PackedRows(good())
+    rows = StoredRows.of(good())
     if not num_given:
         text = "holds no rows; write at least one with prompt, loras and seed"
         problems.append(Problem(place=place, field="(file)", problem=text))

@@ -76,7 +76,7 @@ def row_of(values: Mapping[str, Any]) -> Row:
     return Row(
         **{name: values[name] for name in _ROW_FIELDS},
         loras=tuple(map(lora_of, values["loras"])),
-        sampler=_sampler(values["sampler_json"]),
+        sampler=sampler_of(values["sampler_json"]),
         remarks=tuple(values.get("remarks") or ()),
     )
 
@@ -109,5 +109,6 @@ def _batches(rows: Iterator[Row]) -> Iterator[pa.RecordBatch]:
 
 
 @lru_cache(maxsize=256)
-def _sampler(text: str) -> SamplerConfig:
+def sampler_of(text: str) -> SamplerConfig:
+    """Return the settings that ``sampler_json`` wrote."""
     return SamplerConfig.model_validate_json(text)

@@ -25,6 +25,7 @@ from jobs.job.run_request import run_request
 from jobs.remote.server_error import ServerError
 from manifests.places.locations import StoreAwayError
 from manifests.places.patience import GaveUpError
+from manifests.tables.spool import SpoolError
 from pipelines.leases.lease import LeaseHeldError, LeaseLostError
 from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import read_ledger
@@ -45,7 +46,7 @@ PACKAGES = ("clora_core", "manifests", "pipelines", "jobs", "cluster", "emoji_wo
 
 PASSING = {
     ClusterError, GaveUpError, LeaseHeldError, LeaseLostError, MetricsPortError, ServerError,
-    StorageError, StoreAwayError, TooManyFailuresError,
+    SpoolError, StorageError, StoreAwayError, TooManyFailuresError,
 }  # fmt: skip
 """What may come back, so that the same command may do better."""
 

@@ -1,4 +1,6 @@
-"""Rows kept in columns are the rows that were put in, however they are asked for."""
+"""Rows kept in tables are the rows that were put in, however they are asked for."""
+
+from itertools import islice
 
 import hypothesis.strategies as st
 import pytest
@@ -6,9 +8,10 @@ from hypothesis import given, settings
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
-from manifests.rows import packed_rows
+from manifests.rows import checked_rows, stored_rows
 from manifests.rows import table as row_table_module
-from manifests.rows.packed_rows import PackedRows
+from manifests.rows.checked_rows import checked_tables, row_columns
+from manifests.rows.stored_rows import StoredRows
 from manifests.rows.table import row_table, rows_of
 
 loras = st.builds(
@@ -47,7 +50,8 @@ rows = st.builds(
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch):
     """So that a few rows fill several."""
-    monkeypatch.setattr(packed_rows, "_ROWS_PER_CHUNK", 3)
+    monkeypatch.setattr(checked_rows, "_ROWS_PER_TABLE", 3)
+    monkeypatch.setattr(stored_rows, "_ROWS_AT_ONCE", 2)
     monkeypatch.setattr(row_table_module, "_ROWS_PER_CHUNK", 3)
 
 
@@ -58,9 +62,19 @@ def test_rows_come_back_from_a_table_as_they_were(given_rows: list[Row]):
 
 
 @settings(deadline=None)
+@given(st.lists(rows, max_size=12))
+def test_checked_rows_are_written_out_as_the_rows_they_are(given_rows: list[Row]):
+    tables = list(checked_tables(given_rows))
+    written = [row for table in tables for row in rows_of(row_columns(table))]
+    assert written == given_rows
+    places = [place for table in tables for place in table["place"].to_pylist()]
+    assert places == list(islice(range(12), len(given_rows)))
+
+
+@settings(deadline=None)
 @given(st.lists(rows, max_size=12), st.slices(12))
 def test_a_store_is_the_sequence_of_its_rows(given_rows: list[Row], part: slice):
-    store = PackedRows(iter(given_rows))
+    store = StoredRows.of(iter(given_rows))
     assert len(store) == len(given_rows)
     assert list(store) == given_rows
     assert [store[index] for index in range(len(store))] == given_rows
@@ -74,7 +88,7 @@ def test_rows_that_share_their_loras_share_one_value():
     one = Lora(
         name="cat", uri="/a", digest="ab", kind="concept", weight=1.0, subject="cat", trigger=None
     )
-    store = PackedRows(
+    store = StoredRows.of(
         Row(
             key=str(index),
             base_model_digest="m",

@@ -1,0 +1,84 @@
+"""The good rows of a manifest, in its order: on disk once they outgrow memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import pyarrow as pa
+
+from clora_core.recipe.row import Row
+from manifests.rows.checked_rows import CHECKED, checked_tables, rows_of_checked
+from manifests.tables.spool import Spool
+
+
+class StoredRows(Sequence[Row]):
+    """An immutable sequence of rows, each made when somebody looks at it.
+
+    Args:
+        spool: Tables of ``CHECKED``, to which nothing is added any more.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._last: tuple[int, list[Row]] = (0, [])
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> "StoredRows":
+        """Return ``rows`` stored; they are taken one at a time."""
+        if isinstance(rows, StoredRows):
+            return rows
+        spool = Spool(CHECKED)
+        for table in checked_tables(rows):
+            spool.add(table)
+        return cls(spool)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield all rows as tables of ``CHECKED``, in order."""
+        return self._spool.tables()
+
+    def __len__(self) -> int:
+        return self._spool.num_rows
+
+    def __iter__(self) -> Iterator[Row]:
+        for table in self.tables():
+            yield from rows_of_checked(table)
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> "StoredRows": ...
+    def __getitem__(self, index: int | slice) -> "Row | StoredRows":
+        if isinstance(index, slice):
+            return self._slice(range(len(self))[index])
+        place = range(len(self))[index]
+        first, rows = self._last
+        if not first <= place < first + len(rows):
+            first, rows = self._last = self._near(place)
+        return rows[place - first]
+
+    def _near(self, place: int) -> tuple[int, list[Row]]:
+        first = 0
+        for table in self.tables():
+            if place < first + len(table):
+                break
+            first += len(table)
+        else:
+            raise IndexError(place)
+        start = (place - first) // _ROWS_AT_ONCE * _ROWS_AT_ONCE
+        return first + start, list(rows_of_checked(table.slice(start, _ROWS_AT_ONCE)))
+
+    def _slice(self, wanted: range) -> "StoredRows":
+        if wanted == range(len(self)):
+            return self
+        if wanted.step != 1:
+            return StoredRows.of(self[place] for place in wanted)
+        spool, first = Spool(CHECKED), 0
+        for table in self.tables():
+            start, stop = max(wanted.start - first, 0), wanted.stop - first
+            if stop <= 0:
+                break
+            spool.add(table.slice(start, max(min(stop, len(table)) - start, 0)))
+            first += len(table)
+        return StoredRows(spool)
+
+
+_ROWS_AT_ONCE = 256

@@ -1,0 +1,144 @@
+"""Tables that outgrow memory, kept in a file without a name.
+
+A manifest of ten million rows is some gigabytes, and what is done to it (find equal keys, sort)
+needs all of its rows. So rows are dealt into partitions, and one partition at a time is read back.
+The file has no name, so nothing of it is left when the process ends, however it ends.
+"""
+
+import errno
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from clora_core.recipe.errors import CloraError
+
+MAX_HELD_BYTES = 32 * 1024**2
+"""Of tables in memory before they are written; a small manifest is never written."""
+
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class SpoolError(CloraError):
+    """The folder for temporary files cannot hold what a manifest takes; the message names it."""
+
+    exit_code = 1
+
+
+class Spool:
+    """Tables of one schema, each row in one of some partitions.
+
+    Args:
+        schema: Of all tables.
+        num_partitions: How many there are.
+        max_held_bytes: What is held in memory.
+    """
+
+    def __init__(
+        self, schema: pa.Schema, num_partitions: int = 1, *, max_held_bytes: int = MAX_HELD_BYTES
+    ) -> None:
+        self.schema = schema
+        self.num_partitions = num_partitions
+        self.num_rows = 0
+        self._max_held_bytes = max_held_bytes
+        self._held: list[list[pa.Table]] = [[] for _ in range(num_partitions)]
+        self._held_bytes = 0
+        self._written: list[list[tuple[int, int]]] = [[] for _ in range(num_partitions)]
+        self._file = None
+        self._end = 0
+
+    def add(self, table: pa.Table, numbers: np.ndarray | None = None) -> None:
+        """Add rows, which stay in the order that they are added in.
+
+        Args:
+            table: Of the spool's schema.
+            numbers: The partition of each row; None for the first [row].
+
+        Raises:
+            SpoolError: There is no room for them.
+        """
+        if not len(table):
+            return
+        self.num_rows += len(table)
+        self._held_bytes += table.nbytes
+        if numbers is None:
+            self._held[0].append(table)
+        else:
+            order = np.argsort(numbers, kind="stable")
+            dealt = table.take(pa.array(order))
+            borders = np.searchsorted(numbers[order], np.arange(self.num_partitions + 1))
+            for number, (start, end) in enumerate(itertools.pairwise(borders)):
+                if start < end:
+                    self._held[number].append(dealt.slice(int(start), int(end - start)))
+        if self._held_bytes > self._max_held_bytes:
+            self._write()
+
+    def tables(self, partition: int = 0) -> Iterator[pa.Table]:
+        """Yield the rows of a partition, some megabytes at a time."""
+        for start, length in self._written[partition]:
+            yield self._read(start, length)
+        yield from self._held[partition]
+
+    def partition(self, number: int) -> pa.Table:
+        """Return all rows of a partition."""
+        return pa.concat_tables([self.schema.empty_table(), *self.tables(number)])
+
+    def close(self) -> None:
+        """Forget all rows."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._held = [[] for _ in range(self.num_partitions)]
+        self._written = [[] for _ in range(self.num_partitions)]
+
+    def _write(self) -> None:
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="clora-rows-")  # noqa: SIM115 - kept
+            for tables, written in zip(self._held, self._written, strict=True):
+                if tables:
+                    content = _encoded(pa.concat_tables(tables))
+                    _write_all(self._file.fileno(), content, self._end)
+                    written.append((self._end, len(content)))
+                    self._end += len(content)
+        except OSError as error:
+            raise SpoolError(_sentence(error, self._end)) from error
+        self._held = [[] for _ in range(self.num_partitions)]
+        self._held_bytes = 0
+
+    def _read(self, start: int, length: int) -> pa.Table:
+        if self._file is None:
+            raise ValueError("the spool is closed")
+        content = os.pread(self._file.fileno(), length, start)
+        with pa.ipc.open_stream(content) as reader:
+            return reader.read_all()
+
+
+def _encoded(table: pa.Table) -> memoryview:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
+        writer.write_table(table.combine_chunks())
+    return memoryview(sink.getvalue())
+
+
+def _write_all(descriptor: int, content: memoryview, start: int) -> None:
+    while content:
+        written = os.pwrite(descriptor, content, start)
+        content, start = content[written:], start + written
+
+
+def _sentence(error: OSError, num_bytes: int) -> str:
+    folder = tempfile.gettempdir()
+    way_out = (
+        "make room there, or set TMPDIR to a folder on a disk with more"
+        if error.errno in _FULL
+        else "set TMPDIR to a folder that can be written to"
+    )
+    return (
+        f"the rows of the manifest do not fit {folder}, where {num_bytes:,} bytes of them are "
+        f"already: {error.strerror or error}; {way_out}"
+    )
