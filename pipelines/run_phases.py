@@ -14,7 +14,6 @@ from pipelines.fusing.fused_source import FusedSource
 from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.lease import HeldLease
 from pipelines.leases.makers import present
-from pipelines.leases.seal import plan_name
 from pipelines.leases.shared_images import restore_shared_images
 from pipelines.leases.unit_claims import make_shared_units
 from pipelines.ledger.account import Account
@@ -26,6 +25,7 @@ from pipelines.ledger.tries import TryMarks
 from pipelines.metrics.run import RunMetrics
 from pipelines.outputs.publish import FreshStamps, announce
 from pipelines.planning.plan import Plan
+from pipelines.planning.plan_files import PLANS_FOLDER, PlanReader, write_plan
 from pipelines.planning.references import (
     CentroidSource,
     read_centroids,
@@ -41,9 +41,7 @@ from pipelines.stages.fuse_stage import CommitFused, FusionReceipt
 from pipelines.stages.fused_work import References
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
-from pipelines.units.output_files import encode_parquet
 from pipelines.units.receipts import Phase
-from pipelines.units.schemas import PLAN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,7 @@ class Run:
         restore_errors(request.storage, self.planned.ledger)
         record.manifest = write_asked(request.storage, request.rows)
         write_run_record(request.storage, record)
-        _write_plan(request.storage, plan_name(record.run_id, Phase.IMAGES), plan)
+        write_plan(request.storage, record.run_id, Phase.IMAGES, plan)
         # Before a row is committed: what was loaded before must not be taken for what is there.
         announce(
             request.storage,
@@ -102,7 +100,7 @@ class Run:
             return none
         storage, run_id = request.references_storage, self.record.run_id
         if plan.num_rows:
-            _write_plan(request.storage, plan_name(run_id, Phase.REFERENCES), plan)
+            write_plan(request.storage, run_id, Phase.REFERENCES, plan)
             with present(storage, run_id, request.lease_times):
                 self._make_units(Phase.REFERENCES, plan, storage, none, shares)
         # Last, because a run that died may have committed a unit and not come to its images.
@@ -110,7 +108,7 @@ class Run:
         wanted = wanted_references(request, self.planned.plan)
         found = read_centroids(storage, wanted)
         self._note_missing(wanted, ledger.made, found, storage)
-        name = f"plans/{self.record.run_id}-centroids.parquet"
+        name = f"{PLANS_FOLDER}/{run_id}/centroids.parquet"
         return write_centroids(request.storage, name, found)
 
     def _fuse(self, shares: Shares) -> FusedSource | None:
@@ -193,6 +191,7 @@ class Run:
         record.phases[phase] = totals
         observer.begin(phase, totals.num_planned)
         stages = Stages(
+            plan=PlanReader(storage=request.storage, run_id=record.run_id, phase=phase),
             load_model_host=request.load_model_host,
             load_scorer=request.load_scorer,
             load_centroids=centroids,
@@ -259,7 +258,3 @@ class Run:
         record.error = None if error is None else f"{type(error).__name__}: {error}"[:2000]
         record.finished_at = datetime.now(UTC).isoformat(timespec="seconds")
         write_run_record(self.request.storage, record)
-
-
-def _write_plan(storage: Storage, name: str, plan: Plan) -> None:
-    storage.put(name, encode_parquet(name, plan.batches(), PLAN))

@@ -1,9 +1,13 @@
 """What a run is going to make: its plan, and the same after earlier runs are shut out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
+
+import pyarrow as pa
 
 from clora_core.recipe.row import Row
+from manifests.rows.stored_rows import StoredRows
 from pipelines.fusing.plan import FusionPlan, plan_fusions
 from pipelines.leases.lease import HeldLease
 from pipelines.leases.lease_record import LeaseRecord, earlier_leases
@@ -11,11 +15,11 @@ from pipelines.leases.seal import find_rivals, plans_of_earlier_runs, seal_units
 from pipelines.ledger.asked_rows import asked_keys
 from pipelines.ledger.ledger import Ledger, read_ledger
 from pipelines.ledger.run_record import read_run_records
+from pipelines.planning.pending import FAILURES, KEYS, Rules
 from pipelines.planning.plan import Plan
-from pipelines.planning.plan_units import plan_units
+from pipelines.planning.plan_units import plan_tables, plan_units
 from pipelines.planning.references import (
     SEEDS_PER_BLOCK,
-    ReferenceSettings,
     block_of,
     reference_rows,
     whole_blocks,
@@ -53,18 +57,19 @@ def plan_rows(
         ledger: Of the output.
         note: Gets a sentence for each record of a run that is damaged.
     """
-    if not request.only_failed:
-        return _plan(request, request.rows, ledger)
-    asked = _asked_before(request.storage, note)
-    again = [
-        row
-        for row in request.rows
-        if row.key in ledger.failed or (asked is not None and row.key not in asked)
-    ]
-    return _plan(request, again, ledger)
+    asked = _asked_before(request.storage, note) if request.only_failed else None
+    return plan_tables(
+        StoredRows.of(request.rows),
+        made=ledger.made_tables(),
+        failures=ledger.failures.select(FAILURES.names),
+        rules=Rules(attempts=request.attempts, only_failed=request.only_failed),
+        rows_per_unit=request.resources.rows_per_unit,
+        abandoned=ledger.abandoned,
+        asked_before=asked,
+    )
 
 
-def _asked_before(storage: Storage, note: Callable[[str], None]) -> set[str] | None:
+def _asked_before(storage: Storage, note: Callable[[str], None]) -> list[pa.Table] | None:
     """Return the keys that the last run of a whole manifest was asked for; None if unknown.
 
     A row that failed and was corrected has another key, which is not among them.
@@ -76,7 +81,7 @@ def _asked_before(storage: Storage, note: Callable[[str], None]) -> set[str] | N
     if damages.left_out or not names or names[-1] is None:
         return None
     keys = asked_keys(storage, names[-1], skip=damages.skip)
-    return None if keys is None else set(keys)
+    return None if keys is None else [pa.table({"key": keys}, schema=KEYS)]
 
 
 def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
@@ -85,7 +90,7 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
         return None
     ledger = read_ledger(request.references_storage)
     return plan_units(
-        _references(request, rows, whole_blocks(request.references)),
+        reference_rows(rows.uses.concepts, whole_blocks(request.references)),
         made=ledger.made,
         failed=ledger.failed,
         abandoned=ledger.abandoned,
@@ -97,7 +102,9 @@ def plan_references(request: RunRequest, rows: Plan) -> Plan | None:
 
 def plan_row_fusions(request: RunRequest, rows: Plan) -> FusionPlan:
     """Return the adapters that the planned ``rows`` need."""
-    return plan_fusions(rows.members(), request.fused_storage, dtype=request.resources.dtype)
+    return plan_fusions(
+        rows.uses.fused_rows(), request.fused_storage, dtype=request.resources.dtype
+    )
 
 
 def sealed_plan(
@@ -127,8 +134,8 @@ def sealed_plan(
             ledger = read_ledger(storage)
             planned = Planned(ledger=ledger, plan=plan_rows(request, ledger, note=note))
         plan = planned.plan
-        settled = planned.ledger.unit_ids.union(plan.unit_ids)
-        rivals = find_rivals(earlier, settled=settled, own_keys=plan.keys)
+        settled = chain(planned.ledger.unit_tables(), plan.unit_keys())
+        rivals = find_rivals(earlier, settled=settled, own_keys=plan.unit_keys)
         if seal_units(storage, rivals.unit_ids, run_id=run_id):
             return replace(planned, is_sealed=not rivals.others)
         is_current = False
@@ -136,25 +143,4 @@ def sealed_plan(
 
 def wanted_references(request: RunRequest, plan: Plan) -> list[Row]:
     """Return the references that the planned rows are compared with, made or not."""
-    return _references(request, plan, request.references)
-
-
-def _references(
-    request: RunRequest, plan: Plan, settings: Mapping[str, ReferenceSettings]
-) -> list[Row]:
-    if not settings:
-        return []
-    pending = plan.keys()
-    rows = (row for row in request.rows if row.key in pending)
-    return list(reference_rows(rows, settings))
-
-
-def _plan(request: RunRequest, rows: Sequence[Row], ledger: Ledger) -> Plan:
-    return plan_units(
-        rows,
-        made=ledger.made,
-        failed=ledger.failed,
-        abandoned=ledger.abandoned,
-        rows_per_unit=request.resources.rows_per_unit,
-        attempts=request.attempts,
-    )
+    return list(reference_rows(plan.uses.concepts, request.references))

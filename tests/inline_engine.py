@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from clora_core.recipe.fusion import Fusion
@@ -18,9 +17,7 @@ from pipelines.stages.fuse_stage import CommitFused, FusionReceipt, fuse_one
 from pipelines.stages.generate import generate_unit
 from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import ScoreImages
-from pipelines.units.message import UnitFacts, UnitMessage
 from pipelines.units.receipts import Receipt, read_receipts
-from pipelines.units.schemas import PLANNED_ROW
 
 __all__ = ["run_inline"]
 
@@ -45,14 +42,11 @@ def _make_units(plan: Plan, stages: Any, shares: Shares) -> Generator[Receipt]:
     score = ScoreImages(
         stages.load_scorer, stages.load_centroids, scores_windows=stages.scores_windows
     )
-    for batch in plan.batches():
-        for place in range(batch.num_rows):
-            (unit,) = batch.slice(place, 1).to_batches()
-            rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
-            unit_id = unit["unit_id"][0].as_py()
+    for units in plan.runs:
+        for place in range(units.first, units.first + units.num_units):
+            made = stages.plan.read(units.part, place)
             if stages.store.fence is not None:
                 stages.store.fence.check()
-            made = UnitMessage(unit_id=unit_id, rows=rows, facts=UnitFacts())
             if stages.store.claims is not None:
                 made = stages.store.claims.claim(made)
             if not made.facts.is_idle:

@@ -1,6 +1,5 @@
 """``clora plan``: what a run would make and cost. Leaves nothing, starts nothing."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,10 +95,8 @@ def _fusions_described(fusions: FusionPlan) -> str:
 
 def _by_model(rows: Plan, models: Mapping[str, JobModel]) -> str:
     """Return how many rows are to be made with each base model, in the order of the plan."""
-    counts = Counter(row.base_model_digest for row in rows.members())
-    return "\n".join(
-        f"  {count:<16,}with {models[digest].label}" for digest, count in counts.items()
-    )
+    counts = sorted(rows.uses.models.items())
+    return "\n".join(f"  {count:<16,}with {models[digest].label}" for digest, count in counts)
 
 
 def _costs(title: str, cost: Estimate, actors: int) -> str:

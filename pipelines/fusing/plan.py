@@ -30,22 +30,22 @@ class FusionPlan:
         return Counter(fusion.method for fusion in self.fusions)
 
 
-def plan_fusions(pending: Iterable[Row], storage: Storage, *, dtype: str) -> FusionPlan:
+def plan_fusions(pending: Iterable[tuple[Row, int]], storage: Storage, *, dtype: str) -> FusionPlan:
     """Return what the ``pending`` rows need.
 
     A row that names a file which cannot be used is no reason to fuse: it fails anyway.
 
     Args:
-        pending: Rows that are to be made.
+        pending: A row of each kind that is to be made, and how many there are.
         storage: Where fused adapters are kept.
         dtype: Numbers that base models compute with.
     """
     wanted: dict[str, Fusion] = {}
     num_rows = 0
-    for row in pending:
+    for row, count in pending:
         fusion = fusion_of(row, dtype=dtype)
         if fusion is not None and row.problem is None:
-            num_rows += 1
+            num_rows += count
             wanted.setdefault(fusion.key, fusion)
     made = fused_keys(storage) if wanted else set[str]()
     missing = [fusion for key, fusion in wanted.items() if key not in made]

@@ -11,19 +11,24 @@ The earlier run writes its plan before it asks for its lease a last time, and th
 lease before it looks for plans: a plan that is not seen is of a run that never starts.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from manifests.tables.compute import pc
+from manifests.tables.spool import Spool
 from pipelines.leases.lease_record import LeaseRecord
+from pipelines.planning.partitions import num_partitions, partition_of
+from pipelines.planning.plan_files import UNIT_KEYS, planned_keys, planned_phases
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_unit import UnitFooter, encode_unit, rows_name
-from pipelines.units.output_files import DamagedFileError, read_table
+from pipelines.units.output_files import DamagedFileError
 from pipelines.units.receipts import Phase
 from pipelines.units.schemas import ROWS
 
-PLANS_FOLDER = "plans"
+UNITS = pa.schema([UNIT_KEYS.field("unit_id")])
+KEYS = pa.schema([UNIT_KEYS.field("key")])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +50,12 @@ class EarlierPlans:
     """Plans of runs that may have workers left.
 
     Attributes:
-        units: Unit ids and row keys, a table a plan.
+        units: Unit ids and row keys (``UNIT_KEYS``).
         is_whole: Every plan could be read.
     """
 
-    units: tuple[pa.Table, ...]
+    units: Spool
     is_whole: bool
-
-
-def plan_name(run_id: str, phase: Phase) -> str:
-    """Return the name of a run's plan."""
-    return f"{PLANS_FOLDER}/{run_id}-{phase}.parquet"
 
 
 def plans_of_earlier_runs(
@@ -66,52 +66,77 @@ def plans_of_earlier_runs(
     Args:
         storage: The output.
         leases: Of the runs. One that is damaged does not say whose it is, so all plans count.
-        note: Gets a sentence for each plan that is damaged.
+        note: Gets a sentence for each file of a plan that is damaged.
     """
-    names = [plan_name(lease.run_id, Phase.IMAGES) for lease in leases]
+    runs = [lease.run_id for lease in leases]
     if any(lease.is_damaged for lease in leases):
-        names = storage.list(PLANS_FOLDER, f"-{Phase.IMAGES}.parquet")
-    found: list[pa.Table] = []
-    is_whole = True
-    for name in names:
-        try:
-            found.append(read_table(storage, name, ["unit_id", "rows.list.element.key"]))
-        except FileNotFoundError:
-            # It was ended before it planned, or had nothing to do.
-            continue
-        except DamagedFileError as error:
-            is_whole = False
-            note(
-                f"{error}. Until then units of its run cannot be kept from being committed: if a "
-                "process of that run may still live on another machine, stop it"
-            )
-    return EarlierPlans(units=tuple(found), is_whole=is_whole)
+        runs = planned_phases(storage, Phase.IMAGES)
+    found, is_whole = Spool(UNIT_KEYS), True
+
+    def skip(error: DamagedFileError) -> None:
+        nonlocal is_whole
+        is_whole = False
+        note(
+            f"{error}. Until then units of its run cannot be kept from being committed: if a "
+            "process of that run may still live on another machine, stop it"
+        )
+
+    for run_id in runs:
+        for table in planned_keys(storage, run_id, Phase.IMAGES, skip=skip):
+            found.add(table)
+    return EarlierPlans(units=found, is_whole=is_whole)
 
 
 def find_rivals(
     earlier: EarlierPlans,
     *,
-    settled: Collection[str],
-    own_keys: Callable[[], Collection[str]],
+    settled: Iterable[pa.Table],
+    own_keys: Callable[[], Iterable[pa.Table]],
 ) -> Rivals:
     """Return what workers of earlier runs could still commit.
 
     Args:
         earlier: From ``plans_of_earlier_runs``.
-        settled: Ids of units that are committed, or that this run plans too.
-        own_keys: Gives the keys of rows that nobody else may commit now.
+        settled: Ids (``UNITS``) of units that are committed, or that this run plans too.
+        own_keys: Gives the keys (``KEYS``) of rows that nobody else may commit now.
     """
-    pending: dict[str, set[str]] = {}
-    for plan in earlier.units:
-        is_open = [unit_id not in settled for unit_id in plan["unit_id"].to_pylist()]
-        for unit in plan.filter(pa.array(is_open, pa.bool_())).to_pylist():
-            pending[unit["unit_id"]] = {row["key"] for row in unit["rows"]}
-    if not pending:
+    if not earlier.units.num_rows:
         return Rivals(unit_ids=frozenset(), others=not earlier.is_whole)
-    own = own_keys()
-    rivals = frozenset(unit_id for unit_id, keys in pending.items() if not keys.isdisjoint(own))
-    others = len(rivals) < len(pending) or not earlier.is_whole
-    return Rivals(unit_ids=rivals, others=others)
+    num = num_partitions(earlier.units.num_rows)
+    open_units = _without(earlier.units.tables(), settled, num)
+    pending = _dealt(open_units, UNIT_KEYS, "key", num)
+    if not pending.num_rows:
+        return Rivals(unit_ids=frozenset(), others=not earlier.is_whole)
+    own = _dealt(own_keys(), KEYS, "key", num)
+    every: set[str] = set()
+    rivals: set[str] = set()
+    for number in range(num):
+        units = pending.partition(number)
+        is_own = pc.is_in(units["key"], value_set=own.partition(number)["key"])
+        every.update(units["unit_id"].unique().to_pylist())
+        rivals.update(units["unit_id"].filter(is_own).unique().to_pylist())
+    others = len(rivals) < len(every) or not earlier.is_whole
+    return Rivals(unit_ids=frozenset(rivals), others=others)
+
+
+def _without(
+    units: Iterable[pa.Table], settled: Iterable[pa.Table], num: int
+) -> Iterable[pa.Table]:
+    """Yield the rows of ``units`` (``UNIT_KEYS``) whose unit is not settled."""
+    planned = _dealt(units, UNIT_KEYS, "unit_id", num)
+    known = _dealt(settled, UNITS, "unit_id", num)
+    for number in range(num):
+        table = planned.partition(number)
+        is_settled = pc.is_in(table["unit_id"], value_set=known.partition(number)["unit_id"])
+        yield table.filter(pc.invert(is_settled))
+
+
+def _dealt(tables: Iterable[pa.Table], schema: pa.Schema, column: str, num: int) -> Spool:
+    """Return the rows of ``tables`` by partitions of a column of hashes."""
+    spool = Spool(schema, num)
+    for table in tables:
+        spool.add(table.select(schema.names), partition_of(table[column], num))
+    return spool
 
 
 def seal_units(storage: Storage, unit_ids: Collection[str], *, run_id: str) -> bool:

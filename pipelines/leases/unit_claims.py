@@ -72,11 +72,8 @@ def set_aside_meanwhile(storage: Storage, name: str) -> str:
 
 def _receipts_of_others(storage: Storage, plan: Plan) -> Iterator[Receipt]:
     """Yield receipts of units that other runs committed."""
-    rows = list(plan.members())
-    spans = zip(plan.starts[:-1].tolist(), plan.starts[1:].tolist(), strict=True)
-    members = [rows[start:end] for start, end in spans]
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        yield from pool.map(partial(_receipt, storage), plan.unit_ids, members)
+        yield from pool.map(partial(_receipt, storage), plan.unit_ids, plan.members_by_unit())
 
 
 def _receipt(storage: Storage, unit_id: str, rows: Sequence[Row]) -> Receipt:

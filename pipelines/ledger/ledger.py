@@ -72,6 +72,28 @@ class Ledger:
     content_sha256: str
     damaged: tuple[DamagedFileError, ...] = ()
 
+    def made_tables(self):
+        import pyarrow as pa
+
+        yield pa.table({"key": pa.array(sorted(self.made), pa.string())})
+
+    def unit_tables(self):
+        import pyarrow as pa
+
+        yield pa.table({"unit_id": pa.array(sorted(self.unit_ids), pa.string())})
+
+    @property
+    def failures(self):
+        import pyarrow as pa
+
+        return pa.table(
+            {
+                "key": pa.array(list(self.failed), pa.string()),
+                "attempt": pa.array([f.attempts for f in self.failed.values()], pa.int32()),
+                "unit_id": pa.array([f.unit_id for f in self.failed.values()], pa.string()),
+            }
+        )
+
 
 def read_ledger(storage: Storage) -> Ledger:
     """Return the ledger of an output, empty if there is nothing yet.

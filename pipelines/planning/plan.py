@@ -1,147 +1,187 @@
-"""The plan as a value: which rows are to be made, in which units.
+"""The plan as a value: which rows are to be made, in which units, and what units need.
 
-It refers to rows by their place in the manifest and makes them into tables a few units at a time,
-because a million rows written out take more memory than all the rest.
+Rows are in *parts* of some ten thousand, which are read one at a time; a plan itself holds runs of
+units, so it stays small however many rows there are.
 """
 
-import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
-import numpy as np
 import pyarrow as pa
 
 from clora_core.recipe.row import Lora, Row
-from manifests.rows.table import row_table
+from manifests.rows.checked_rows import CHECKED, row_columns, rows_of_checked, shared_values
+from manifests.tables.compute import pc
+from pipelines.planning.plan_uses import PlanUses
+from pipelines.planning.unit_runs import UnitNeeds, UnitRun, unit_starts
 from pipelines.units.schemas import PLAN, PLANNED_ROW
 
 UNITS_PER_BATCH = 256
 
 
-@dataclass(frozen=True)
-class UnitNeeds:
-    """What making a unit takes.
+@dataclass(frozen=True, kw_only=True)
+class PlanCounts:
+    """What became of the rows of a manifest in a plan.
 
     Attributes:
-        attempt: Of its rows, from 1. What failed before waits for what is new.
-        files: Digests of its base model and of all its LoRAs.
-    """
-
-    attempt: int
-    files: frozenset[str]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
-    """Units to make, and where the manifest's other rows are.
-
-    Attributes:
-        rows: The whole manifest.
-        order: Places in ``rows`` of what is to be made, unit by unit [row].
-        attempts: Number of the coming attempt [row].
-        starts: Where each unit begins in ``order``, and its length last [unit + 1].
-        unit_ids: Of the units, in the order to make them.
+        num_manifest_rows: All that were asked for.
         num_duplicates: Rows whose key an earlier row has.
         num_already_made: Distinct rows that are committed.
         num_unusable: Rows to be made that name a LoRA file which cannot be used.
-        quarantined: Keys that failed too often to be tried again.
+        quarantined: Keys that failed too often to be tried again, sorted.
     """
 
-    rows: Sequence[Row]
-    order: np.ndarray
-    attempts: np.ndarray
-    starts: np.ndarray
-    unit_ids: tuple[str, ...]
-    num_duplicates: int
-    num_already_made: int
-    num_unusable: int
-    quarantined: tuple[str, ...]
+    num_manifest_rows: int = 0
+    num_duplicates: int = 0
+    num_already_made: int = 0
+    num_unusable: int = 0
+    quarantined: tuple[str, ...] = ()
 
-    @property
-    def num_manifest_rows(self) -> int:
-        """Rows that were given."""
-        return len(self.rows)
 
-    @property
-    def num_rows(self) -> int:
-        """Rows in the units."""
-        return len(self.order)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan(PlanCounts):
+    """Units to make, and where the manifest's other rows are.
+
+    Attributes:
+        runs: All units, in the order to make them.
+        num_rows: Rows in the units.
+        uses: What they have in common.
+        num_parts: Parts that rows are in.
+        read_part: Returns a part's rows by its number (``cutting.PLANNED``).
+    """
+
+    runs: tuple[UnitRun, ...]
+    num_rows: int
+    uses: PlanUses
+    num_parts: int
+    read_part: Callable[[int], pa.Table]
 
     @property
     def num_units(self) -> int:
         """Units to make."""
-        return len(self.unit_ids)
+        return sum(run.num_units for run in self.runs)
+
+    @property
+    def unit_ids(self) -> tuple[str, ...]:
+        """Ids of all units, part by part; for small plans."""
+        return tuple(name for table in self.parts() for name in _ids(table))
 
     @property
     def units(self) -> pa.Table:
-        """All units as one table of ``schemas.PLAN``; for small plans."""
+        """All units as one table of ``schemas.PLAN``, part by part; for small plans."""
         return pa.concat_tables([PLAN.empty_table(), *self.batches()])
 
+    def parts(self) -> Iterator[pa.Table]:
+        """Yield the rows of each part, unit by unit (``cutting.PLANNED``)."""
+        chosen = self._chosen()
+        for part in range(self.num_parts):
+            if part in chosen:
+                yield _only_units(self.read_part(part), chosen[part])
+
     def batches(self) -> Iterator[pa.Table]:
-        """Yield the units as tables of ``schemas.PLAN``, in order, some at a time."""
-        for first in range(0, self.num_units, UNITS_PER_BATCH):
-            yield self._table(first, min(first + UNITS_PER_BATCH, self.num_units))
+        """Yield the units as tables of ``schemas.PLAN``, part by part, some at a time."""
+        for table in self.parts():
+            yield from unit_batches(table)
 
     def needs(self) -> Iterator[UnitNeeds]:
-        """Yield what each unit needs, in order."""
-        attempts = self.attempts[self.starts[:-1]].tolist()
-        for attempt, members in zip(attempts, self.members_by_unit(), strict=True):
-            loras = {lora.digest for row in members for lora in row.loras}
-            files = frozenset(loras | {members[0].base_model_digest})
-            yield UnitNeeds(attempt=attempt, files=files)
+        """Yield what each unit needs, in the order to make them."""
+        for run in self.runs:
+            for _ in range(run.num_units):
+                yield run.needs
 
     def only(self, unit_ids: Collection[str]) -> "Plan":
-        """Return the plan of some of the units, in the same order."""
-        chosen = [place for place, unit_id in enumerate(self.unit_ids) if unit_id in unit_ids]
-        spans = [slice(*self.starts[place : place + 2].tolist()) for place in chosen]
-        lengths = [span.stop - span.start for span in spans]
-        empty = slice(0, 0)
-        return replace(
-            self,
-            order=np.concatenate([self.order[span] for span in [empty, *spans]]),
-            attempts=np.concatenate([self.attempts[span] for span in [empty, *spans]]),
-            starts=np.cumsum([0, *lengths], dtype=np.int64),
-            unit_ids=tuple(self.unit_ids[place] for place in chosen),
-        )
+        """Return the plan of some of the units, in the same order; for small plans."""
+        names = [_ids(self.read_part(part)) for part in range(self.num_parts)]
+        runs = [
+            replace(run, first=place, num_units=1)
+            for run in self.runs
+            for place in range(run.first, run.first + run.num_units)
+            if names[run.part][place] in unit_ids
+        ]
+        plan = replace(self, runs=tuple(runs))
+        return replace(plan, num_rows=sum(len(table) for table in plan.parts()))
 
     def members(self) -> Iterator[Row]:
-        """Yield the rows in the units, in order."""
-        return (self.rows[place] for place in self.order.tolist())
+        """Yield the rows in the units, part by part."""
+        for table in self.parts():
+            yield from rows_of_checked(table)
 
     def members_by_unit(self) -> Iterator[list[Row]]:
-        """Yield the rows of each unit, in order."""
-        for start, end in itertools.pairwise(self.starts.tolist()):
-            yield [self.rows[place] for place in self.order[start:end].tolist()]
+        """Yield the rows of each unit, part by part."""
+        for table in self.parts():
+            rows = rows_of_checked(table)
+            for start, end in pairwise(unit_starts(table).tolist()):
+                yield [next(rows) for _ in range(end - start)]
+
+    def unit_keys(self) -> Iterator[pa.Table]:
+        """Yield unit and key of each planned row, part by part, as ``unit_id`` and ``key``."""
+        for table in self.parts():
+            yield table.select(["unit_id", "key"])
 
     def keys(self) -> set[str]:
-        """Return the keys of the rows in the units."""
-        return {row.key for row in self.members()}
+        """Return the keys of the rows in the units; for small plans."""
+        return {key for table in self.unit_keys() for key in table["key"].to_pylist()}
 
-    def _table(self, first: int, last: int) -> pa.Table:
-        starts = self.starts[first : last + 1]
-        inside = slice(int(starts[0]), int(starts[-1]))
-        members = [self.rows[place] for place in self.order[inside].tolist()]
-        attempts = pa.array(self.attempts[inside], pa.int32())
-        planned = row_table(members).combine_chunks().append_column("attempt", attempts)
-        structs = pa.StructArray.from_arrays(
-            [column.combine_chunks() for column in planned.columns], fields=list(PLANNED_ROW)
-        )
-        leaders = [members[start] for start in (starts[:-1] - starts[0]).tolist()]
-        return pa.table(
-            {
-                "unit_id": list(self.unit_ids[first:last]),
-                "num_rows": pa.array(np.diff(starts), pa.int32()),
-                "method": [row.method for row in leaders],
-                "width": [row.width for row in leaders],
-                "height": [row.height for row in leaders],
-                "lora_set": [lora_set(row.loras) for row in leaders],
-                "attempt": attempts.take(pa.array(starts[:-1] - starts[0])),
-                "rows": pa.ListArray.from_arrays(pa.array(starts - starts[0], pa.int32()), structs),
-            },
-            schema=PLAN,
-        )
+    def _chosen(self) -> dict[int, list[tuple[int, int]]]:
+        """Return the spans of units of each part that are in the plan."""
+        spans: dict[int, list[tuple[int, int]]] = {}
+        for run in sorted(self.runs, key=lambda run: (run.part, run.first)):
+            spans.setdefault(run.part, []).append((run.first, run.first + run.num_units))
+        return spans
+
+
+def unit_batches(rows: pa.Table) -> Iterator[pa.Table]:
+    """Yield the units of a part (``cutting.PLANNED``) as tables of ``schemas.PLAN``."""
+    starts = unit_starts(rows)
+    for first in range(0, len(starts) - 1, UNITS_PER_BATCH):
+        borders = starts[first : first + UNITS_PER_BATCH + 1]
+        inside = rows.slice(int(borders[0]), int(borders[-1] - borders[0]))
+        yield _units(inside, pa.array(borders - borders[0], pa.int32()))
 
 
 def lora_set(loras: Sequence[Lora]) -> str:
-    """Return the names of a row's LoRAs, for people and for dealing out units."""
+    """Return the names of a row's LoRAs, for people to look at."""
     return " + ".join(lora.name for lora in loras)
+
+
+def _units(rows: pa.Table, borders: pa.Array) -> pa.Table:
+    """Return units as a table of ``schemas.PLAN``.
+
+    Args:
+        rows: Of the units (``cutting.PLANNED``).
+        borders: Where each begins, and the number of rows last [unit + 1].
+    """
+    planned = row_columns(rows.select(CHECKED.names)).append_column("attempt", rows["attempt"])
+    structs = pa.StructArray.from_arrays(
+        [column.combine_chunks() for column in planned.columns], fields=list(PLANNED_ROW)
+    )
+    leaders = rows.take(borders[:-1])
+    facts = [shared_values(text) for text in leaders["shared_json"].to_pylist()]
+    return pa.table(
+        {
+            "unit_id": leaders["unit_id"],
+            "num_rows": pc.subtract(borders[1:], borders[:-1]),
+            "method": [fact["method"] for fact in facts],
+            "width": [fact["width"] for fact in facts],
+            "height": [fact["height"] for fact in facts],
+            "lora_set": [lora_set(fact["loras"]) for fact in facts],
+            "attempt": leaders["attempt"],
+            "rows": pa.ListArray.from_arrays(borders, structs),
+        },
+        schema=PLAN,
+    )
+
+
+def _ids(rows: pa.Table) -> list[str]:
+    return rows["unit_id"].take(pa.array(unit_starts(rows)[:-1])).to_pylist()
+
+
+def _only_units(rows: pa.Table, spans: Sequence[tuple[int, int]]) -> pa.Table:
+    """Return the rows of the units within ``spans``, which are in order."""
+    starts = unit_starts(rows).tolist()
+    if sum(last - first for first, last in spans) == len(starts) - 1:
+        return rows
+    return pa.concat_tables(
+        [rows.slice(starts[first], starts[last] - starts[first]) for first, last in spans]
+    )

@@ -22,6 +22,7 @@ from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.key import row_key
 from clora_core.recipe.reading.syntax import escaped
 from clora_core.recipe.row import Lora, Row
+from pipelines.planning.plan_uses import Concept
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_unit import read_units
 from pipelines.units.output_files import encode_parquet, read_table
@@ -53,23 +54,25 @@ def reference_id(base_model_digest: str, lora: Lora) -> str:
     return f"{base_model_digest} {lora.digest} {lora.subject or ''} {lora.trigger or ''}"
 
 
-def reference_rows(rows: Iterable[Row], settings: Mapping[str, ReferenceSettings]) -> Iterator[Row]:
-    """Yield the reference rows of every concept LoRA that can be used, on each base model it is on.
+def reference_rows(
+    concepts: Iterable[Concept], settings: Mapping[str, ReferenceSettings]
+) -> Iterator[Row]:
+    """Yield the reference rows of concept LoRAs, those that make the same images once.
 
     Args:
-        rows: Whose LoRAs they are.
-        settings: By the digest of the base model.
+        concepts: From ``plan_uses``, in any order.
+        settings: By the digest of the base model; none for no references.
     """
+    if not settings:
+        return
     seen: set[str] = set()
-    for row in rows:
-        model = row.base_model_digest
-        for lora in row.loras:
-            identity = reference_id(model, lora)
-            if lora.kind == "concept" and lora.problem is None and identity not in seen:
-                seen.add(identity)
-                alone = replace(lora, weight=1.0, region=None)
-                for seed in range(settings[model].num_references):
-                    yield reference_row(alone, seed, model, settings[model])
+    # By name, so that of several names for the same the choice does not depend on the order.
+    for model, lora in sorted(concepts, key=lambda concept: (concept[0], concept[1].name)):
+        identity = reference_id(model, lora)
+        if identity not in seen:
+            seen.add(identity)
+            for seed in range(settings[model].num_references):
+                yield reference_row(lora, seed, model, settings[model])
 
 
 def whole_blocks(settings: Mapping[str, ReferenceSettings]) -> dict[str, ReferenceSettings]:

@@ -17,27 +17,29 @@ Pure but for what it remembers; ``graph`` puts it into an actor beside the drive
 shares.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import accumulate, groupby
 
-from pipelines.planning.plan import UnitNeeds
+from pipelines.planning.unit_runs import UnitRun
 
 
 class Dealer:
-    """Deals units out, each once.
+    """Deals units out, each once; units are counted in the order of their runs.
 
     Args:
-        units: Needs of every unit, in the plan's order: by attempt, then by what they need.
+        runs: All units, in the plan's order: by attempt, then by what they need.
     """
 
-    def __init__(self, units: Iterable[UnitNeeds]) -> None:
-        self._units = list(units)
+    def __init__(self, runs: Iterable[UnitRun]) -> None:
+        self._runs = list(runs)
+        self._starts = [0, *accumulate(run.num_units for run in self._runs)]
         self._later = self._spans()
         self._stretches: dict[str, range] = {}
         self._bound: dict[int, int] = {}
 
-    def deal(self, ticket: int, taker: str) -> int:
-        """Return the number of the unit that ``taker`` makes for ``ticket``.
+    def deal(self, ticket: int, taker: str) -> tuple[int, int]:
+        """Return the unit that ``taker`` makes for ``ticket``: its part of the plan and its place.
 
         Args:
             ticket: Any number, as many different ones as there are units.
@@ -49,14 +51,17 @@ class Dealer:
         if ticket not in self._bound:
             stretch = self._stretches.get(taker) or self._further()
             self._bound[ticket], self._stretches[taker] = stretch[0], stretch[1:]
-        return self._bound[ticket]
+        unit = self._bound[ticket]
+        number = self._run_of(unit)
+        run = self._runs[number]
+        return run.part, run.first + unit - self._starts[number]
 
     def _spans(self) -> list[range]:
-        """Return the places of each attempt's units, the first to be dealt last."""
+        """Return the units of each attempt, the first to be dealt last."""
         spans: list[range] = []
-        for _, members in groupby(self._units, key=lambda unit: unit.attempt):
+        for _, members in groupby(self._runs, key=lambda run: run.needs.attempt):
             start = spans[-1].stop if spans else 0
-            spans.append(range(start, start + len(list(members))))
+            spans.append(range(start, start + sum(run.num_units for run in members)))
         return spans[::-1]
 
     def _further(self) -> range:
@@ -72,13 +77,30 @@ class Dealer:
         return longest[cut:]
 
     def _cut(self, stretch: range) -> int:
-        """Return where to cut: in its middle half, where the fewest files are read twice."""
-        middle, quarter = len(stretch) / 2, len(stretch) // 4
+        """Return where to cut: in its middle half, where the fewest files are read twice.
 
-        def cost(cut: int) -> tuple[int, float]:
-            unit = self._units[stretch[cut]]
+        Within a run every cut divides the same files, so only the one nearest to the middle counts.
+        """
+        quarter = len(stretch) // 4
+        first = stretch.start + quarter
+        last = max(stretch.stop - quarter, first + 1) - 1
+        middle = stretch.start + len(stretch) / 2
+        candidates: set[int] = set()
+        for number in range(self._run_of(first), self._run_of(last) + 1):
+            start, end = self._starts[number : number + 2]
+            nearest = (int(middle), int(middle) + 1, start + 1, end - 1)
+            candidates |= {start, *(place for place in nearest if start < place < end)}
+
+        def cost(unit: int) -> tuple[int, float, int]:
             # What comes before the first unit was dealt to the owner and may be under way.
-            before = self._units[stretch[cut] - 1] if stretch[cut] else unit
-            return len(unit.files & before.files), abs(cut - middle)
+            files = self._files(unit)
+            before = self._files(unit - 1) if unit else files
+            return len(files & before), abs(unit - middle), unit
 
-        return min(range(quarter, max(len(stretch) - quarter, quarter + 1)), key=cost)
+        return min((unit for unit in candidates if first <= unit <= last), key=cost) - stretch.start
+
+    def _run_of(self, unit: int) -> int:
+        return bisect_right(self._starts, unit) - 1
+
+    def _files(self, unit: int) -> frozenset[str]:
+        return self._runs[self._run_of(unit)].needs.files

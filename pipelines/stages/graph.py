@@ -26,16 +26,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from clora_core.recipe.errors import CloraError
 from pipelines.fusing.fused_source import FusedSource
-from pipelines.planning.plan import UNITS_PER_BATCH, Plan
+from pipelines.planning.plan import Plan
+from pipelines.planning.plan_files import PlanReader
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
 from pipelines.stages.dealing import Dealer
 from pipelines.stages.generate import GenerateImages
 from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import Centroids, LoadScorer, ScoreImages
-from pipelines.units.message import UnitFacts, UnitMessage
+from pipelines.units.message import UnitMessage
 from pipelines.units.receipts import Receipt, read_receipts
-from pipelines.units.schemas import PLANNED_ROW
 
 SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
@@ -48,6 +48,7 @@ class Stages:
     """What each stage does; all of it can be sent to another machine.
 
     Attributes:
+        plan: Reads units.
         load_model_host: Where generating actors get their model host.
         load_scorer: Where score actors get their scorer; None leaves images unscored.
         load_centroids: Where score actors get what images are compared with.
@@ -56,6 +57,7 @@ class Stages:
         fused: Where generating actors get fused adapters; None if no row needs one.
     """
 
+    plan: PlanReader
     load_model_host: LoadModelHost
     load_scorer: LoadScorer | None
     load_centroids: Callable[[], Centroids]
@@ -78,7 +80,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
         .map_batches(
             GenerateImages,
             fn_constructor_kwargs={
-                "take_unit": TakeUnit(_start_dealer(plan)),
+                "take_unit": TakeUnit(_start_dealer(plan), stages.plan),
                 "load_model_host": partial(stages.load_model_host, shares),
                 "attempts": store.attempts,
                 "fence": store.fence,
@@ -149,39 +151,21 @@ def own_error(error: RayTaskError) -> Exception:
 
 
 class TakeUnit:
-    """Asks the dealer for the unit of a ticket; called in an actor."""
+    """Asks the dealer for the unit of a ticket, and reads it; called in an actor."""
 
-    def __init__(self, dealer: Any) -> None:
+    def __init__(self, dealer: Any, plan: PlanReader) -> None:
         """Keep the handle of the dealer's actor."""
         self._dealer = dealer
+        self._plan = plan
 
     def __call__(self, ticket: int) -> UnitMessage:
         """Return the unit that this actor makes for ``ticket``."""
         taker = ray.get_runtime_context().get_actor_id() or ""
         part, place = ray.get(self._dealer.deal.remote(ticket, taker))
-        table: Any = ray.get(part)
-        (unit,) = table.slice(place, 1).to_batches()
-        rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
-        return UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
-
-
-class _DealerActor:
-    """The dealer, and where in Ray's object store each unit lies."""
-
-    def __init__(self, dealer: Dealer, parts: list[Any]) -> None:
-        self._dealer = dealer
-        self._parts = parts
-
-    def deal(self, ticket: int, taker: str) -> tuple[Any, int]:
-        """Return the part of the plan that holds the unit, as a reference, and its place there."""
-        part, place = divmod(self._dealer.deal(ticket, taker), UNITS_PER_BATCH)
-        return self._parts[part], place
+        return self._plan.read(part, place)
 
 
 def _start_dealer(plan: Plan) -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # The parts go by reference: nested in a list, so that Ray does not bring them along.
-    parts = [ray.put(part) for part in plan.batches()]
-    actor: Any = ray.remote(_DealerActor)
-    dealer = Dealer(plan.needs())
-    return actor.options(num_cpus=0, scheduling_strategy=here).remote(dealer, parts)
+    actor: Any = ray.remote(Dealer)
+    return actor.options(num_cpus=0, scheduling_strategy=here).remote(plan.runs)

@@ -9,9 +9,11 @@ still commit are abandoned first, see ``seal``.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import pyarrow as pa
 
 from pipelines.fusing.fused_files import fused_keys
 from pipelines.leases.claims import CLAIMS_FOLDER
@@ -19,7 +21,7 @@ from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import HeldLease, acquire
 from pipelines.leases.lease_record import earlier_leases
 from pipelines.leases.makers import refuse_while_made
-from pipelines.leases.seal import find_rivals, plans_of_earlier_runs, seal_units
+from pipelines.leases.seal import KEYS, find_rivals, plans_of_earlier_runs, seal_units
 from pipelines.ledger.ledger import Ledger, read_ledger
 from pipelines.ledger.run_record import new_run_id
 from pipelines.ledger.tries import ATTEMPTS_FOLDER
@@ -87,8 +89,8 @@ def _shut_out(
         garbage = _find(storage, names, ledger)
         rivals = find_rivals(
             earlier,
-            settled=ledger.unit_ids,
-            own_keys=lambda garbage=garbage: set(_keys(garbage.images)),
+            settled=ledger.unit_tables(),
+            own_keys=lambda garbage=garbage: [_keys(garbage.images)],
         )
         if seal_units(storage, rivals.unit_ids, run_id=run_id):
             return garbage
@@ -116,5 +118,6 @@ def _find(storage: Storage, names: Iterable[str], ledger: Ledger) -> Garbage:
     )
 
 
-def _keys(images: tuple[str, ...]) -> Iterator[str]:
-    return (name.rpartition("/")[2].removesuffix(".png") for name in images)
+def _keys(images: tuple[str, ...]) -> pa.Table:
+    keys = [name.rpartition("/")[2].removesuffix(".png") for name in images]
+    return pa.table({"key": keys}, schema=KEYS)

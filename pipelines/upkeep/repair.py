@@ -15,13 +15,14 @@ from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import HeldLease, acquire
 from pipelines.leases.lease_record import LEASES_FOLDER, all_leases
 from pipelines.leases.makers import maker_ids, refuse_while_made
-from pipelines.leases.seal import PLANS_FOLDER, plans_of_earlier_runs, seal_units
+from pipelines.leases.seal import plans_of_earlier_runs, seal_units
 from pipelines.leases.shared_images import restore_shared_images
 from pipelines.ledger.ledger import restore_errors, survey
 from pipelines.ledger.run_record import new_run_id
 from pipelines.outputs.card_stamp import writer_stamp
 from pipelines.outputs.data_card import restamp
 from pipelines.outputs.editions import point_at_newest
+from pipelines.planning.plan_files import PLANS_FOLDER
 from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import restore_images_of
 from pipelines.units.committed_unit import ERRORS_FOLDER, unit_id_of
@@ -137,6 +138,8 @@ def _shut_out_all(storage: Storage, lease: HeldLease, run_id: str, note: Note) -
     A damaged lease does not say whose it is, so no unit of any plan can be left open.
     """
     earlier = plans_of_earlier_runs(storage, all_leases(storage), note=note)
-    planned = {unit_id for plan in earlier.units for unit_id in plan["unit_id"].to_pylist()}
+    planned: set[str] = set()
+    for table in earlier.units.tables():
+        planned.update(table["unit_id"].unique().to_pylist())
     seal_units(storage, planned - survey(storage).unit_ids, run_id=run_id)
     lease.sealed()

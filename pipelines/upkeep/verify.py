@@ -13,11 +13,11 @@ from typing import Any
 from pipelines.fusing.fused_files import FUSED_FOLDER, check_fused
 from pipelines.leases.lease_record import all_leases, lease_name
 from pipelines.leases.makers import maker_ids
-from pipelines.leases.seal import PLANS_FOLDER
 from pipelines.ledger.asked_rows import MANIFESTS_FOLDER
 from pipelines.ledger.run_record import read_run_records
 from pipelines.outputs.edition import read_edition
 from pipelines.outputs.editions import EDITIONS_FOLDER, LATEST, edition_name
+from pipelines.planning.plan_files import PLANS_FOLDER
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import (
     IMAGE_COLUMNS,
@@ -106,9 +106,15 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
         if lease.is_damaged:
             name = lease_name(lease.epoch)
             yield DamagedFileError(storage.uri, name, "is no lease")
-    yield from _damaged(storage, (PLANS_FOLDER, MANIFESTS_FOLDER, ERRORS_FOLDER), _read_through)
-    yield from _damaged(storage, (EDITIONS_FOLDER,), read_edition)
-    yield from _damaged(storage, (FUSED_FOLDER,), check_fused, suffix=".safetensors")
+    plans = sorted(name for name, _ in storage.sizes(PLANS_FOLDER))
+    tables = [name for name in plans if name.endswith(".parquet")]
+    records = [name for name in plans if name.endswith(".json")]
+    yield from _damaged(storage, tables, _read_through)
+    yield from _damaged(storage, records, partial(read_json, make=dict))
+    for folder in (MANIFESTS_FOLDER, ERRORS_FOLDER):
+        yield from _damaged(storage, storage.list(folder, ".parquet"), _read_through)
+    yield from _damaged(storage, storage.list(EDITIONS_FOLDER, ".parquet"), read_edition)
+    yield from _damaged(storage, storage.list(FUSED_FOLDER, ".safetensors"), check_fused)
     try:
         number = read_json(storage, LATEST, lambda values: int(values["number"]))
         if not storage.exists(edition_name(number)):
@@ -148,13 +154,10 @@ def _read(storage: Storage, name: str) -> tuple[list[dict[str, Any]], str]:
 
 
 def _damaged(
-    storage: Storage,
-    folders: Sequence[str],
-    read: Callable[[Storage, str], object],
-    suffix: str = ".parquet",
+    storage: Storage, names: Sequence[str], read: Callable[[Storage, str], object]
 ) -> Iterator[DamagedFileError]:
-    """Yield the damage that ``read`` meets in the files of ``folders`` with this suffix."""
-    for name in (name for folder in folders for name in storage.list(folder, suffix)):
+    """Yield the damage that ``read`` meets in files."""
+    for name in names:
         try:
             read(storage, name)
         except DamagedFileError as error:

@@ -31,7 +31,7 @@ def damage(out: Path) -> None:
     units = sorted((out / "rows").iterdir())
     lost, _ = read_unit(LocalStorage(out), f"rows/{units[0].name}")
     images = [path for path in sorted((out / "images").rglob("*.png")) if path.stem not in lost]
-    for path in (units[0], *images[:8], *(out / "plans").iterdir()):
+    for path in (units[0], *images[:8], *(out / "plans").glob("*/*")):
         path.write_bytes(path.read_bytes()[:-9])
 
 

@@ -15,6 +15,7 @@ from output_checks import OUTPUTS, Fact
 
 from pipelines.leases.lease_record import LEASES_FOLDER
 from pipelines.ledger.ledger import survey
+from pipelines.planning.plan_uses import concepts_of
 from pipelines.planning.references import reference_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_unit import read_unit, rows_name
@@ -88,7 +89,7 @@ class Trial:
                 known.update(read_unit(LocalStorage(self.out / at), rows_name(str(name)))[0])
         rows = manifest(self.ran.settings)
         how = references(self.ran.settings)
-        wanted = [*rows, *(reference_rows(rows, how) if how else ())]
+        wanted = [*rows, *(reference_rows(concepts_of(rows), how) if how else ())]
         return Counter(str(one.seed) for one in wanted if one.key not in known)
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobs.job.reference_count import count_references
+from pipelines.planning.plan_uses import concepts_of
 from pipelines.planning.references import ReferenceSettings, reference_rows
 
 
@@ -28,7 +29,7 @@ def test_there_are_no_more_references_than_rows_unless_5_are_more(num_rows: int,
     manifest = [row(index, loras=sets[index % len(sets)]) for index in range(num_rows)]
     number, num_loras = count_references(manifest, None)
     asked = ReferenceSettings(num_references=number, sampler=SAMPLER, side_px=SIDE_PX)
-    made = list(reference_rows(manifest, {BASE_MODEL: asked}))
+    made = list(reference_rows(concepts_of(manifest), {BASE_MODEL: asked}))
     assert len(made) == number * num_loras
     assert 5 <= number <= 50
     assert len(made) <= num_rows or number == 5

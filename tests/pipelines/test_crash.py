@@ -26,6 +26,7 @@ from clora_core.recipe.row import Row
 from pipelines.ledger.ledger import read_ledger
 from pipelines.ledger.tries import TryMarks
 from pipelines.outputs.editions import LATEST, newest_edition
+from pipelines.planning.plan_uses import concepts_of
 from pipelines.planning.references import reference_rows
 from pipelines.storage.durable_files import UNFINISHED
 from pipelines.units.committed_image import image_name
@@ -202,7 +203,7 @@ def check_and_continue(
     assert ledger.made | ledger.failed.keys() >= {one.key for one in scenario.manifest}
     newest = newest_edition(world.storage(), note=print)
     assert newest is None or named_edition(world.storage()) == newest[1].number
-    references = reference_rows(scenario.manifest, REFERENCES)
+    references = reference_rows(concepts_of(scenario.manifest), REFERENCES)
     asked_for = {one.key: (one.prompt, one.seed) for one in (*scenario.manifest, *references)}
     made = {asked_for.get(str(key)) for what, _, key in learned if what == "made"}
     assert made.isdisjoint(world.sampled), "rows that were committed are made again"

@@ -4,6 +4,7 @@ import heapq
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,13 +12,37 @@ from engine_kit import lora, row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.planning.plan import UnitNeeds
 from pipelines.planning.plan_units import plan_units
+from pipelines.planning.unit_runs import DealingOrder, UnitNeeds, UnitRun
 from pipelines.stages.dealing import Dealer
 
 
 def needs(*files: str, attempt: int = 1) -> UnitNeeds:
     return UnitNeeds(attempt, frozenset(files))
+
+
+def runs_of(units: Sequence[UnitNeeds]) -> list[UnitRun]:
+    """Return the runs of a plan of one part: neighbours that need the same are one."""
+    runs: list[UnitRun] = []
+    for place, unit in enumerate(units):
+        if runs and runs[-1].needs == unit:
+            runs[-1] = replace(runs[-1], num_units=runs[-1].num_units + 1)
+        else:
+            order = DealingOrder(unit.attempt, "", "", "", 8, 8, "clora")
+            runs.append(UnitRun(order=order, needs=unit, part=0, first=place, num_units=1))
+    return runs
+
+
+class Dealt:
+    """A dealer whose units are known by their place in the one part."""
+
+    def __init__(self, units: Sequence[UnitNeeds]) -> None:
+        self._dealer = Dealer(runs_of(units))
+
+    def deal(self, ticket: int, taker: str) -> int:
+        part, place = self._dealer.deal(ticket, taker)
+        assert part == 0
+        return place
 
 
 class Actor:
@@ -45,7 +70,7 @@ def make_all(
 
     An actor that dies comes back under its name, holding nothing, and its ticket is run again.
     """
-    dealer, made = Dealer(units), list[int]()
+    dealer, made = Dealt(units), list[int]()
     tickets = list(range(len(units)))
     dying = set(chance.sample(tickets, deaths))
     free = [(0.0, index) for index in range(len(actors))]
@@ -82,7 +107,7 @@ def test_every_unit_is_made_once_whoever_dies(
 
 @given(units=UNITS, num_actors=st.integers(1, 5))
 def test_what_failed_before_waits_for_what_is_new(units: list[UnitNeeds], num_actors: int):
-    dealer = Dealer(units)
+    dealer = Dealt(units)
     numbers = [dealer.deal(ticket, str(ticket % num_actors)) for ticket in range(len(units))]
     attempts = [units[number].attempt for number in numbers]
     assert attempts == sorted(attempts)
@@ -124,7 +149,7 @@ def test_popular_sets_are_read_by_few_even_if_actors_die(num_actors: int, seed: 
 
 def test_a_stretch_is_cut_where_no_file_is_needed_on_both_sides():
     a, b = needs("m", "a"), needs("n", "b")
-    dealer = Dealer([a, a, a, a, a, b, b, b])
+    dealer = Dealt([a, a, a, a, a, b, b, b])
     assert dealer.deal(0, "one") == 0
     assert dealer.deal(1, "two") == 5  # and not 4, the middle
     assert dealer.deal(2, "one") == 1
@@ -132,7 +157,7 @@ def test_a_stretch_is_cut_where_no_file_is_needed_on_both_sides():
 
 
 def test_what_a_lost_actor_left_is_made_by_the_others():
-    dealer = Dealer([needs("a")] * 6)
+    dealer = Dealt([needs("a")] * 6)
     assert dealer.deal(0, "lost") == 0
     rest = [dealer.deal(ticket, "other") for ticket in range(1, 6)]
     assert sorted(rest) == [1, 2, 3, 4, 5]
@@ -141,7 +166,7 @@ def test_what_a_lost_actor_left_is_made_by_the_others():
 
 
 def test_a_ticket_that_is_run_again_means_the_same_unit():
-    dealer = Dealer([needs("a"), needs("b")])
+    dealer = Dealt([needs("a"), needs("b")])
     first = dealer.deal(7, "one")
     assert dealer.deal(7, "two") == first
     assert dealer.deal(8, "two") != first

@@ -142,7 +142,9 @@ def test_a_fusion_that_fails_is_the_failure_of_its_rows_alone(tmp_path):
 def test_a_row_with_an_unusable_file_is_no_reason_to_fuse(tmp_path):
     broken = fused_row(0)
     broken = replace(broken, loras=(replace(broken.loras[0], problem="cut off"), broken.loras[1]))
-    plan = plan_fusions([broken, fused_row(1, "fox", "owl")], LocalStorage(tmp_path), dtype="f")
+    plan = plan_fusions(
+        [(broken, 1), (fused_row(1, "fox", "owl"), 1)], LocalStorage(tmp_path), dtype="f"
+    )
     assert (len(plan.fusions), plan.num_rows) == (1, 1)
 
 

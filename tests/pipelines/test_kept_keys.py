@@ -162,7 +162,7 @@ def test_references_and_their_units_are_kept(job: tuple[JobFile, PreparedJob]):
     request = run_request(*job)
     references = plan_references(request, plan_rows(request, read_ledger(request.storage)))
     assert references is not None
-    assert sorted(row.key for row in references.rows) == KEPT["reference_keys"]
+    assert sorted(row.key for row in references.members()) == KEPT["reference_keys"]
     assert list(references.unit_ids) == KEPT["reference_unit_ids"]
 
 

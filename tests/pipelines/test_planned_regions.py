@@ -5,6 +5,7 @@ from dataclasses import replace
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Lora, Region, Row
 from manifests.rows.table import row_table, rows_of
+from pipelines.planning.plan_uses import concepts_of
 from pipelines.planning.references import ReferenceSettings, reference_rows
 
 BOX = Region(box=(0.0, 0.0, 0.5, 1.0), mode="replace")
@@ -65,10 +66,10 @@ def test_regions_arrive_at_the_composer_with_masks_on_this_machine():
 def test_references_have_the_whole_image_and_one_precision():
     settings = ReferenceSettings(num_references=2, sampler=SamplerConfig(), side_px=64)
     rows = [planned(BOX), planned(None)]
-    found = list(reference_rows(rows, {"b": settings}))
+    found = list(reference_rows(concepts_of(rows), {"b": settings}))
     assert [row.loras[0].region for row in found] == [None, None]
-    assert [row.key for row in reference_rows(rows[1:], {"b": settings})] == [
+    assert [row.key for row in reference_rows(concepts_of(rows[1:]), {"b": settings})] == [
         row.key for row in found
     ]
-    halves = reference_rows(rows, {"b": replace(settings, dtype="float16")})
+    halves = reference_rows(concepts_of(rows), {"b": replace(settings, dtype="float16")})
     assert {row.key for row in halves}.isdisjoint(row.key for row in found)

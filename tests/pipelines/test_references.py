@@ -7,6 +7,7 @@ import pytest
 from engine_kit import BASE_MODEL, SAMPLER, commit, lora, row
 
 from clora_core.recipe.config import SamplerConfig
+from pipelines.planning.plan_uses import concepts_of
 from pipelines.planning.references import (
     CentroidSource,
     ReferenceSettings,
@@ -32,7 +33,7 @@ def test_every_concept_lora_is_rendered_alone_once_whatever_its_weight_in_rows()
     style = lora("ink", kind="style", subject=None)
     broken = lora("fox", problem="/loras/fox.safetensors is empty")
     manifest = [row(0), row(1, loras=(heavy, style)), row(2, loras=(broken,))]
-    made = list(reference_rows(manifest, SETTINGS))
+    made = list(reference_rows(concepts_of(manifest), SETTINGS))
     assert [(one.prompt, one.seed) for one in made] == [
         ("a cat", 0), ("a cat", 1), ("a cat", 2), ("a dog", 0), ("a dog", 1), ("a dog", 2),
     ]  # fmt: skip
@@ -44,7 +45,7 @@ def test_every_concept_lora_is_rendered_alone_once_whatever_its_weight_in_rows()
 def test_a_lora_on_two_base_models_has_references_on_each_made_as_its_rows_are():
     small = ReferenceSettings(num_references=1, sampler=QUICK, side_px=16)
     manifest = [row(0, loras=(lora("cat"),)), row(1, loras=(lora("cat"),), base_model_digest="m2")]
-    made = list(reference_rows(manifest, SETTINGS | {"m2": small}))
+    made = list(reference_rows(concepts_of(manifest), SETTINGS | {"m2": small}))
     assert [(one.base_model_digest, one.width, one.sampler) for one in made] == [
         *[(BASE_MODEL, 8, SAMPLER)] * 3,
         ("m2", 16, QUICK),
@@ -56,12 +57,14 @@ def test_references_have_the_keys_of_what_they_show_so_runs_share_them():
     renamed = row(
         0, loras=(lora("kitty", digest=lora("cat").digest, subject="cat", trigger="<cat>"),)
     )
-    one = [made.key for made in reference_rows([row(0, loras=(lora("cat"),))], SETTINGS)]
-    assert one == [made.key for made in reference_rows([renamed], SETTINGS)]
+    one = [
+        made.key for made in reference_rows(concepts_of([row(0, loras=(lora("cat"),))]), SETTINGS)
+    ]
+    assert one == [made.key for made in reference_rows(concepts_of([renamed]), SETTINGS)]
 
 
 def test_a_centroid_is_the_mean_of_the_features_that_are_committed(storage: LocalStorage):
-    wanted = list(reference_rows([row(0)], SETTINGS))
+    wanted = list(reference_rows(concepts_of([row(0)]), SETTINGS))
     commit(storage, "u1", wanted[:2])
     commit(storage, "u2", [wanted[3], row(99)])
     found = read_centroids(storage, wanted)
@@ -72,7 +75,7 @@ def test_a_centroid_is_the_mean_of_the_features_that_are_committed(storage: Loca
 
 
 def test_a_reference_committed_in_two_units_counts_once(storage: LocalStorage):
-    wanted = list(reference_rows([row(0, loras=(lora("cat"),))], SETTINGS))
+    wanted = list(reference_rows(concepts_of([row(0, loras=(lora("cat"),))]), SETTINGS))
     commit(storage, "u1", wanted[:2])
     (alone,) = read_centroids(storage, wanted).values()
     commit(storage, "u2", wanted[1:2])

@@ -1,11 +1,9 @@
 """Workers of a run that was taken for dead cannot spoil the next one, whenever they wake up."""
 
-import io
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from engine_kit import NOW, FakeScorer, generated, request, row, store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +12,9 @@ from clora_core.recipe.row import Row
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import acquire
 from pipelines.leases.lease_record import latest_lease
-from pipelines.leases.seal import plan_name
 from pipelines.ledger.ledger import read_ledger
 from pipelines.planning.plan import Plan
+from pipelines.planning.plan_files import write_plan
 from pipelines.request import RunRequest
 from pipelines.run_plan import Planned, plan_rows, sealed_plan
 from pipelines.session.resources import Resources
@@ -33,9 +31,7 @@ TIMES = LeaseTimes(beat_s=1000.0)
 def start(request: RunRequest, run_id: str, plan: Plan) -> None:
     """Claim and plan, as a run does before its first unit; and leave, as one that is killed."""
     with acquire(request.storage, run_id, times=TIMES, note=print):
-        sink = io.BytesIO()
-        pq.write_table(plan.units, sink)
-        request.storage.put(plan_name(run_id, Phase.IMAGES), sink.getvalue())
+        write_plan(request.storage, run_id, Phase.IMAGES, plan)
 
 
 def work(storage: Storage, plan: Plan, manifest: list[Row], unit_ids: set[str]) -> None:

@@ -191,7 +191,7 @@ def a_run(
 
     def make(units: Plan) -> Generator[Receipt]:
         for unit in units.units.to_pylist():
-            members = [one for one in units.rows if one.key in {r["key"] for r in unit["rows"]}]
+            members = [one for one in units.members() if one.key in {r["key"] for r in unit["rows"]}]
             message = claims.claim(message_of(unit["unit_id"], members))
             if not message.facts.is_idle:
                 message = generate_unit(message, engine, stages.attempts)
@@ -279,7 +279,7 @@ def test_who_comes_second_does_not_touch_the_images_of_the_first(tmp_path: Path)
     storage = LocalStorage(tmp_path)
     plan = planned(("cat",), 5)
     (unit_id,) = plan.unit_ids
-    message = generate_unit(message_of(unit_id, list(plan.rows)), FakeModelHost())
+    message = generate_unit(message_of(unit_id, list(plan.members())), FakeModelHost())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
 
     class Late(LocalStorage):
@@ -315,7 +315,7 @@ def committed(tmp_path: Path) -> tuple[LocalStorage, bytes]:
     """A store where run ``one`` committed a unit without its images, and the file that run left."""
     storage = Unwritten(tmp_path)
     plan = planned(("cat",), 5)
-    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeModelHost())
+    message = generate_unit(message_of(plan.unit_ids[0], list(plan.members())), FakeModelHost())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
     stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with present(storage, "one", LeaseTimes(beat_s=1000.0)):
@@ -352,7 +352,7 @@ def test_a_try_that_was_killed_before_its_images_is_completed_by_the_next_of_its
 ):
     storage, _ = committed
     plan = planned(("cat",), 5)
-    message = generate_unit(message_of(plan.unit_ids[0], list(plan.rows)), FakeModelHost())
+    message = generate_unit(message_of(plan.unit_ids[0], list(plan.members())), FakeModelHost())
     scored = ScoreImages(FakeScorer, dict)(message.to_batch())
     CommitUnits(storage=storage, run_id="two", dino_digest="d", is_shared=True)(scored)
     assert len(damaged_images(storage, read_ledger(storage))) == SEEDS_PER_BLOCK
@@ -363,7 +363,7 @@ def test_a_try_that_was_killed_before_its_images_is_completed_by_the_next_of_its
 def test_a_unit_that_a_repair_set_aside_meanwhile_is_not_taken_for_done(tmp_path: Path):
     storage, plan = LocalStorage(tmp_path), planned(("cat", "dog"), 5)
     seal_units(storage, plan.unit_ids, run_id="repair")
-    message = message_of(plan.unit_ids[0], list(plan.rows)[:5])
+    message = message_of(plan.unit_ids[0], list(plan.members())[:5])
     stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with pytest.raises(StorageError, match="run the same command again"):
         stages(message.with_facts(message.rows, is_done=True).to_batch())

@@ -13,9 +13,9 @@ from pipelines.leases.claims import Claimant
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import LeaseHeldError, acquire
 from pipelines.leases.makers import present
-from pipelines.leases.seal import plan_name
 from pipelines.ledger.ledger import read_ledger
 from pipelines.ledger.tries import TryMarks
+from pipelines.planning.plan_files import write_plan
 from pipelines.run_plan import plan_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.storage import Storage, open_storage
@@ -174,9 +174,7 @@ def test_a_worker_that_wakes_up_after_gc_commits_no_row_without_its_image(tmp_pa
     storage = asked.storage
     plan = plan_rows(asked, read_ledger(storage))
     with acquire(storage, "old", times=TIMES, note=print):
-        sink = io.BytesIO()
-        pq.write_table(plan.units, sink)
-        storage.put(plan_name("old", Phase.IMAGES), sink.getvalue())
+        write_plan(storage, "old", Phase.IMAGES, plan)
     unit, other = plan.units.to_pylist()
     members = [one for one in manifest if one.key in {row["key"] for row in unit["rows"]}]
     for one in members:

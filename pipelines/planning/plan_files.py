@@ -1,0 +1,158 @@
+"""A plan as a data set: ``plans/RUN/PHASE-PART.parquet``, a row a unit, its rows nested.
+
+Actors read their units from here. A record beside the parts, written after all of them, says how
+many there are: a plan without one is of a run that never began its units. Earlier releases wrote a
+plan as one file.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.planning.plan import UNITS_PER_BATCH, Plan, unit_batches
+from pipelines.storage.storage import Storage
+from pipelines.units.message import UnitFacts, UnitMessage
+from pipelines.units.output_files import (
+    MISSING,
+    DamagedFileError,
+    encode_json,
+    encode_parquet,
+    open_parquet,
+    read_json,
+)
+from pipelines.units.receipts import Phase
+from pipelines.units.schemas import PLAN, PLANNED_ROW
+
+PLANS_FOLDER = "plans"
+
+UNIT_KEYS = pa.schema([("unit_id", pa.string()), ("key", pa.string())])
+"""A row of a unit."""
+
+
+def part_name(run_id: str, phase: Phase, part: int) -> str:
+    """Return the name of a part of a run's plan."""
+    return f"{PLANS_FOLDER}/{run_id}/{phase}-{part:05}.parquet"
+
+
+def record_name(run_id: str, phase: Phase) -> str:
+    """Return the name of the record of a run's plan."""
+    return f"{PLANS_FOLDER}/{run_id}/{phase}.json"
+
+
+def one_file_name(run_id: str, phase: Phase) -> str:
+    """Return the name of a run's plan as earlier releases wrote it."""
+    return f"{PLANS_FOLDER}/{run_id}-{phase}.parquet"
+
+
+def write_plan(storage: Storage, run_id: str, phase: Phase, plan: Plan) -> None:
+    """Write a plan; once the record is there, so are all parts."""
+    for part in range(plan.num_parts):
+        write_part(storage, part_name(run_id, phase, part), plan.read_part(part))
+    values = {"num_parts": plan.num_parts, "num_units": plan.num_units, "num_rows": plan.num_rows}
+    storage.put(record_name(run_id, phase), encode_json(values))
+
+
+def write_part(storage: Storage, name: str, rows: pa.Table) -> None:
+    """Write the units of a part (``cutting.PLANNED``)."""
+    storage.put(name, encode_parquet(name, unit_batches(rows), PLAN))
+
+
+def planned_phases(storage: Storage, phase: Phase) -> list[str]:
+    """Return the runs that planned ``phase``, also those of earlier releases."""
+    runs: set[str] = set()
+    for name, _ in storage.sizes(PLANS_FOLDER):
+        folder, _, file = name.removeprefix(f"{PLANS_FOLDER}/").rpartition("/")
+        if folder and file == f"{phase}.json":
+            runs.add(folder)
+        elif not folder and file.endswith(f"-{phase}.parquet"):
+            runs.add(file.removesuffix(f"-{phase}.parquet"))
+    return sorted(runs)
+
+
+def planned_keys(
+    storage: Storage, run_id: str, phase: Phase, *, skip: Callable[[DamagedFileError], None]
+) -> Iterator[pa.Table]:
+    """Yield the keys of all units of a run's plan (``UNIT_KEYS``); none if it never planned.
+
+    Args:
+        storage: The output.
+        run_id: The run.
+        phase: Of the run.
+        skip: Gets each damaged file of the plan, whose units are left out.
+    """
+    name = record_name(run_id, phase)
+    try:
+        num_parts = read_json(storage, name, lambda values: int(values["num_parts"]))
+        names = [part_name(run_id, phase, part) for part in range(num_parts)]
+    except FileNotFoundError:
+        name = one_file_name(run_id, phase)
+        names = [name] if storage.exists(name) else []
+    except DamagedFileError as error:
+        skip(error)
+        # Whatever parts there are; the record would be missing if it had not been complete.
+        names = storage.list(f"{PLANS_FOLDER}/{run_id}", ".parquet")
+        names = [each for each in names if each.rpartition("/")[2].startswith(f"{phase}-")]
+    for each in names:
+        try:
+            yield from _keys(storage, each)
+        except DamagedFileError as error:
+            skip(error)
+        except FileNotFoundError:
+            skip(DamagedFileError(storage.uri, each, MISSING))
+
+
+def _keys(storage: Storage, name: str) -> Iterator[pa.Table]:
+    with open_parquet(storage, name) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(
+                group, columns=["unit_id", "rows.list.element.key"], use_threads=False
+            ).combine_chunks()
+            rows = table["rows"].combine_chunks()
+            lengths = rows.value_lengths().to_numpy()
+            units = table["unit_id"].take(pa.array(np.repeat(np.arange(len(lengths)), lengths)))
+            keys = rows.flatten().field("key")
+            yield pa.table([units, keys], schema=UNIT_KEYS)
+
+
+@dataclass(kw_only=True)
+class PlanReader:
+    """Reads units of a run's plan, some neighbours at a time; can be sent to any machine.
+
+    Attributes:
+        storage: The output that the plan is in.
+        run_id: The run.
+        phase: Of the run.
+    """
+
+    storage: Storage
+    run_id: str
+    phase: Phase
+    _last: tuple[int, int] | None = field(default=None, init=False, repr=False)
+    _units: pa.Table = field(default=None, init=False, repr=False)
+
+    def read(self, part: int, place: int) -> UnitMessage:
+        """Return the unit at a place of a part.
+
+        Raises:
+            DamagedFileError: The part is damaged.
+            FileNotFoundError: It is gone.
+        """
+        group, within = divmod(place, UNITS_PER_BATCH)
+        if self._last != (part, group):
+            name = part_name(self.run_id, self.phase, part)
+            with open_parquet(self.storage, name) as file:
+                self._units = file.read_row_group(group, use_threads=False).cast(PLAN)
+            self._last = part, group
+        (unit,) = self._units.slice(within, 1).combine_chunks().to_batches()
+        rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
+        return UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
+
+    def __getstate__(self) -> dict[str, object]:
+        """Travel without what was read."""
+        return {"storage": self.storage, "run_id": self.run_id, "phase": self.phase}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Arrive with nothing read."""
+        self.__dict__.update(state, _last=None, _units=None)
