@@ -17,6 +17,7 @@ import pyarrow as pa
 from clora_core.recipe.key import sampler_json
 from clora_core.recipe.row import Row
 from manifests.rows.table import ROW, lora_of, lora_values, sampler_of
+from manifests.tables.arrays import one_array
 
 CHECKED = pa.schema(
     [
@@ -28,7 +29,7 @@ CHECKED = pa.schema(
         ("seed", pa.int64()),
         ("text_chunks", pa.int32()),
         ("carried_json", pa.string()),
-        ("shared_json", pa.string()),
+        ("shared_json", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
 """One row. ``place`` orders the rows of a manifest; ``shared_json`` is from ``shared_json``."""
@@ -94,7 +95,7 @@ def rows_of_checked(table: pa.Table) -> Iterator[Row]:
 
 def row_columns(table: pa.Table) -> pa.Table:
     """Return the rows of a table of ``CHECKED`` as ``table.ROW``."""
-    shared = table["shared_json"].combine_chunks().dictionary_encode()
+    shared = one_array(table["shared_json"])
     texts = [json.loads(text) for text in shared.dictionary.to_pylist()]
     types = {name: ROW.field(name).type for name in texts[0]} if texts else {}
     written = {

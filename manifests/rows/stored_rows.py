@@ -3,11 +3,15 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
+import numpy as np
 import pyarrow as pa
 
 from clora_core.recipe.row import Row
 from manifests.rows.checked_rows import CHECKED, checked_tables, rows_of_checked
 from manifests.tables.spool import Spool
+
+MAX_TABLE_ROWS = 8192
+_ROWS_AT_ONCE = 256
 
 
 class StoredRows(Sequence[Row]):
@@ -32,8 +36,14 @@ class StoredRows(Sequence[Row]):
         return cls(spool)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Yield all rows as tables of ``CHECKED``, in order."""
-        return self._spool.tables()
+        """Yield all rows as tables of ``CHECKED``, in order; places count from 0."""
+        first = 0
+        for whole in self._spool.tables():
+            for start in range(0, len(whole), MAX_TABLE_ROWS):
+                table = whole.slice(start, MAX_TABLE_ROWS)
+                places = pa.array(np.arange(first, first + len(table)))
+                yield table.set_column(0, CHECKED.field("place"), places)
+                first += len(table)
 
     def __len__(self) -> int:
         return self._spool.num_rows
@@ -79,6 +89,3 @@ class StoredRows(Sequence[Row]):
             spool.add(table.slice(start, max(min(stop, len(table)) - start, 0)))
             first += len(table)
         return StoredRows(spool)
-
-
-_ROWS_AT_ONCE = 256

@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from clora_core.recipe.errors import CloraError
+from manifests.tables.arrays import compacted, one_chunk
 
-MAX_HELD_BYTES = 32 * 1024**2
+MAX_HELD_BYTES = 16 * 1024**2
 """Of tables in memory before they are written; a small manifest is never written."""
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -35,16 +36,16 @@ class Spool:
     Args:
         schema: Of all tables.
         num_partitions: How many there are.
-        max_held_bytes: What is held in memory.
+        max_held_bytes: What is held in memory; ``MAX_HELD_BYTES`` if None.
     """
 
     def __init__(
-        self, schema: pa.Schema, num_partitions: int = 1, *, max_held_bytes: int = MAX_HELD_BYTES
+        self, schema: pa.Schema, num_partitions: int = 1, *, max_held_bytes: int | None = None
     ) -> None:
         self.schema = schema
         self.num_partitions = num_partitions
         self.num_rows = 0
-        self._max_held_bytes = max_held_bytes
+        self._max_held_bytes = MAX_HELD_BYTES if max_held_bytes is None else max_held_bytes
         self._held: list[list[pa.Table]] = [[] for _ in range(num_partitions)]
         self._held_bytes = 0
         self._written: list[list[tuple[int, int]]] = [[] for _ in range(num_partitions)]
@@ -63,17 +64,25 @@ class Spool:
         """
         if not len(table):
             return
+        if numbers is None:
+            self.put(table, 0)
+            return
         self.num_rows += len(table)
         self._held_bytes += table.nbytes
-        if numbers is None:
-            self._held[0].append(table)
-        else:
-            order = np.argsort(numbers, kind="stable")
-            dealt = table.take(pa.array(order))
-            borders = np.searchsorted(numbers[order], np.arange(self.num_partitions + 1))
-            for number, (start, end) in enumerate(itertools.pairwise(borders)):
-                if start < end:
-                    self._held[number].append(dealt.slice(int(start), int(end - start)))
+        order = np.argsort(numbers, kind="stable")
+        dealt = one_chunk(table).take(pa.array(order))
+        borders = np.searchsorted(numbers[order], np.arange(self.num_partitions + 1))
+        for number, (start, end) in enumerate(itertools.pairwise(borders)):
+            if start < end:
+                self._held[number].append(dealt.slice(int(start), int(end - start)))
+        if self._held_bytes > self._max_held_bytes:
+            self._write()
+
+    def put(self, table: pa.Table, partition: int) -> None:
+        """Add rows to one partition; errors as ``add``."""
+        self.num_rows += len(table)
+        self._held_bytes += table.nbytes
+        self._held[partition].append(table)
         if self._held_bytes > self._max_held_bytes:
             self._write()
 
@@ -85,7 +94,7 @@ class Spool:
 
     def partition(self, number: int) -> pa.Table:
         """Return all rows of a partition."""
-        return pa.concat_tables([self.schema.empty_table(), *self.tables(number)])
+        return one_chunk(pa.concat_tables([self.schema.empty_table(), *self.tables(number)]))
 
     def close(self) -> None:
         """Forget all rows."""
@@ -98,17 +107,27 @@ class Spool:
     def _write(self) -> None:
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="clora-rows-")  # noqa: SIM115 - kept
+                self._file = tempfile.TemporaryFile("w+b", prefix="clora-rows-", buffering=0)  # noqa: SIM115 - kept
             for tables, written in zip(self._held, self._written, strict=True):
                 if tables:
-                    content = _encoded(pa.concat_tables(tables))
-                    _write_all(self._file.fileno(), content, self._end)
-                    written.append((self._end, len(content)))
-                    self._end += len(content)
+                    written.append((self._end, self._append(pa.concat_tables(tables))))
+                    self._end += written[-1][1]
         except OSError as error:
             raise SpoolError(_sentence(error, self._end)) from error
         self._held = [[] for _ in range(self.num_partitions)]
         self._held_bytes = 0
+        # What was written is not needed again soon, and Arrow would keep its memory.
+        pa.default_memory_pool().release_unused()
+
+    def _append(self, table: pa.Table) -> int:
+        """Write a table to the end of the file; return its length."""
+        if self._file is None:
+            raise ValueError("the spool is closed")
+        with pa.ipc.new_stream(
+            pa.PythonFile(self._file, "w"), self.schema, options=_OPTIONS
+        ) as writer:
+            writer.write_table(compacted(table))
+        return self._file.tell() - self._end
 
     def _read(self, start: int, length: int) -> pa.Table:
         if self._file is None:
@@ -116,19 +135,6 @@ class Spool:
         content = os.pread(self._file.fileno(), length, start)
         with pa.ipc.open_stream(content) as reader:
             return reader.read_all()
-
-
-def _encoded(table: pa.Table) -> memoryview:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
-        writer.write_table(table.combine_chunks())
-    return memoryview(sink.getvalue())
-
-
-def _write_all(descriptor: int, content: memoryview, start: int) -> None:
-    while content:
-        written = os.pwrite(descriptor, content, start)
-        content, start = content[written:], start + written
 
 
 def _sentence(error: OSError, num_bytes: int) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.rows.checked_rows import CHECKED
+from manifests.tables.arrays import one_chunk
 from manifests.tables.compute import pc
 from pipelines.planning.pending import GROUP_CHARACTERS, ORDERED
 
@@ -67,7 +68,7 @@ def cut_units(
         num_before: Rows of the first row's group in earlier buckets.
         is_continued: Whether the last row's group goes on in the next bucket.
     """
-    rows = rows.sort_by("order")
+    rows = one_chunk(rows).sort_by("order")
     if not len(rows):
         return Cut(rows=PLANNED.empty_table(), left_over=ORDERED.empty_table())
     codes = groups_of(rows).combine_chunks().dictionary_encode().indices.to_numpy()

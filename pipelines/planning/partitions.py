@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-ROWS_PER_PARTITION = 65_536
+ROWS_PER_PARTITION = 32_768
 _CHARACTERS = 4
 _NUMBERS = 16**_CHARACTERS
 

@@ -1,4 +1,4 @@
-"""Which rows of a partition are still to be made, and the order that units are cut in.
+"""Which rows are still to be made, and the order that units are cut in.
 
 A unit holds rows of one base model, method, size, settings and number of concepts, which the
 composer makes in one batch; rows that failed stay with those that they failed with. All that these
@@ -18,18 +18,25 @@ import pyarrow as pa
 from clora_core.recipe.first_phase import FirstPhase, first_phase
 from clora_core.recipe.row import Row
 from manifests.rows.checked_rows import CHECKED, rows_of_checked
+from manifests.tables.arrays import one_array, one_chunk
 from manifests.tables.compute import pc
 from pipelines.planning.shared_facts import SharedFacts, shared_facts
 
 GROUP_CHARACTERS = 32
 _SEPARATOR = "\0"
 
-ORDERED = pa.schema([*CHECKED, ("attempt", pa.int32()), ("order", pa.string())])
-"""A row to be made: ``attempt`` is the coming one, from 1; ``order`` begins with its group."""
+PLACES = pa.schema([("place", pa.int64()), ("key", pa.string())])
+"""A row by its place in the manifest."""
 
 KEYS = pa.schema([("key", pa.string())])
 FAILURES = pa.schema([("key", pa.string()), ("attempt", pa.int32()), ("unit_id", pa.string())])
 """Rows without an image: how often they were tried, and in which unit last."""
+
+ATTEMPTS = pa.schema([("place", pa.int64()), ("attempt", pa.int32()), ("failed_with", pa.string())])
+"""A row to be made: its coming attempt, from 1, and the unit that it failed in, empty for none."""
+
+ORDERED = pa.schema([*CHECKED, ("attempt", pa.int32()), ("order", pa.string())])
+"""A row to be made; ``order`` begins with its group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +59,10 @@ class Pending:
     """What is to be made of the rows of a partition.
 
     Attributes:
-        rows: Those to be made (``ORDERED``).
+        rows: Those to be made (``ATTEMPTS``).
         num_rows: All that were asked for.
         num_duplicates: Rows whose key an earlier row has.
         num_already_made: Distinct rows that are committed.
-        num_unusable: Rows to be made that name a LoRA file which cannot be used.
         quarantined: Keys that failed too often to be tried again.
     """
 
@@ -64,7 +70,6 @@ class Pending:
     num_rows: int
     num_duplicates: int
     num_already_made: int
-    num_unusable: int
     quarantined: tuple[str, ...]
 
 
@@ -76,17 +81,17 @@ def pending_rows(
     rules: Rules,
     asked_before: pa.Table | None = None,
 ) -> Pending:
-    """Return what is to be made of one partition.
+    """Return what is to be made of one partition of the keys.
 
     Args:
-        rows: All of its rows (``CHECKED``), in any order.
+        rows: All of its rows (``PLACES``, among others), in any order.
         made: Keys of it that have an image, and perhaps others (``KEYS``).
         failures: Rows without one, and perhaps others (``FAILURES``), a key once.
         rules: What else decides.
         asked_before: Keys that the last run of the whole manifest was asked for; None if nobody
             knows, and then nothing counts as new. Read with ``only_failed`` alone.
     """
-    rows = rows.sort_by("place")
+    rows = one_chunk(rows.select(PLACES.names)).sort_by("place")
     if rules.only_failed:
         is_wanted = pc.is_in(rows["key"], value_set=failures["key"])
         if asked_before is not None:
@@ -96,34 +101,47 @@ def pending_rows(
     distinct = rows.take(_first_of_each(rows["key"]))
     left = distinct.filter(pc.invert(pc.is_in(distinct["key"], value_set=made["key"])))
     failure = pc.index_in(left["key"], value_set=failures["key"])
-    tried = pc.fill_null(failures["attempt"].take(failure), 0)
+    attempt = pc.add(pc.fill_null(failures["attempt"].take(failure), 0), pa.scalar(1, pa.int32()))
     failed_with = pc.fill_null(failures["unit_id"].take(failure), "")
-    attempt = pc.add(tried, pa.scalar(1, pa.int32()))
+    found = pa.table([left["place"], attempt, failed_with], schema=ATTEMPTS)
     quarantined = pa.array([], pa.string())
     if rules.attempts is not None:
         is_tried = pc.less_equal(attempt, rules.attempts)
         quarantined = left["key"].filter(pc.invert(is_tried))
-        left, attempt, failed_with = (
-            each.filter(is_tried) for each in (left, attempt, failed_with)
-        )
-    shared = left["shared_json"].combine_chunks().dictionary_encode()
-    facts = [shared_facts(text) for text in shared.dictionary.to_pylist()]
-    codes = shared.indices.to_numpy(zero_copy_only=False)
-    order = _order(left, codes, facts, attempt, failed_with, rules.block_of)
-    is_unusable = np.array([each.is_unusable for each in facts], bool)
+        found = found.filter(is_tried)
     return Pending(
-        rows=pa.table([*left.columns, attempt, order], schema=ORDERED),
+        rows=found,
         num_rows=len(rows),
         num_duplicates=len(rows) - len(distinct),
-        num_already_made=len(distinct) - len(left) - len(quarantined),
-        num_unusable=int(is_unusable[codes].sum()) if facts else 0,
+        num_already_made=len(distinct) - len(left),
         quarantined=tuple(quarantined.to_pylist()),
     )
 
 
+def ordered_rows(rows: pa.Table, attempts: pa.Table, rules: Rules) -> tuple[pa.Table, int]:
+    """Return rows to be made with their order (``ORDERED``), and how many of them are unusable.
+
+    These name a LoRA file that cannot be used; they are planned, and fail.
+
+    Args:
+        rows: Rows (``CHECKED``).
+        attempts: Of each of them (``ATTEMPTS``), in the same order.
+        rules: What else decides.
+    """
+    rows = one_chunk(rows)
+    shared = one_array(rows["shared_json"])
+    facts = [shared_facts(text) for text in shared.dictionary.to_pylist()]
+    codes = shared.indices.to_numpy(zero_copy_only=False)
+    attempt = one_array(attempts["attempt"])
+    order = _order(rows, codes, facts, attempt, one_array(attempts["failed_with"]), rules.block_of)
+    is_unusable = np.array([each.is_unusable for each in facts], bool)
+    num_unusable = int(is_unusable[codes].sum()) if facts else 0
+    return pa.table([*rows.columns, attempt, order], schema=ORDERED), num_unusable
+
+
 def _first_of_each(keys: pa.ChunkedArray) -> pa.Array:
     """Return the place of the first row of each key, ascending."""
-    codes = keys.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    codes = one_array(keys).dictionary_encode().indices.to_numpy(zero_copy_only=False)
     _, first = np.unique(codes, return_index=True)
     return pa.array(np.sort(first))
 
@@ -132,14 +150,14 @@ def _order(
     rows: pa.Table,
     codes: np.ndarray,
     facts: Sequence[SharedFacts],
-    attempt: pa.ChunkedArray,
-    failed_with: pa.ChunkedArray,
+    attempt: pa.Array,
+    failed_with: pa.Array,
     block_of: Callable[[Row], str] | None,
 ) -> pa.Array:
     """Return the text that each row is sorted by [row]."""
     if not len(rows):
         return pa.array([], pa.string())
-    together = failed_with.combine_chunks()
+    together = failed_with
     if block_of is not None:
         blocks = pa.array(map(block_of, rows_of_checked(rows)), pa.string())
         together = pc.binary_join_element_wise(together, blocks, _SEPARATOR)
@@ -148,7 +166,7 @@ def _order(
         [
             codes,
             pc.fill_null(rows["text_chunks"], 1).to_numpy(),
-            attempt.to_numpy(),
+            attempt.to_numpy(zero_copy_only=False),
             encoded.indices.to_numpy(zero_copy_only=False),
         ],
         axis=1,
@@ -164,7 +182,7 @@ def _order(
         pa.array(groups, pa.string()).take(pa.array(kind_of.ravel())),
         _phases(rows, codes, facts),
         sets.take(pa.array(codes)),
-        rows["key"].combine_chunks(),
+        one_array(rows["key"]),
         _SEPARATOR,
     )
 

@@ -10,24 +10,36 @@ several equal rows gives its ``row_id``.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
 
 from clora_core.recipe.row import Row
-from manifests.rows.checked_rows import CHECKED
 from manifests.rows.stored_rows import StoredRows
+from manifests.tables.arrays import one_chunk
+from manifests.tables.compute import pc
 from manifests.tables.spool import Spool
 from pipelines.ledger.ledger import FailedRow
 from pipelines.planning.cutting import PLANNED, cut_units, groups_of
 from pipelines.planning.partitions import num_partitions, partition_of
-from pipelines.planning.pending import FAILURES, KEYS, ORDERED, Pending, Rules, pending_rows
+from pipelines.planning.pending import (
+    ATTEMPTS,
+    FAILURES,
+    KEYS,
+    ORDERED,
+    PLACES,
+    Pending,
+    Rules,
+    ordered_rows,
+    pending_rows,
+)
 from pipelines.planning.plan import Plan, PlanCounts
 from pipelines.planning.plan_uses import PlanUses, uses_of, uses_together
 from pipelines.planning.unit_runs import UnitRun, dealt, in_dealing_order
 
-SAMPLES_PER_PARTITION = 64
+SAMPLES = 64
+"""Rows of a bucket whose order is looked at to find its borders."""
 
 
 def plan_units(
@@ -92,12 +104,33 @@ def plan_tables(
     Raises:
         SpoolError: There is no room for temporary files.
     """
+    attempts = _Attempts(rows)
+    found = list(_pending(rows, made, failures, rules, asked_before, attempts))
+    num_buckets = num_partitions(attempts.num_rows)
+    borders = bucket_borders(_samples(attempts, rules, num_buckets), num_buckets)
+    buckets, sizes, num_unusable = Spool(ORDERED, num_buckets), Counter[tuple[int, str]](), 0
+    for table in attempts.tables():
+        ordered, unusable = ordered_rows(*table, rules)
+        numbers = bucket_of(ordered, borders)
+        buckets.add(ordered, numbers)
+        sizes.update(bucket_sizes(ordered, numbers))
+        num_unusable += unusable
+    return _cut(buckets, sizes, plan_counts(found, num_unusable), rows_per_unit, abandoned)
+
+
+def _pending(
+    rows: StoredRows,
+    made: Iterable[pa.Table],
+    failures: pa.Table,
+    rules: Rules,
+    asked_before: Iterable[pa.Table] | None,
+    attempts: "_Attempts",
+) -> Iterator[Pending]:
+    """Yield what is to be made of each partition of the keys, and note it in ``attempts``."""
     num = num_partitions(len(rows))
-    of_rows = _dealt_by_key(rows.tables(), CHECKED, num)
+    of_rows = _dealt_by_key(rows.tables(), PLACES, num)
     of_made = _dealt_by_key(made, KEYS, num)
     of_asked = None if asked_before is None else _dealt_by_key(asked_before, KEYS, num)
-    ordered, found = Spool(ORDERED), list[Pending]()
-    samples: list[str] = []
     for partition in range(num):
         pending = pending_rows(
             of_rows.partition(partition),
@@ -106,13 +139,8 @@ def plan_tables(
             rules=rules,
             asked_before=None if of_asked is None else of_asked.partition(partition),
         )
-        ordered.add(pending.rows)
-        samples += sampled(pending.rows)
-        found.append(pending)
-    for spool in (of_rows, of_made, *([] if of_asked is None else [of_asked])):
-        spool.close()
-    borders = bucket_borders(samples, num_partitions(ordered.num_rows))
-    return _cut(ordered, borders, plan_counts(found), rows_per_unit, abandoned)
+        attempts.note(pending.rows)
+        yield replace(pending, rows=ATTEMPTS.empty_table())
 
 
 def _dealt_by_key(tables: Iterable[pa.Table], schema: pa.Schema, num: int) -> Spool:
@@ -122,20 +150,52 @@ def _dealt_by_key(tables: Iterable[pa.Table], schema: pa.Schema, num: int) -> Sp
     return spool
 
 
+class _Attempts:
+    """The rows of a manifest that are to be made, read in its order: a byte a row."""
+
+    def __init__(self, rows: StoredRows) -> None:
+        self._rows = rows
+        self._is_pending = np.zeros(len(rows), bool)
+        self._again: dict[int, tuple[int, str]] = {}
+        self.num_rows = 0
+
+    def note(self, found: pa.Table) -> None:
+        """Note rows to be made (``ATTEMPTS``)."""
+        self._is_pending[found["place"].to_numpy()] = True
+        self.num_rows += len(found)
+        for row in found.filter(pc.greater(found["attempt"], 1)).to_pylist():
+            self._again[row["place"]] = row["attempt"], row["failed_with"]
+
+    def tables(self, step: int = 1) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Yield rows (``CHECKED``) and their attempts (``ATTEMPTS``); every ``step``-th of them."""
+        for table in self._rows.tables():
+            places = table["place"].to_numpy()
+            chosen = np.flatnonzero(self._is_pending[places])[::step]
+            if len(chosen):
+                again = [self._again.get(place, (1, "")) for place in places[chosen].tolist()]
+                columns = {
+                    "place": places[chosen],
+                    "attempt": [attempt for attempt, _ in again],
+                    "failed_with": [unit_id for _, unit_id in again],
+                }
+                rows = one_chunk(table).take(pa.array(chosen))
+                yield rows, pa.table(columns, schema=ATTEMPTS)
+
+
+def _samples(attempts: _Attempts, rules: Rules, num_buckets: int) -> Iterator[str]:
+    """Yield the order of some of the rows, all over the manifest."""
+    if num_buckets > 1:
+        for table in attempts.tables(step=max(1, attempts.num_rows // (num_buckets * SAMPLES))):
+            yield from ordered_rows(*table, rules)[0]["order"].to_pylist()
+
+
 def _cut(
-    ordered: Spool,
-    borders: Sequence[str],
+    buckets: Spool,
+    sizes: Mapping[tuple[int, str], int],
     counts: PlanCounts,
     rows_per_unit: int,
     abandoned: Collection[str],
 ) -> Plan:
-    buckets = Spool(ORDERED, len(borders) + 1)
-    sizes: Counter[tuple[int, str]] = Counter()
-    for table in ordered.tables():
-        numbers = bucket_of(table, borders)
-        buckets.add(table, numbers)
-        sizes.update(bucket_sizes(table, numbers))
-    ordered.close()
     parts = _Parts(buckets.num_partitions + 1)
     left_over: list[pa.Table] = []
     around = bucket_edges(sizes, buckets.num_partitions)
@@ -172,7 +232,7 @@ class _Parts:
         part = len(self._uses)
         if len(rows):
             rows, runs = dealt(rows, part)
-            self._spool.add(rows, np.full(len(rows), part))
+            self._spool.put(rows, part)
             self._runs += runs
             self._uses.append(uses_of(rows))
 
@@ -188,22 +248,16 @@ class _Parts:
         )
 
 
-def plan_counts(found: Iterable[Pending]) -> PlanCounts:
+def plan_counts(found: Iterable[Pending], num_unusable: int) -> PlanCounts:
     """Return the sums over all partitions."""
     every = list(found)
     return PlanCounts(
         num_manifest_rows=sum(each.num_rows for each in every),
         num_duplicates=sum(each.num_duplicates for each in every),
         num_already_made=sum(each.num_already_made for each in every),
-        num_unusable=sum(each.num_unusable for each in every),
+        num_unusable=num_unusable,
         quarantined=tuple(sorted(key for each in every for key in each.quarantined)),
     )
-
-
-def sampled(rows: pa.Table) -> list[str]:
-    """Return the order of some rows of a partition, which is a sample of all rows by itself."""
-    count = min(len(rows), SAMPLES_PER_PARTITION)
-    return rows["order"].take(pa.array(np.arange(count) * len(rows) // max(count, 1))).to_pylist()
 
 
 def bucket_borders(samples: Iterable[str], num_buckets: int) -> list[str]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from clora_core.recipe.methods import METHODS
 from clora_core.recipe.row import Lora, Row
 from manifests.rows.checked_rows import shared_values
+from manifests.tables.arrays import one_array
 
 Concept = tuple[str, Lora]
 """Digest of a base model, and a concept LoRA on it as it is alone: weight 1, the whole image."""
@@ -41,7 +42,7 @@ def uses_of(rows: pa.Table) -> PlanUses:
     """Return what the rows of a table with ``shared_json`` have in common."""
     models, fused = Counter[str](), Counter[str]()
     concepts: set[Concept] = set()
-    for found in rows["shared_json"].value_counts().to_pylist():
+    for found in one_array(rows["shared_json"]).value_counts().to_pylist():
         text, count = found["values"], found["counts"]
         values = shared_values(text)
         models[values["base_model_digest"]] += count

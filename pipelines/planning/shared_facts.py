@@ -7,6 +7,8 @@ from clora_core.recipe.first_phase import has_first_phase
 from clora_core.recipe.key import sampler_json
 from manifests.rows.checked_rows import shared_values
 
+_DIGITS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class SharedFacts:
@@ -20,7 +22,7 @@ class SharedFacts:
         method: How LoRAs are combined.
         sampler_json: Their settings.
         files: Digests of the base model and of all LoRAs.
-        lora_set: Digests of the LoRAs as one text, by which rows are sorted.
+        lora_set: The beginnings of the digests of the LoRAs as one text, by which rows are sorted.
         is_unusable: Whether a LoRA's file cannot be used.
         has_first_phase: Whether rows of a batch may share a first phase.
     """
@@ -51,7 +53,7 @@ def shared_facts(text: str) -> SharedFacts:
         method=values["method"],
         sampler_json=sampler_json(values["sampler"]),
         files=frozenset({*digests, values["base_model_digest"]}),
-        lora_set=" ".join(digests),
+        lora_set=" ".join(digest[:_DIGITS] for digest in digests),
         is_unusable=any(lora.problem for lora in loras),
         has_first_phase=has_first_phase(values["method"], values["sampler"]),
     )

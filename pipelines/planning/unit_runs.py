@@ -12,9 +12,10 @@ from itertools import groupby, pairwise
 import numpy as np
 import pyarrow as pa
 
+from manifests.tables.arrays import one_array
 from pipelines.planning.shared_facts import shared_facts
 
-MAX_RUNS_PER_PART = 1024
+MAX_RUNS_PER_PART = 512
 """Beyond that, neighbours that need different files are one run, known by the first one's."""
 
 
@@ -75,7 +76,7 @@ def dealt(rows: pa.Table, part: int) -> tuple[pa.Table, list[UnitRun]]:
     """
     if not len(rows):
         return rows, []
-    shared = rows["shared_json"].combine_chunks().dictionary_encode()
+    shared = one_array(rows["shared_json"])
     facts = [shared_facts(text) for text in shared.dictionary.to_pylist()]
     codes = shared.indices.to_numpy(zero_copy_only=False)
     attempts = rows["attempt"].to_numpy()

@@ -1,7 +1,7 @@
 """Tables in a spool come back as they were, from memory and from disk."""
 
-import errno
-import os
+import tempfile
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -38,10 +38,8 @@ def test_each_partition_holds_its_rows_in_the_order_they_were_added(
 def test_a_full_disk_is_a_sentence_with_the_folder_and_the_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    def full(_descriptor: int, _content: bytes, _start: int) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "pwrite", full)
+    full = Path("/dev/full").open("w+b", buffering=0)  # noqa: SIM115 - the spool closes it
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: full)
     spool = Spool(SCHEMA, max_held_bytes=0)
     with pytest.raises(SpoolError, match=r"do not fit .*: No space left on device; make room"):
         spool.add(pa.table({"number": [1], "text": ["a"]}, schema=SCHEMA))

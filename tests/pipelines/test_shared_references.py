@@ -191,7 +191,9 @@ def a_run(
 
     def make(units: Plan) -> Generator[Receipt]:
         for unit in units.units.to_pylist():
-            members = [one for one in units.members() if one.key in {r["key"] for r in unit["rows"]}]
+            members = [
+                one for one in units.members() if one.key in {r["key"] for r in unit["rows"]}
+            ]
             message = claims.claim(message_of(unit["unit_id"], members))
             if not message.facts.is_idle:
                 message = generate_unit(message, engine, stages.attempts)
