@@ -15,6 +15,8 @@ from manifests.rows.checked_rows import CHECKED, row_columns, rows_of_checked, s
 from manifests.tables.compute import pc
 from pipelines.planning.plan_uses import PlanUses
 from pipelines.planning.unit_runs import UnitNeeds, UnitRun, unit_starts
+from pipelines.storage.storage import Storage
+from pipelines.units.receipts import Phase
 from pipelines.units.schemas import PLAN, PLANNED_ROW
 
 UNITS_PER_BATCH = 256
@@ -47,20 +49,26 @@ class Plan(PlanCounts):
         runs: All units, in the order to make them.
         num_rows: Rows in the units.
         uses: What they have in common.
-        num_parts: Parts that rows are in.
         read_part: Returns a part's rows by its number (``cutting.PLANNED``).
+        write_parts: Writes all parts of a run's phase side by side; None if that is not faster
+            than one after another.
     """
 
     runs: tuple[UnitRun, ...]
     num_rows: int
     uses: PlanUses
-    num_parts: int
     read_part: Callable[[int], pa.Table]
+    write_parts: Callable[[Storage, str, Phase], None] | None = None
 
     @property
     def num_units(self) -> int:
         """Units to make."""
         return sum(run.num_units for run in self.runs)
+
+    @property
+    def part_numbers(self) -> tuple[int, ...]:
+        """Numbers of the parts that hold units, ascending."""
+        return tuple(sorted({run.part for run in self.runs}))
 
     @property
     def unit_ids(self) -> tuple[str, ...]:
@@ -75,9 +83,8 @@ class Plan(PlanCounts):
     def parts(self) -> Iterator[pa.Table]:
         """Yield the rows of each part, unit by unit (``cutting.PLANNED``)."""
         chosen = self._chosen()
-        for part in range(self.num_parts):
-            if part in chosen:
-                yield _only_units(self.read_part(part), chosen[part])
+        for part in self.part_numbers:
+            yield _only_units(self.read_part(part), chosen[part])
 
     def batches(self) -> Iterator[pa.Table]:
         """Yield the units as tables of ``schemas.PLAN``, part by part, some at a time."""
@@ -92,7 +99,7 @@ class Plan(PlanCounts):
 
     def only(self, unit_ids: Collection[str]) -> "Plan":
         """Return the plan of some of the units, in the same order; for small plans."""
-        names = [_ids(self.read_part(part)) for part in range(self.num_parts)]
+        names = {part: _ids(self.read_part(part)) for part in self.part_numbers}
         runs = [
             replace(run, first=place, num_units=1)
             for run in self.runs

@@ -1,7 +1,7 @@
 """A plan as a data set: ``plans/RUN/PHASE-PART.parquet``, a row a unit, its rows nested.
 
-Actors read their units from here. A record beside the parts, written after all of them, says how
-many there are: a plan without one is of a run that never began its units. Earlier releases wrote a
+Actors read their units from here. A record beside the parts, written after all of them,
+names them: a plan without one is of a run that never began its units. Earlier releases wrote a
 plan as one file.
 """
 
@@ -48,9 +48,16 @@ def one_file_name(run_id: str, phase: Phase) -> str:
 
 def write_plan(storage: Storage, run_id: str, phase: Phase, plan: Plan) -> None:
     """Write a plan; once the record is there, so are all parts."""
-    for part in range(plan.num_parts):
-        write_part(storage, part_name(run_id, phase, part), plan.read_part(part))
-    values = {"num_parts": plan.num_parts, "num_units": plan.num_units, "num_rows": plan.num_rows}
+    if plan.write_parts is not None:
+        plan.write_parts(storage, run_id, phase)
+    else:
+        for part in plan.part_numbers:
+            write_part(storage, part_name(run_id, phase, part), plan.read_part(part))
+    values = {
+        "parts": list(plan.part_numbers),
+        "num_units": plan.num_units,
+        "num_rows": plan.num_rows,
+    }
     storage.put(record_name(run_id, phase), encode_json(values))
 
 
@@ -84,8 +91,8 @@ def planned_keys(
     """
     name = record_name(run_id, phase)
     try:
-        num_parts = read_json(storage, name, lambda values: int(values["num_parts"]))
-        names = [part_name(run_id, phase, part) for part in range(num_parts)]
+        parts = read_json(storage, name, lambda values: list(map(int, values["parts"])))
+        names = [part_name(run_id, phase, part) for part in parts]
     except FileNotFoundError:
         name = one_file_name(run_id, phase)
         names = [name] if storage.exists(name) else []

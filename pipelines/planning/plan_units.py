@@ -128,9 +128,9 @@ def _pending(
 ) -> Iterator[Pending]:
     """Yield what is to be made of each partition of the keys, and note it in ``attempts``."""
     num = num_partitions(len(rows))
-    of_rows = _dealt_by_key(rows.tables(), PLACES, num)
-    of_made = _dealt_by_key(made, KEYS, num)
-    of_asked = None if asked_before is None else _dealt_by_key(asked_before, KEYS, num)
+    of_rows = dealt_by_key(rows.tables(), PLACES, num)
+    of_made = dealt_by_key(made, KEYS, num)
+    of_asked = None if asked_before is None else dealt_by_key(asked_before, KEYS, num)
     for partition in range(num):
         pending = pending_rows(
             of_rows.partition(partition),
@@ -143,7 +143,8 @@ def _pending(
         yield replace(pending, rows=ATTEMPTS.empty_table())
 
 
-def _dealt_by_key(tables: Iterable[pa.Table], schema: pa.Schema, num: int) -> Spool:
+def dealt_by_key(tables: Iterable[pa.Table], schema: pa.Schema, num: int) -> Spool:
+    """Return the columns of ``schema`` by partitions of the key."""
     spool = Spool(schema, num)
     for table in tables:
         spool.add(table.select(schema.names), partition_of(table["key"], num))
@@ -243,7 +244,6 @@ class _Parts:
             runs=in_dealing_order(self._runs),
             num_rows=self._spool.num_rows,
             uses=uses_together(self._uses),
-            num_parts=len(self._uses),
             read_part=self._spool.partition,
         )
 
