@@ -14,6 +14,7 @@ and the changelog says so.
 
 import hashlib
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 
 from clora_core.recipe.canonical import canonical_json, encoded, plain
 from clora_core.recipe.config import (
@@ -61,30 +62,112 @@ def row_key(row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION)
         dtype: Numbers that the base model computes with, such as ``float32``.
         engine_version: Changes when the same row would give another image.
     """
-    parts = {
-        "base_model": row.base_model_digest,
-        "dtype": dtype,
-        "engine": str(engine_version),
-        "height": row.height,
-        "loras": _lora_contents(row.loras),
-        "method": row.method,
-        "negative_prompt": row.negative_prompt,
-        "prompt": row.prompt,
-        "sampler": sampler_json(_settings_of(row.method, row.sampler)),
-        "seed": row.seed,
-        "width": row.width,
-    }
-    if row.text_chunks is not None and row.text_chunks > 1:
-        parts["text_chunks"] = row.text_chunks
+    syntax = row.sampler.prompt_syntax
     triggers = (lora.trigger or "" for lora in row.concepts)
-    if syntax_acts(row.sampler.prompt_syntax, (row.prompt, row.negative_prompt, *triggers)):
-        parts["prompt_syntax"] = row.sampler.prompt_syntax
-    if row.words:
-        # What a LoRA is called is in no key, but these names are read in the row's texts.
-        parts["words"] = [[folded_name(word.name) for word in lora.words] for lora in row.loras]
-    if FUSION_VERSION > 1 and METHODS[row.method].fused_by is not None:
-        parts["fusion"] = FUSION_VERSION
-    return hashlib.sha256(encoded(parts).encode()).hexdigest()
+    acts = syntax_acts(syntax, (row.prompt, row.negative_prompt, *triggers))
+    template = _template(
+        row.base_model_digest,
+        row.loras,
+        row.method,
+        row.sampler,
+        row.width,
+        row.height,
+        dtype,
+        str(engine_version),
+    )
+    return template.key(
+        row.prompt,
+        row.negative_prompt,
+        row.seed,
+        text_chunks=row.text_chunks,
+        acting_syntax=syntax if acts else None,
+    )
+
+
+def key_template(
+    row: Row, *, dtype: str, engine_version: int | str = ENGINE_VERSION
+) -> "KeyTemplate":
+    """Return what makes the keys of rows that share with ``row`` all but their texts and seeds."""
+    return KeyTemplate(
+        row.base_model_digest,
+        row.loras,
+        row.method,
+        row.sampler,
+        row.width,
+        row.height,
+        dtype,
+        str(engine_version),
+    )
+
+
+class KeyTemplate:
+    """The keys of rows that differ in their texts and seeds alone.
+
+    A key is the hash of one canonical JSON object, whose fields stand in the order of their names.
+    What such rows share is written once; what comes first of it is hashed once, too.
+    """
+
+    def __init__(
+        self,
+        base_model_digest: str,
+        loras: tuple[Lora, ...],
+        method: str,
+        sampler: SamplerConfig,
+        width: int,
+        height: int,
+        dtype: str,
+        engine_version: str,
+    ) -> None:
+        first: dict[str, object] = {
+            "base_model": base_model_digest,
+            "dtype": dtype,
+            "engine": engine_version,
+            "height": height,
+            "loras": _lora_contents(loras),
+            "method": method,
+        }
+        if FUSION_VERSION > 1 and METHODS[method].fused_by is not None:
+            first["fusion"] = FUSION_VERSION
+        last: dict[str, object] = {"width": width}
+        if any(lora.words for lora in loras):
+            # What a LoRA is called is in no key, but these names are read in the row's texts.
+            last["words"] = [[folded_name(word.name) for word in lora.words] for lora in loras]
+        begun = f'{encoded(first)[:-1]},"negative_prompt":'
+        self._begun = hashlib.sha256(begun.encode())
+        self._settings = f',"sampler":{encoded(sampler_json(_settings_of(method, sampler)))},"seed":'
+        self._end = f",{encoded(last)[1:]}"
+
+    def key(
+        self,
+        prompt: str,
+        negative_prompt: str,
+        seed: int,
+        *,
+        text_chunks: int | None = None,
+        acting_syntax: str | None = None,
+    ) -> str:
+        """Return the key of one row.
+
+        Args:
+            prompt: The row's.
+            negative_prompt: The row's.
+            seed: The row's.
+            text_chunks: The row's.
+            acting_syntax: The row's, where one of its texts says more under it than its words do.
+        """
+        syntax = "" if acting_syntax is None else f',"prompt_syntax":{_quoted(acting_syntax)}'
+        chunks = f',"text_chunks":{text_chunks}' if text_chunks and text_chunks > 1 else ""
+        # In the order of the fields' names, as canonical JSON has them.
+        rest = (
+            f'{_quoted(negative_prompt)},"prompt":{_quoted(prompt)}{syntax}'
+            f"{self._settings}{seed}{chunks}{self._end}"
+        )
+        key = self._begun.copy()
+        key.update(rest.encode())
+        return key.hexdigest()
+
+
+_template = lru_cache(maxsize=1024)(KeyTemplate)
 
 
 @lru_cache(maxsize=4096)
