@@ -134,7 +134,9 @@ class KeyTemplate:
             last["words"] = [[folded_name(word.name) for word in lora.words] for lora in loras]
         begun = f'{encoded(first)[:-1]},"negative_prompt":'
         self._begun = hashlib.sha256(begun.encode())
-        self._settings = f',"sampler":{encoded(sampler_json(_settings_of(method, sampler)))},"seed":'
+        self._settings = (
+            f',"sampler":{encoded(sampler_json(_settings_of(method, sampler)))},"seed":'
+        )
         self._end = f",{encoded(last)[1:]}"
 
     def key(

@@ -23,9 +23,9 @@ from clora_core.recipe.word_findings import word_findings
 from manifests.loras.file import LoraFileInfo
 from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
-from manifests.rows.fused_check import fused_findings
 from manifests.rows.loras import called_by_words, requested_loras, resolved_loras
-from manifests.rows.map_check import map_findings
+from manifests.rows.model_checks.fused_check import fused_findings
+from manifests.rows.model_checks.map_check import map_findings
 from manifests.rows.remarks import lora_remarks
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.sampler_settings import resolve_sampler

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
@@ -83,11 +83,12 @@ class ParquetBatches(Iterator[pa.RecordBatch]):
 
 
 @contextmanager
-def open_batches(file: str) -> Generator[ParquetBatches]:
+def open_batches(file: str, *, groups: range | None = None) -> Generator[ParquetBatches]:
     """Start a process that decodes a Parquet file; it has ended when the block is left.
 
     Args:
         file: Absolute path or URI.
+        groups: Row groups that are read; all if None.
 
     Returns:
         The batches, at most a few thousand rows each. Those before a damaged part come first.
@@ -97,7 +98,25 @@ def open_batches(file: str) -> Generator[ParquetBatches]:
             process that reads it; from here or while batches are taken.
         StoreAwayError: The store that it is in does not answer.
     """
-    with tempfile.TemporaryFile() as stderr, _child(file, stderr) as child:
+    part = () if groups is None else (str(groups.start), str(len(groups)))
+    with _opened(file, part) as batches:
+        yield batches
+
+
+def row_group_sizes(file: str) -> list[int]:
+    """Return how many rows each row group of a Parquet file has.
+
+    Raises:
+        LocationError: As ``open_batches``.
+        StoreAwayError: As ``open_batches``.
+    """
+    with _opened(file, ("--groups",)) as batches:
+        return [size for batch in batches for size in batch.column("num_rows").to_pylist()]
+
+
+@contextmanager
+def _opened(file: str, part: Sequence[str]) -> Generator[ParquetBatches]:
+    with tempfile.TemporaryFile() as stderr, _child(file, part, stderr) as child:
         try:
             yield ParquetBatches(file, child, stderr)
         except (pa.ArrowException, MemoryError) as error:
@@ -106,12 +125,14 @@ def open_batches(file: str) -> Generator[ParquetBatches]:
 
 
 @contextmanager
-def _child(file: str, stderr: IO[bytes]) -> Generator["subprocess.Popen[bytes]"]:
+def _child(
+    file: str, part: Sequence[str], stderr: IO[bytes]
+) -> Generator["subprocess.Popen[bytes]"]:
     # What this process can import, the child can, from any folder.
     folders = os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)
     try:
         child = subprocess.Popen(  # noqa: S603 - no shell; the file is one argument
-            _command(file),
+            [*_command(file), *part],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

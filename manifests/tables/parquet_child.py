@@ -1,6 +1,7 @@
 """One Parquet file as an Arrow IPC stream on stdout.
 
-Run as ``python -m manifests.tables.parquet_child FILE``.
+Run as ``python -m manifests.tables.parquet_child FILE [FIRST_GROUP NUM_GROUPS]``, or with
+``--groups`` for a stream that says how many rows each row group has.
 
 ``guarded_parquet`` starts this process for a file from outside. Arrow may abort on a damaged file,
 so all of Arrow's Parquet code runs here, and what leaves is checked. An error that has a sentence
@@ -32,7 +33,7 @@ HANDLED = 65
 BATCH_ROWS = 4096
 
 
-def stream_file(file: str, sink: BinaryIO) -> None:
+def stream_file(file: str, sink: BinaryIO, *, groups: range | None = None) -> None:
     """Write the record batches of a Parquet file as an Arrow IPC stream, each when it is read.
 
     Top-level texts are dictionaries, so a text that the file repeats is sent once.
@@ -40,6 +41,7 @@ def stream_file(file: str, sink: BinaryIO) -> None:
     Args:
         file: Absolute path or URI.
         sink: Where the stream goes.
+        groups: Row groups that are read; all if None.
 
     Raises:
         LocationError: The file cannot be read, or says that it holds too much. The stream holds
@@ -49,9 +51,25 @@ def stream_file(file: str, sink: BinaryIO) -> None:
         table = _opened(source, file=file)
         schema = pa.schema([_plain_field(field) for field in table.schema_arrow])
         with pa.ipc.new_stream(sink, schema) as stream:
-            for batch in _batches(table):
+            for batch in _batches(table, groups):
                 stream.write_batch(batch if batch.schema.equals(schema) else batch.cast(schema))
                 sink.flush()
+
+
+def stream_groups(file: str, sink: BinaryIO) -> None:
+    """Write how many rows each row group of a Parquet file has, as an Arrow IPC stream.
+
+    Raises:
+        LocationError: As ``stream_file``.
+    """
+    with open_file(file) as source:
+        metadata = _opened(source, file=file).metadata
+        groups = range(metadata.num_row_groups)
+        sizes = pa.array([metadata.row_group(group).num_rows for group in groups], pa.int64())
+        batch = pa.RecordBatch.from_arrays([sizes], names=["num_rows"])
+        with pa.ipc.new_stream(sink, batch.schema) as stream:
+            stream.write_batch(batch)
+        sink.flush()
 
 
 def _opened(source: pa.NativeFile, *, file: str) -> pq.ParquetFile:
@@ -75,8 +93,9 @@ def _opened(source: pa.NativeFile, *, file: str) -> pq.ParquetFile:
     return pq.ParquetFile(source, metadata=table.metadata, read_dictionary=texts, pre_buffer=False)
 
 
-def _batches(table: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    for read in table.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+def _batches(table: pq.ParquetFile, groups: range | None) -> Iterator[pa.RecordBatch]:
+    chosen = None if groups is None else list(groups)
+    for read in table.iter_batches(BATCH_ROWS, row_groups=chosen, use_threads=False):
         columns = [
             _with_used_texts(column) if isinstance(column, pa.DictionaryArray) else column
             for column in read.columns
@@ -158,14 +177,19 @@ def _mapped(kind: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa
     return leaf(kind)
 
 
-def _main(file: str) -> int:
+def _main(file: str, *part: str) -> int:
     """Return the exit code."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an abort is expected, a core file is not
     with suppress(OSError):  # where memory runs out, Linux ends this process and not its parent
         Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         with os.fdopen(1, "wb", closefd=False) as sink:
-            stream_file(file, sink)
+            if part == ("--groups",):
+                stream_groups(file, sink)
+            else:
+                first, count = map(int, part) if part else (0, None)
+                groups = None if count is None else range(first, first + count)
+                stream_file(file, sink, groups=groups)
     except (LocationError, StoreAwayError) as error:
         problem, is_away = str(error), isinstance(error, StoreAwayError)
     except UnicodeDecodeError as error:
@@ -179,4 +203,4 @@ def _main(file: str) -> int:
 
 if __name__ == "__main__":
     # Threads of Arrow that outlive the interpreter may abort the process.
-    os._exit(_main(sys.argv[1]))
+    os._exit(_main(*sys.argv[1:]))

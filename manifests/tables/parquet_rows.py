@@ -5,7 +5,7 @@ each of millions of rows. Texts come as references to what is written, and what 
 is measured before any of it is written out.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pyarrow as pa
@@ -23,33 +23,31 @@ _LISTS = (
 )  # fmt: skip
 
 
-def parquet_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any] | str]:
-    """Yield the values of every row, or why it cannot be read, in order.
-
-    Args:
-        batches: Of the file, from ``guarded_parquet.open_batches``.
-
-    Raises:
-        LocationError: The file is damaged; rows before the damage come first.
-        ArrowException: Python has nothing for the type of a column.
-    """
-    for batch in batches:
-        for piece in _pieces(batch):
-            yield from _values(piece)
-
-
-def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cut a batch until each piece is small, or a single row."""
-    if len(batch) <= 1 or _num_bytes(batch) <= MAX_PIECE_BYTES:
+    if len(batch) <= 1 or not is_large(batch):
         yield batch
         return
     middle = len(batch) // 2
-    yield from _pieces(batch.slice(0, middle))
-    yield from _pieces(batch.slice(middle))
+    yield from pieces(batch.slice(0, middle))
+    yield from pieces(batch.slice(middle))
 
 
-def _values(piece: pa.RecordBatch) -> list[dict[str, Any] | str]:
-    if len(piece) == 1 and _num_bytes(piece) > MAX_PIECE_BYTES:
+def is_large(batch: pa.RecordBatch) -> bool:
+    """Return whether the rows would take too many bytes as Python values."""
+    return _num_bytes(batch) > MAX_PIECE_BYTES
+
+
+def row_values(piece: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """Return the values of every row, or why it cannot be read, in order.
+
+    Args:
+        piece: From ``pieces``.
+
+    Raises:
+        ArrowException: Python has nothing for the type of a column.
+    """
+    if len(piece) == 1 and is_large(piece):
         return [f"stands for more than {MAX_PIECE_BYTES:,} bytes; shorten its texts and lists"]
     try:
         return cast("list[dict[str, Any] | str]", _written_out(piece).to_pylist())

@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
@@ -146,6 +147,74 @@ def _emphasised(part: PromptText, written: PromptText | None, weight: float) -> 
     blanks = part.words.index(words)
     lead, rest = part[:blanks].times(weight), part[blanks + len(words) :].times(weight)
     return lead + PromptText(words, written.weights) + rest
+
+
+def subject_spans(words: str, concepts: Sequence[Lora]) -> Sequence[Span] | None:
+    """Return where ``mark_prompt`` finds the concepts' subjects; None if one is missing.
+
+    Args:
+        words: A prompt that says nothing but its words.
+        concepts: The row's concept LoRAs; each has a subject.
+    """
+    spans: list[Span] = []
+    for lora in concepts:
+        match = _word(lora.subject or "").search(words)
+        if match is None:
+            return None
+        spans.append(match.span())
+    ordered = sorted(spans)
+    if all(one[1] <= other[0] for one, other in pairwise(ordered)):
+        return spans  # each has its first occurrence, in whatever order they choose
+    try:
+        return _find_subjects(PromptText(words), concepts)
+    except PromptError:
+        return None
+
+
+class Triggers:
+    """The triggers that a prompt gets, and whether they join no word of it.
+
+    Args:
+        concepts: Concept LoRAs, whose triggers say nothing but their words.
+    """
+
+    def __init__(self, concepts: Sequence[Lora]) -> None:
+        self.texts = tuple((lora.trigger or "").strip() for lora in concepts)
+        inner = [
+            _word(lora.subject or "").search(text)
+            for lora, text in zip(concepts, self.texts, strict=True)
+        ]
+        self._in_place = [match is not None for match in inner]
+        parts = (
+            (text,) if match is None else (text[: match.start()], text[match.end() :])
+            for text, match in zip(self.texts, inner, strict=True)
+        )
+        stripped = (part.strip().lower() for each in parts for part in each)
+        self._parts = tuple(dict.fromkeys(part for part in stripped if part))
+
+    def stand_apart(self, words: str, spans: Sequence[Span]) -> bool:
+        """Return whether a finished text has no words but the prompt's and the triggers'.
+
+        Words are what stands between spaces. So where this holds no variant has more tokens than
+        all of these words one by one, if a space always parts tokens.
+
+        Args:
+            words: The prompt.
+            spans: From ``subject_spans``.
+        """
+        for (start, end), in_place in zip(spans, self._in_place, strict=True):
+            if start and words[start - 1] != " ":
+                return False
+            if in_place and words[end : end + 1] not in ("", " "):
+                return False  # the trigger takes the subject's place, next to what follows
+        text = words.lower()
+        for part in self._parts:
+            # Of one that is written already its author's letters are replaced by the LoRA's.
+            if part in text and (
+                not text.isascii() or text.count(part) != f" {text} ".count(f" {part} ")
+            ):
+                return False
+        return True
 
 
 def concept_words(lora: Lora, syntax: PromptSyntax = "plain") -> str:

@@ -23,7 +23,11 @@ SQUARE = 1 / 1.1
 MAX_WEIGHT = 10.0
 MAX_OPEN = 64
 
-_SIGNS = re.compile(r"[\\()\[\]{}<>]|__|--|\bBREAK\b|\bAND\b|embedding:")
+SIGNS = r"[\\()\[\]{}<>]|__|--|\bBREAK\b|\bAND\b|embedding:"
+"""What every text that says more than its words holds one of; RE2 reads it so, too, or finds more
+(its words are ASCII)."""
+
+_SIGNS = re.compile(SIGNS)
 _SIGN_OR_WORDS = re.compile(r"\\[\\()\[\]]|\\|\(|\[|:\s*([+-]?[.\d]+)\s*\)|\)|\]|[^\\()\[\]:]+|:")
 _LEFT_OVER_WEIGHT = re.compile(r":\s*[+-]?\d[\d.,]*\s*(?=,|$|[()\[\]])")
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
@@ -96,6 +100,16 @@ def read_prompt(text: str, syntax: PromptSyntax) -> PromptText:
         "words; set `prompt_syntax: weighted` under sampler, where it acts (and \\( is a bracket), "
         "or take it out"
     )
+
+
+def reads_as_written(text: str, syntax: PromptSyntax) -> bool:
+    """Return whether ``text`` can be read and says its words and nothing more."""
+    if _SIGNS.search(text) is None:
+        return True
+    try:
+        return read_prompt(text, syntax) == PromptText(text)
+    except PromptError:
+        return False
 
 
 def syntax_acts(syntax: PromptSyntax, texts: Iterable[str]) -> bool:
