@@ -22,9 +22,9 @@ from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.folder_cache import local_folder
 from manifests.places.locations import LocationError
-from manifests.rows.check import check_rows
+from manifests.rows.check import check_manifest, check_rows
 from manifests.rows.rules import RowModel, RowRules
-from manifests.tables.readers import RawRow, read_rows
+from manifests.tables.readers import RawRow
 from manifests.text.problems import InputError, Problem, problems_at
 from manifests.text.wording import listed
 from manifests.weights.model_config import BaseModelProblem
@@ -166,11 +166,10 @@ def prepare(
         dtype=job.resources.dtype,
         allowed=allowed,
     )
-    checked = check_rows(
-        read_rows(job.manifest, allowed=allowed) if raw_rows is None else raw_rows,
-        rules,
-        place=job.manifest,
-        names_are_checked=raw_rows is not None,
+    checked = (
+        check_manifest(job.manifest, rules, allowed=allowed)
+        if raw_rows is None
+        else check_rows(raw_rows, rules, place=job.manifest, names_are_checked=True)
     )
     problems.extend(checked.problems)
     if problems:

@@ -1,5 +1,6 @@
 """The tokenizer of a base model folder, loaded when a row needs it, without torch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 from clora_core.recipe.prompts.marked import Span
 from manifests.weights.model_config import BaseModelProblem, model_config
 
-_REMEMBERED = 65_536
+_REMEMBERED = 2048
+_REMEMBERED_WORDS = 65_536
+_AT_ONCE = 256
+"""Words that are read at once; the tokenizer's answer takes kilobytes for each."""
 _NO_LIMIT = 10**30
 
 
@@ -24,7 +28,45 @@ class FolderTextReader:
         self.num_layers = num_layers
         self._folder = folder
         self._tokenizer_class = tokenizer_class
+        self._word_tokens: dict[str, int] = {}
+        self._remember()
+
+    def _remember(self) -> None:
         self.tokenize = lru_cache(_REMEMBERED)(self._tokenize)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tokenizer and what was read with it behind: it is loaded where it is needed."""
+        state = {**self.__dict__, "_word_tokens": {}}
+        for name in ("tokenize", "_tokenizer", "_adds_up"):
+            state.pop(name, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin to remember anew."""
+        self.__dict__.update(state)
+        self._remember()
+
+    def word_tokens(self, words: Sequence[str]) -> Sequence[int] | None:
+        """Return how many tokens each word is; None if a text may have others than its words.
+
+        Args:
+            words: Without spaces.
+        """
+        if not self._adds_up:
+            return None
+        known = self._word_tokens
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        if len(known) + len(new) > _REMEMBERED_WORDS:
+            known.clear()
+            new = list(dict.fromkeys(words))
+        for some in (new[place : place + _AT_ONCE] for place in range(0, len(new), _AT_ONCE)):
+            read = self._tokenizer.encode_batch_fast(some, add_special_tokens=False)
+            known.update(zip(some, map(len, read), strict=True))
+        return [known[word] for word in words]
+
+    @cached_property
+    def _adds_up(self) -> bool:
+        return spaces_part_tokens(json.loads(self._tokenizer.to_str()))
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -44,6 +86,52 @@ class FolderTextReader:
 
     def _tokenize(self, text: str) -> Sequence[Span]:
         return self._tokenizer.encode(text).offsets[1:-1]
+
+
+def spaces_part_tokens(tokenizer: Mapping[str, Any]) -> bool:
+    """Return whether a text has the tokens of the words between its spaces, and no others.
+
+    That is so where a tokenizer folds each word by itself and takes spaces out before it looks for
+    tokens, as all of CLIP do.
+
+    Args:
+        tokenizer: As the library ``tokenizers`` writes it.
+    """
+    folds, splits, model = (tokenizer[name] for name in ("normalizer", "pre_tokenizer", "model"))
+    added: list[Mapping[str, Any]] = tokenizer["added_tokens"]
+    return (
+        folds == _CLIP_FOLDS
+        and splits == _CLIP_SPLITS
+        and model["type"] == "BPE"
+        and not model.get("dropout")
+        and not any(" " in each["content"] or each["lstrip"] or each["rstrip"] for each in added)
+        and not any(each["single_word"] for each in added)
+    )
+
+
+_CLIP_FOLDS = {
+    "type": "Sequence",
+    "normalizers": [
+        {"type": "NFC"},
+        {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+        {"type": "Lowercase"},
+    ],
+}
+_CLIP_SPLITS = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {
+            "type": "Split",
+            "pattern": {
+                "Regex": r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d"
+                r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+            },
+            "behavior": "Removed",
+            "invert": True,
+        },
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+    ],
+}
 
 
 def text_reader(folder: str) -> FolderTextReader | None:

@@ -1,22 +1,38 @@
 """From rows as written to rows as they will be made; every mistake of every row is reported.
 
-One pass over the rows, one row at a time: validate, look up, apply defaults, key. What many rows
-share (LoRA lists, sampler settings) is worked out once. The rules of methods, prompts and settings
-are the sampler's own, so a row that passes is not refused later for any of these.
+One pass over the rows: validate, look up, apply defaults, key. The rules of methods, prompts and
+settings are the sampler's own, so a row that passes is not refused later for any of these.
+``check_manifest`` reads a manifest and checks many rows at once (see ``table_check``);
+``check_rows`` takes given rows one at a time. Both find the same.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+
+import numpy as np
+import pyarrow as pa
 
 from clora_core.recipe.row import Row
+from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
+from manifests.places.locations import LocationError
+from manifests.rows.checked_rows import CHECKED
 from manifests.rows.columns import ColumnNames
+from manifests.rows.id_check import IDS, id_partitions, id_problems
 from manifests.rows.row_check import RowChecker
 from manifests.rows.rules import RowRules
 from manifests.rows.stored_rows import StoredRows
-from manifests.tables.limits import too_many_problems
-from manifests.tables.readers import RawRow
+from manifests.rows.table_check import TableChecker
+from manifests.tables.limits import MAX_PROBLEMS, too_many_problems
+from manifests.tables.raw_rows import RawRow
+from manifests.tables.readers import manifest_files, read_tables
+from manifests.tables.spool import Spool
 from manifests.text.problems import Problem
+
+ID_PARTITIONS = 64
+HELD_BYTES = 8 * 1024**2
+"""Of rows in memory before they are written; writing takes as much again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,11 +93,119 @@ def check_rows(
 
     rows = StoredRows.of(good())
     if not num_given:
-        text = "holds no rows; write at least one with prompt, loras and seed"
-        problems.append(Problem(place=place, field="(file)", problem=text))
+        problems.append(_no_rows(place))
     return CheckedManifest(
         rows=rows, problems=tuple(problems), left_out=left_out, carried=names.carried
     )
+
+
+def check_manifest(
+    uri: str, rules: RowRules, *, allowed: AllowedRoots = EVERYWHERE, place: str | None = None
+) -> CheckedManifest:
+    """Return the rows and problems of a manifest; what ``check_rows`` says of its rows.
+
+    Holds some thousand rows at a time; the rest is on disk once it outgrows memory.
+
+    Args:
+        uri: A file, a folder or a glob, as an absolute path or URI.
+        rules: What its rows are checked against.
+        allowed: Where its files may be.
+        place: The manifest's name, for the problem that it is empty; ``uri`` if None.
+    """
+    return _ManifestCheck(rules, place=uri if place is None else place).run(uri, allowed)
+
+
+class _ManifestCheck:
+    """One check of a manifest.
+
+    Args:
+        rules: What its rows are checked against.
+        place: Its name.
+    """
+
+    def __init__(self, rules: RowRules, *, place: str) -> None:
+        self._checker = TableChecker(rules)
+        self._place = place
+        self._names = ColumnNames()
+        self._rows = Spool(CHECKED, max_held_bytes=HELD_BYTES)
+        self._ids = Spool(IDS, ID_PARTITIONS, max_held_bytes=HELD_BYTES)
+        self._problems: list[tuple[int, int, Problem]] = []
+        self._left_out: Counter[str] = Counter()
+        self._num_given = 0
+
+    def run(self, uri: str, allowed: AllowedRoots) -> CheckedManifest:
+        """Check all rows."""
+        for file in manifest_files(uri, allowed=allowed):
+            if too_many_problems(len(self._problems)) is not None:
+                break
+            if isinstance(file, Problem):
+                self._report(file)
+                continue
+            try:
+                self._file(file)
+            except LocationError as error:
+                self._report(Problem(place=file, field="(file)", problem=str(error)))
+        for partition in range(self._ids.num_partitions):
+            found = id_problems(self._ids.partition(partition))
+            self._problems += [(number, _OF_IDS, problem) for number, problem in found]
+        self._ids.close()
+        self._problems.sort(key=itemgetter(0, 1))
+        enough = too_many_problems(len(self._problems))
+        last = self._num_given
+        if enough is not None:
+            del self._problems[MAX_PROBLEMS:]
+            last = self._problems[-1][0]
+            enough = too_many_problems(len(self._problems))
+        problems = [problem for _, _, problem in self._problems]
+        if enough is not None:
+            problems.append(Problem(place=self._place, field="(file)", problem=enough))
+        if not self._num_given:
+            problems.append(_no_rows(self._place))
+        return CheckedManifest(
+            rows=StoredRows(self._good(last)),
+            problems=tuple(problems),
+            left_out=self._left_out,
+            carried=self._names.carried,
+        )
+
+    def _file(self, file: str) -> None:
+        for raw in read_tables(file):
+            checked = self._checker.check(raw, self._num_given, self._names)
+            self._num_given += len(raw)
+            self._left_out.update(checked.left_out)
+            self._rows.add(checked.rows)
+            row_ids = checked.ids["row_id"].to_pylist()
+            self._ids.add(checked.ids, id_partitions(row_ids, self._ids.num_partitions))
+            self._problems += [(place, _OF_ROWS, problem) for place, problem in checked.problems]
+            self._problems += [
+                (named.place, _OF_NAMES, problem)
+                for named in checked.named
+                for problem in named.problems
+            ]
+            if too_many_problems(len(self._problems)) is not None:
+                return
+
+    def _report(self, problem: Problem) -> None:
+        self._problems.append((self._num_given, _OF_ROWS, problem))
+        self._num_given += 1
+
+    def _good(self, last: int) -> Spool:
+        """Return the rows up to a place without those whose id stands for another row."""
+        bad = {place for place, what, _ in self._problems if what == _OF_IDS}
+        if not bad and last == self._num_given:
+            return self._rows
+        kept = Spool(CHECKED, max_held_bytes=HELD_BYTES)
+        unwanted = np.array(sorted(bad), np.int64)
+        for table in self._rows.tables():
+            places = np.asarray(table["place"].combine_chunks())
+            is_kept = ~np.isin(places, unwanted) & (places <= last)
+            kept.add(table.filter(pa.array(is_kept)))
+        self._rows.close()
+        return kept
+
+
+_OF_NAMES, _OF_ROWS, _OF_IDS = range(3)
+"""In the order that problems of one row are reported in."""
 
 
 def checked_rows(
@@ -109,3 +233,8 @@ def checked_rows(
         yield from problems
         if row is not None and not named.is_renamed:
             yield row
+
+
+def _no_rows(place: str) -> Problem:
+    text = "holds no rows; write at least one with prompt, loras and seed"
+    return Problem(place=place, field="(file)", problem=text)

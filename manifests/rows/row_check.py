@@ -8,7 +8,6 @@ right by themselves.
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
@@ -23,6 +22,7 @@ from clora_core.recipe.word_findings import word_findings
 from manifests.loras.file import LoraFileInfo
 from manifests.loras.fit import LoraFit
 from manifests.places.place_names import parent
+from manifests.rows.id_check import RowIds, UsedId
 from manifests.rows.loras import called_by_words, requested_loras, resolved_loras
 from manifests.rows.model_checks.fused_check import fused_findings
 from manifests.rows.model_checks.map_check import map_findings
@@ -63,7 +63,7 @@ class RowChecker:
         self._rules = rules
         self._lora_lists: dict[tuple[LoraFit, str, str], _Loras] = {}
         self._samplers: dict[tuple[RowModel, str], _Sampler] = {}
-        self._first_use: dict[str, tuple[str, int, bytes]] = {}
+        self._ids = RowIds()
 
     def check(
         self, raw: RawRow, *, settled: Collection[str] = ()
@@ -74,8 +74,21 @@ class RowChecker:
             raw: As it was read.
             settled: Columns that a problem of the file speaks of; here no more is said of them.
         """
+        row, problems, used = self.check_but_id(raw, settled=settled)
+        problem = None if used is None else self._ids.problem(used)
+        if problem is None or "row_id" in settled:
+            return row, problems
+        return None, [*problems, problem]
+
+    def check_but_id(
+        self, raw: RawRow, *, settled: Collection[str] = ()
+    ) -> tuple[Row | None, list[Problem], UsedId | None]:
+        """Return what ``check`` does but for ids that stand for two rows, and the row's own id."""
+        used = None
         try:
-            resolved, findings = self._check(raw)
+            resolved, findings, given_id = self._check(raw)
+            if resolved is not None and given_id is not None:
+                used = UsedId.of(resolved, row_id=given_id, place=raw.place, line=raw.line)
         except RecursionError:
             resolved, findings = None, [("(row)", "is nested too deeply; flatten its values")]
         row_id = raw.values.get("row_id")
@@ -90,9 +103,9 @@ class RowChecker:
             for field, text in findings
             if not settled or _COLUMN_END.split(field, maxsplit=1)[0] not in settled
         ]
-        return (None if problems else resolved), problems
+        return (None if problems else resolved), problems, used
 
-    def _check(self, raw: RawRow) -> tuple[Row | None, Findings]:
+    def _check(self, raw: RawRow) -> tuple[Row | None, Findings, str | None]:
         values = raw.values
         findings: Findings = []
         row = None
@@ -135,8 +148,7 @@ class RowChecker:
                 findings.extend(text_findings)
                 resolved = replace(resolved, text_chunks=chunks)
             resolved = self._keyed(row, resolved)
-            findings.extend(self._id_findings(raw, row, resolved))
-        return resolved, findings
+        return resolved, findings, None if row is None else row.row_id
 
     def _model(self, value: object) -> tuple[RowModel | None, Findings]:
         """Return the row's base model, or None and why it has none."""
@@ -184,18 +196,6 @@ class RowChecker:
 
     def _info(self, lora: Lora, model: RowModel) -> LoraFileInfo | None:
         return self._rules.lora_files.state(self._rules.catalog[lora.name], model.lora_fit).info
-
-    def _id_findings(self, raw: RawRow, row: ManifestRow, resolved: Row) -> Findings:
-        """Refuse a row id that stands for two different rows; the same row twice is no mistake."""
-        if row.row_id is None:
-            return []
-        content = sha256(f"{resolved.key}\0{resolved.carried_json}".encode()).digest()[:16]
-        place, line, first = self._first_use.setdefault(row.row_id, (raw.place, raw.line, content))
-        if first == content:
-            return []
-        where = f"line {line}" if place == raw.place else f"{place}, line {line}"
-        text = f"is also the id of {where}, which says something else, got {shown(row.row_id)}; "
-        return [("row_id", text + "ids are unique")]
 
     def _loras(self, value: object, model: RowModel | None, *, folder: str) -> _Loras:
         fit = LoraFit() if model is None else model.lora_fit

@@ -14,6 +14,7 @@ from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from clora_core.recipe.canonical import canonical_json
 from manifests.text.text_rules import AnyText, Prompt, RowId
 from manifests.text.whole_numbers import seed_number, whole_number
 
@@ -80,6 +81,11 @@ def carried_values(row: ManifestRow) -> dict[str, Any]:
     """
     carried = {name: _as_json(value) for name, value in (row.model_extra or {}).items()}
     return carried | ({"base_model": row.base_model} if row.base_model else {})
+
+
+def value_json(value: object) -> str:
+    """Return the canonical JSON of one of the ``carried_values`` as it was given."""
+    return canonical_json(_as_json(value))
 
 
 def _as_json(value: object) -> object:

@@ -1,7 +1,7 @@
 """How many windows of the text encoder a row's texts fill, counted before anything is started."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from clora_core.recipe.errors import CompositionError
 from clora_core.recipe.prompts.chunks import LongTextError, num_chunks
@@ -22,6 +22,19 @@ class TextReader(Protocol):
 
     def tokenize(self, text: str) -> Sequence[Span]:
         """Return the characters of each of a text's tokens, without start and end."""
+        ...
+
+
+@runtime_checkable
+class WordReader(TextReader, Protocol):
+    """A tokenizer that may know that spaces part tokens, so that words can be read one by one."""
+
+    def word_tokens(self, words: Sequence[str]) -> Sequence[int] | None:
+        """Return how many tokens each word is; None if a text may have others than its words.
+
+        Args:
+            words: Without spaces.
+        """
         ...
 
 

@@ -1,5 +1,7 @@
 """Manifests of mutated rows, in three formats: every row is a row, or has a problem.
 
+Rows checked many at once are those that are checked one by one, and so are their problems.
+
 Values are mutated in all formats alike, and written as other programs write them; text files are
 damaged byte by byte as well, and Parquet columns get types that no manifest should have.
 """
@@ -26,7 +28,7 @@ from fuzz.mutations import JUNK_TEXTS, damaged, mutated
 from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
-from manifests.rows.check import check_rows
+from manifests.rows.check import check_manifest, check_rows
 from manifests.rows.rules import RowModel, RowRules
 from manifests.tables.readers import read_rows
 from manifests.text.problems import render
@@ -227,7 +229,12 @@ def fuzz_rows(
         path = folder / f"rows.{kind}"
         try:
             num_whole = _WRITE[kind](path, source, rows_per_file)
-            checked = check_rows(read_rows(str(path)), checked_against, place=str(path))
+            checked = check_manifest(str(path), checked_against)
+            one_by_one = check_rows(read_rows(str(path)), checked_against, place=str(path))
+            assert list(checked.rows) == list(one_by_one.rows)
+            assert checked.problems == one_by_one.problems
+            assert checked.left_out == one_by_one.left_out
+            assert checked.carried == one_by_one.carried
             for resolved in checked.rows:
                 assert 0 <= resolved.seed <= MAX_SEED
                 for text in (resolved.prompt, resolved.row_id, resolved.negative_prompt):

@@ -14,7 +14,6 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 
 from clora_core.recipe.config import PromptSyntax
 from clora_core.recipe.errors import PromptError
@@ -149,48 +148,48 @@ def _emphasised(part: PromptText, written: PromptText | None, weight: float) -> 
     return lead + PromptText(words, written.weights) + rest
 
 
-def subject_spans(words: str, concepts: Sequence[Lora]) -> Sequence[Span] | None:
-    """Return where ``mark_prompt`` finds the concepts' subjects; None if one is missing.
+class PlainPrompts:
+    """Where subjects and triggers stand in prompts that say nothing but their words.
+
+    For many prompts with the same concepts, where finished texts are not needed.
 
     Args:
-        words: A prompt that says nothing but its words.
-        concepts: The row's concept LoRAs; each has a subject.
-    """
-    spans: list[Span] = []
-    for lora in concepts:
-        match = _word(lora.subject or "").search(words)
-        if match is None:
-            return None
-        spans.append(match.span())
-    ordered = sorted(spans)
-    if all(one[1] <= other[0] for one, other in pairwise(ordered)):
-        return spans  # each has its first occurrence, in whatever order they choose
-    try:
-        return _find_subjects(PromptText(words), concepts)
-    except PromptError:
-        return None
-
-
-class Triggers:
-    """The triggers that a prompt gets, and whether they join no word of it.
-
-    Args:
-        concepts: Concept LoRAs, whose triggers say nothing but their words.
+        concepts: Concept LoRAs; each has a subject, and triggers that say nothing but their words.
     """
 
     def __init__(self, concepts: Sequence[Lora]) -> None:
-        self.texts = tuple((lora.trigger or "").strip() for lora in concepts)
-        inner = [
-            _word(lora.subject or "").search(text)
-            for lora, text in zip(concepts, self.texts, strict=True)
-        ]
-        self._in_place = [match is not None for match in inner]
+        self._concepts = concepts
+        self.triggers = tuple((lora.trigger or "").strip() for lora in concepts)
+        words = [_word(lora.subject or "") for lora in concepts]
+        self._searches = tuple(word.search for word in words)
+        inner = [word.search(text) for word, text in zip(words, self.triggers, strict=True)]
+        self._in_place = tuple(match is not None for match in inner)
         parts = (
             (text,) if match is None else (text[: match.start()], text[match.end() :])
-            for text, match in zip(self.texts, inner, strict=True)
+            for text, match in zip(self.triggers, inner, strict=True)
         )
         stripped = (part.strip().lower() for each in parts for part in each)
         self._parts = tuple(dict.fromkeys(part for part in stripped if part))
+
+    def spans(self, words: str) -> Sequence[Span] | None:
+        """Return where ``mark_prompt`` finds the subjects; None if one is missing."""
+        spans: list[Span] = []
+        for search in self._searches:
+            match = search(words)
+            if match is None:
+                return None
+            spans.append(match.span())
+        done = 0
+        for start, end in sorted(spans):
+            if start < done:
+                break
+            done = end
+        else:
+            return spans  # each has its first occurrence, in whatever order they choose
+        try:
+            return _find_subjects(PromptText(words), self._concepts)
+        except PromptError:
+            return None
 
     def stand_apart(self, words: str, spans: Sequence[Span]) -> bool:
         """Return whether a finished text has no words but the prompt's and the triggers'.
@@ -200,7 +199,7 @@ class Triggers:
 
         Args:
             words: The prompt.
-            spans: From ``subject_spans``.
+            spans: Of its subjects.
         """
         for (start, end), in_place in zip(spans, self._in_place, strict=True):
             if start and words[start - 1] != " ":
