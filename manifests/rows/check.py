@@ -25,7 +25,7 @@ from manifests.rows.rules import RowRules
 from manifests.rows.stored_rows import StoredRows
 from manifests.rows.table_check import TableChecker
 from manifests.tables.limits import MAX_PROBLEMS, too_many_problems
-from manifests.tables.raw_rows import RawRow
+from manifests.tables.raw_rows import RawRow, RawTable
 from manifests.tables.readers import manifest_files, read_tables
 from manifests.tables.spool import Spool
 from manifests.text.problems import Problem
@@ -115,6 +115,19 @@ def check_manifest(
     return _ManifestCheck(rules, place=uri if place is None else place).run(uri, allowed)
 
 
+def check_tables(
+    tables: Iterable[RawTable | Sequence[RawRow | Problem]], rules: RowRules, *, place: str
+) -> CheckedManifest:
+    """Return what ``check_manifest`` does of rows that were read already.
+
+    Raises:
+        LocationError: Python has nothing for the type of a column.
+    """
+    check = _ManifestCheck(rules, place=place)
+    check.take(tables)
+    return check.done()
+
+
 class _ManifestCheck:
     """One check of a manifest.
 
@@ -134,7 +147,7 @@ class _ManifestCheck:
         self._num_given = 0
 
     def run(self, uri: str, allowed: AllowedRoots) -> CheckedManifest:
-        """Check all rows."""
+        """Check all rows of a manifest."""
         for file in manifest_files(uri, allowed=allowed):
             if too_many_problems(len(self._problems)) is not None:
                 break
@@ -142,9 +155,13 @@ class _ManifestCheck:
                 self._report(file)
                 continue
             try:
-                self._file(file)
+                self.take(read_tables(file))
             except LocationError as error:
                 self._report(Problem(place=file, field="(file)", problem=str(error)))
+        return self.done()
+
+    def done(self) -> CheckedManifest:
+        """Return what was found, ids compared."""
         for partition in range(self._ids.num_partitions):
             found = id_problems(self._ids.partition(partition))
             self._problems += [(number, _OF_IDS, problem) for number, problem in found]
@@ -168,8 +185,9 @@ class _ManifestCheck:
             carried=self._names.carried,
         )
 
-    def _file(self, file: str) -> None:
-        for raw in read_tables(file):
+    def take(self, tables: Iterable[RawTable | Sequence[RawRow | Problem]]) -> None:
+        """Check some rows that come after those before."""
+        for raw in tables:
             checked = self._checker.check(raw, self._num_given, self._names)
             self._num_given += len(raw)
             self._left_out.update(checked.left_out)

@@ -297,7 +297,7 @@ def _own_values(group: Group) -> _OwnValues | None:
             return None
         seeds, are_seeds = seeds_of(group)
         carried, can_be_carried = carried_of(group)
-    except (RecursionError, ValueError, OverflowError):
+    except (RecursionError, ValueError, OverflowError, pa.ArrowException):
         return None
     return _OwnValues(
         prompts=prompts,
@@ -314,7 +314,7 @@ def _combinations(group: Group) -> list[np.ndarray] | None:
     """Return the rows that give the same LoRAs, settings and sizes, by what they give."""
     try:
         codes = [group.codes(name) for name in SHARED_COLUMNS if name in group.columns]
-    except RecursionError:
+    except (RecursionError, pa.ArrowException):
         return None
     if not codes:
         return [np.arange(len(group))]
@@ -398,9 +398,12 @@ class _Found:
         places = pa.array(np.array(numbers, np.int64) + self.first_place)
         own = [
             pa.array(values, CHECKED.field(name).type)
-            for name, values in zip(_OWN_NAMES, columns, strict=True)
+            for name, values in zip(_OWN_NAMES[:-1], columns, strict=False)
         ]
-        return pa.table([places, *own], schema=CHECKED)
+        known: dict[str, int] = {}
+        indices = pa.array([known.setdefault(text, len(known)) for text in columns[-1]], pa.int32())
+        shared = pa.DictionaryArray.from_arrays(indices, pa.array(list(known), pa.string()))
+        return pa.table([places, *own, shared.dictionary_decode()], schema=CHECKED)
 
     def ids(self) -> pa.Table:
         """Return the uses of ids, of ``IDS``."""

@@ -30,7 +30,7 @@ from manifests.tables.limits import check_parquet_size
 HANDLED = 65
 """Exit code of an error whose sentence is on stderr."""
 
-BATCH_ROWS = 8192
+BATCH_ROWS = 4096
 
 
 def stream_file(file: str, sink: BinaryIO, *, groups: range | None = None) -> None:

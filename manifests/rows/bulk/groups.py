@@ -78,7 +78,7 @@ def table_groups(raw: RawTable) -> tuple[list[Group], Mapping[str, int]] | None:
         return None
     try:
         columns = {
-            name: cells.dictionary_decode() if isinstance(cells, pa.DictionaryArray) else cells
+            name: _plain(cells)
             for name, cells in zip(raw.batch.schema.names, raw.batch.columns, strict=True)
         }
         if not all(has_codes(cells.type) for cells in columns.values()):
@@ -95,9 +95,9 @@ def table_groups(raw: RawTable) -> tuple[list[Group], Mapping[str, int]] | None:
             count = int((is_number & given[number]).sum())
             left_out |= {name: count} if count else {}
             given[number] &= ~is_number
+        return list(_by_shape(raw, columns, given)), left_out
     except (pa.ArrowException, ValueError, OverflowError):
         return None
-    return list(_by_shape(raw, columns, given)), left_out
 
 
 def row_groups(
@@ -157,6 +157,13 @@ def _by_shape(
 
 def _first(pair: tuple[int, np.ndarray]) -> int:
     return pair[0]
+
+
+def _plain(cells: pa.Array) -> pa.Array:
+    """Return texts as such, whatever way they are held in."""
+    if isinstance(cells, pa.DictionaryArray):
+        cells = cells.dictionary_decode()
+    return cells.cast(pa.large_string()) if pa.types.is_string_view(cells.type) else cells
 
 
 def _is_given(cells: pa.Array) -> np.ndarray:

@@ -1,0 +1,231 @@
+"""Rows checked many at once: what they are one by one, in rows, problems and all that is said."""
+
+import csv
+import datetime
+import decimal
+import json
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from input_kit import write_catalog
+
+from clora_core.recipe.config import SamplerConfig
+from clora_core.recipe.map_sizes import MapGrid
+from emoji_world import base_model_dir
+from jobs.job.text_reader import text_reader
+from manifests.loras.catalog import read_lora_catalog
+from manifests.loras.files import LoraFiles
+from manifests.loras.fit import LoraFit
+from manifests.rows import check as manifest_check
+from manifests.rows.check import CheckedManifest, check_manifest, check_rows
+from manifests.rows.columns import ColumnNames
+from manifests.rows.rules import RowModel, RowRules
+from manifests.rows.table_check import TableChecker, named_again
+from manifests.tables import limits
+from manifests.tables.raw_rows import RawTable
+from manifests.tables.readers import read_rows, read_tables
+from manifests.tables.splits import Split, manifest_splits, split_tables
+
+FIT = LoraFit(model_width=96)
+GRID = MapGrid(latent_side=16, sides=(8, 16), image_scale=4)
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> RowRules:
+    catalog = write_catalog(tmp_path_factory.mktemp("catalog"), ("cat", "dog", "polar bear"))
+    small = RowModel(
+        digest="small",
+        side_px=64,
+        lora_fit=FIT,
+        sampler=SamplerConfig(long_prompts="chunk"),
+        text=text_reader(str(base_model_dir())),
+        maps=GRID,
+    )
+    return RowRules(
+        catalog=read_lora_catalog(str(catalog)),
+        lora_files=LoraFiles(),
+        base_models={
+            "": small,
+            "strict": RowModel(
+                digest="strict",
+                side_px=64,
+                lora_fit=FIT,
+                sampler=SamplerConfig(long_prompts="refuse"),
+                text=small.text,
+            ),
+            "unread": RowModel(
+                digest="unread",
+                side_px=64,
+                lora_fit=FIT,
+                sampler=SamplerConfig(prompt_syntax="weighted"),
+            ),
+        },
+        method="clora",
+        dtype="float32",
+    )
+
+
+def assert_same(path: Path, rules: RowRules) -> CheckedManifest:
+    """Check the manifest both ways, and return what is found."""
+    found = check_manifest(str(path), rules)
+    expected = check_rows(read_rows(str(path)), rules, place=str(path))
+    assert list(found.rows) == list(expected.rows)
+    assert found.problems == expected.problems
+    assert found.left_out == expected.left_out
+    assert found.carried == expected.carried
+    return found
+
+
+def mostly(good: Sequence[Any], bad: Sequence[Any] = ()) -> st.SearchStrategy[Any]:
+    """Return one of ``good``, and now and then one of ``bad``."""
+    return st.sampled_from([*list(good) * max(1, 8 * len(bad) // max(1, len(good))), *bad])
+
+
+PROMPTS = (
+    "a cat and a dog", "two Cats, a dog's bone", "a dog and a cat in place 12",
+    "the <cat> cat and a <dog> dog", "a sks cat beside a dog " + "on and on " * 20,
+    "a dog, a cat; and a polar  bear", "a caf\u00e9 for a cat and a dog", "\u732b cat \u72ac dog",
+)  # fmt: skip
+BAD_PROMPTS = (
+    "a catwalk", "", "  ", "a (cat:1.3) and a dog", "a cat BREAK a dog", "x" * 4001, "a\ncat dog",
+    "a cat\x00 and a dog", "-cat \"dog\"", "<CAT> cat, x<cat> cat dog", "a [cat] {dog}", None,
+)  # fmt: skip
+NAMES = st.lists(mostly(("cat", "dog"), ("polar bear", "ink", "cta", "cat:0.5", None)), max_size=3)
+STRUCTS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "lora": mostly(("cat", "dog"), ("ink", None)),
+            "weight": mostly((0.5, None), (0.0, -0.0, 99.0, float("nan"))),
+            "trigger": mostly((None, "sks", "a sks cat plush"), ("(sks)",)),
+            "subject": mostly((None,), ("dog", "cat")),
+        }
+    ),
+    max_size=2,
+)
+STRUCT = pa.struct(
+    {"lora": pa.string(), "weight": pa.float64(), "trigger": pa.string(), "subject": pa.string()}
+)
+TIMES = st.sampled_from((0, 1, 2**62, None))
+COLUMNS: dict[str, Sequence[tuple[pa.DataType, st.SearchStrategy[Any]]]] = {
+    "prompt": (
+        (pa.string(), mostly(PROMPTS, BAD_PROMPTS)),
+        (pa.dictionary(pa.int8(), pa.string()), mostly(PROMPTS)),
+        (pa.large_string(), mostly(PROMPTS)),
+        (pa.string_view(), mostly(PROMPTS, BAD_PROMPTS)),
+    ),
+    "seed": (
+        (pa.int64(), mostly((0, 1, 2, 2**63 - 1), (-1, None))),
+        (pa.float64(), mostly((0.0, 7.0), (0.5, 2.0**53, float("nan")))),
+        (pa.float32(), mostly((0.0, 7.0), (2.0**24,))),
+        (pa.uint64(), mostly((0, 7), (2**64 - 1,))),
+        (pa.string(), mostly(("7", " 8 "), ("x", "1e9", "7.0", ""))),
+        (pa.decimal128(20, 1), mostly((decimal.Decimal(7),), (decimal.Decimal("7.5"),))),
+    ),
+    "loras": (
+        (pa.list_(pa.string()), NAMES),
+        (pa.list_view(pa.string()), NAMES),
+        (pa.string(), mostly(("cat;dog", "dog;cat"), ("cat; nobody", "[", None))),
+        (pa.list_(STRUCT), STRUCTS),
+        (STRUCT, STRUCTS.map(lambda structs: structs[0] if structs else None)),
+        (
+            pa.map_(pa.string(), pa.float32()),
+            mostly(([("cat", 0.5), ("dog", None)],), ([("cat", float("nan"))], None)),
+        ),
+    ),
+    "row_id": (
+        (pa.string(), mostly([f"id {n}" for n in range(40)], ("", "a\nb", None, "\u3000"))),
+        (pa.int64(), mostly(range(40), (None,))),
+        (pa.bool_(), mostly((True, False))),
+    ),
+    "method": ((pa.string(), mostly(("clora", "merge", None), ("colra", "switch", ""))),),
+    "negative_prompt": ((pa.string(), mostly(("", "blurry", None), ("(", "x " * 30, "\x07"))),),
+    "base_model": ((pa.string(), mostly(("strict", "unread", None), ("", "nobody"))),),
+    "width": (
+        (pa.int32(), mostly((64, 128, None), (65,))),
+        (pa.float64(), mostly((64.0, 128.0), (float("nan"), 64.5))),
+    ),
+    "sampler": (
+        (pa.string(), mostly(('{"num_steps": 5}', None), ("{", '{"prompt_syntax": "weighted"}'))),
+        (
+            pa.struct({"num_steps": pa.int64(), "clip_skip": pa.int64()}),
+            mostly(({"num_steps": 5},), ({"num_steps": 0}, {"clip_skip": 9}, None)),
+        ),
+    ),
+    "shelf": (
+        (pa.string(), mostly(("a", "\u00e9\"", None))),
+        (pa.float64(), mostly((1.0, 0.5, -0.0, float("nan"), float("inf")))),
+        (pa.timestamp("us"), TIMES),
+        (pa.timestamp("ns", tz="UTC"), TIMES),
+        (pa.date32(), mostly((datetime.date(2020, 1, 2), None))),
+        (pa.struct({"a": pa.list_(pa.int8())}), mostly(({"a": [1, None]}, {"a": None}, None))),
+        (pa.binary(), mostly((b"\xff", None))),
+        (pa.list_(pa.bool_(), 2), mostly(([True, None], None))),
+    ),
+    "promt": ((pa.string(), mostly((None, "a cat"))),),
+    "size": ((pa.int64(), mostly((None, 64))),),
+    "Unnamed: 0": ((pa.int64(), mostly((0, 1, 2), (-1, None))),),
+}  # fmt: skip
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> pa.Table:
+    num_rows = draw(st.integers(1, 40))
+    needed = ["prompt", "seed", "loras"]
+    rare = draw(st.sets(st.sampled_from([*COLUMNS][3:-3]), max_size=4))
+    wrong = draw(st.sets(st.sampled_from([*COLUMNS][-3:]), max_size=draw(st.sampled_from((0, 2)))))
+    names = draw(st.permutations([*needed, *sorted(rare), *sorted(wrong)]))
+    columns = {}
+    for name in names:
+        kind, values = draw(st.sampled_from(COLUMNS[name]))
+        columns[name] = pa.array([draw(values) for _ in range(num_rows)], kind)
+    return pa.table(columns)
+
+
+@settings(max_examples=60, deadline=None)
+@given(table=tables(), rows_per_group=st.sampled_from((7, 100)))
+def test_rows_of_parquet_checked_at_once_are_those_that_are_checked_one_by_one(
+    rules, table, rows_per_group
+):
+    batches = [
+        RawTable(
+            place="m.parquet",
+            first_line=1 + start,
+            batch=table.slice(start, rows_per_group).combine_chunks().to_batches()[0],
+            exact_to={"seed": 2**24} if table["seed"].type == pa.float32() else {},
+        )
+        for start in range(0, len(table), rows_per_group)
+    ]
+    rows = [row for batch in batches for row in batch.rows()]
+    expected = check_rows(rows, rules, place="m.parquet")
+    found = manifest_check.check_tables(batches, rules, place="m.parquet")
+    assert list(found.rows) == list(expected.rows)
+    assert found.problems == expected.problems
+    assert found.left_out == expected.left_out
+    assert found.carried == expected.carried
+
+
+@settings(max_examples=25, deadline=None)
+@given(table=tables(), is_csv=st.booleans())
+def test_rows_of_text_checked_at_once_are_those_that_are_checked_one_by_one(
+    tmp_path_factory, rules, table, is_csv
+):
+    path = tmp_path_factory.mktemp("text") / ("m.csv" if is_csv else "m.jsonl")
+    try:
+        rows = table.to_pylist()
+    except (ValueError, OverflowError):
+        return
+    if is_csv:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, table.schema.names)
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
+    assert_same(path, rules)
