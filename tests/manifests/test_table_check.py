@@ -19,21 +19,24 @@ from input_kit import write_catalog
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.map_sizes import MapGrid
 from emoji_world import base_model_dir
-from jobs.job.text_reader import text_reader
+from jobs.job.text_reader import spaces_part_tokens, text_reader
 from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows import check as manifest_check
-from manifests.rows.check import CheckedManifest, check_manifest, check_rows
+from manifests.rows.check import CheckedManifest, check_manifest, check_rows, check_tables
 from manifests.rows.columns import ColumnNames
 from manifests.rows.rules import RowModel, RowRules
 from manifests.rows.table_check import TableChecker, named_again
-from manifests.tables import limits
-from manifests.tables.raw_rows import RawTable
+from manifests.tables import limits, splits
+from manifests.tables.cell_codes import cell_codes
+from manifests.tables.raw_rows import RawRow, RawTable
 from manifests.tables.readers import read_rows, read_tables
 from manifests.tables.splits import Split, manifest_splits, split_tables
+from manifests.text.problems import Problem
 
 FIT = LoraFit(model_width=96)
+READER = text_reader(str(base_model_dir()))
 GRID = MapGrid(latent_side=16, sides=(8, 16), image_scale=4)
 
 
@@ -45,7 +48,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> RowRules:
         side_px=64,
         lora_fit=FIT,
         sampler=SamplerConfig(long_prompts="chunk"),
-        text=text_reader(str(base_model_dir())),
+        text=READER,
         maps=GRID,
     )
     return RowRules(
@@ -58,7 +61,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> RowRules:
                 side_px=64,
                 lora_fit=FIT,
                 sampler=SamplerConfig(long_prompts="refuse"),
-                text=small.text,
+                text=READER,
             ),
             "unread": RowModel(
                 digest="unread",
@@ -204,7 +207,7 @@ def test_rows_of_parquet_checked_at_once_are_those_that_are_checked_one_by_one(
     ]
     rows = [row for batch in batches for row in batch.rows()]
     expected = check_rows(rows, rules, place="m.parquet")
-    found = manifest_check.check_tables(batches, rules, place="m.parquet")
+    found = check_tables(batches, rules, place="m.parquet")
     assert list(found.rows) == list(expected.rows)
     assert found.problems == expected.problems
     assert found.left_out == expected.left_out
@@ -229,3 +232,161 @@ def test_rows_of_text_checked_at_once_are_those_that_are_checked_one_by_one(
     else:
         path.write_text("".join(json.dumps(row, default=str) + "\n" for row in rows))
     assert_same(path, rules)
+
+
+def ordinary(num_rows: int) -> pa.Table:
+    """Return a manifest of a few kinds of rows, as people write them."""
+    pairs = [("cat", "dog"), ("dog", "cat"), ("cat", "polar bear"), ("cat", "cat")][:3]
+    return pa.Table.from_pylist(
+        [
+            {
+                "row_id": f"row {number}",
+                "prompt": f"a {one} and a {other} in the place that has the number {number}",
+                "negative_prompt": "blurry",
+                "loras": [one, other],
+                "seed": number,
+                "shelf": number % 7,
+                "score": number / 7,
+            }
+            for number in range(num_rows)
+            for one, other in [pairs[number % len(pairs)]]
+        ]
+    )
+
+
+def written(table: pa.Table, path: Path, **options: Any) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, **options)
+    elif path.suffix == ".csv":
+        rows = [{**row, "loras": ";".join(row["loras"])} for row in table.to_pylist()]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, table.schema.names)
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_of_an_ordinary_manifest_one_row_of_each_kind_is_looked_at_by_itself(
+    tmp_path, rules, suffix
+):
+    path = written(ordinary(300), tmp_path / f"m{suffix}")
+    checker, place, num_slow = TableChecker(rules), 0, 0
+    for raw in read_tables(str(path)):
+        checked = checker.check(raw, place)
+        place += len(raw)
+        num_slow += checked.num_slow
+    assert (place, num_slow) == (300, 3)
+    found = assert_same(path, rules)
+    assert len(found.rows) == 300
+    assert found.carried == ("shelf", "score")
+
+
+def test_a_row_s_place_is_its_place_among_the_rows_that_were_read(tmp_path, rules):
+    table = ordinary(6).set_column(1, "prompt", pa.array(["a cat and a dog", "no"] * 3))
+    (raw,) = read_tables(str(written(table.slice(0, 2), tmp_path / "m.parquet")))
+    checked = TableChecker(rules).check(raw, 100)
+    assert checked.rows["place"].to_pylist() == [100]
+    assert [place for place, _ in checked.problems] == [101, 101]
+    assert checked.ids["place"].to_pylist() == [100, 101]
+
+
+def test_a_checker_of_sent_rules_finds_the_same(tmp_path, rules):
+    (raw,) = read_tables(str(written(ordinary(40), tmp_path / "m.parquet")))
+    sent_rules, sent_raw = pickle.loads(pickle.dumps((rules, raw)))  # noqa: S301 - our own
+    here, there = (
+        TableChecker(each).check(rows, 0) for each, rows in ((rules, raw), (sent_rules, sent_raw))
+    )
+    assert there.rows.equals(here.rows)
+    assert pickle.loads(pickle.dumps(there)).ids.equals(here.ids)  # noqa: S301 - our own
+
+
+def test_splits_hold_each_row_once_and_know_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(splits, "SPLIT_ROWS", 20)
+    table = ordinary(50)
+    written(table, tmp_path / "a.parquet", row_group_size=8)
+    written(table.slice(0, 3), tmp_path / "b.csv")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1")
+    found = manifest_splits(str(tmp_path))
+    assert [(each.first_row_group, each.num_row_groups, each.first_line) for each in found[:3]] == [
+        (0, 3, 1), (3, 3, 25), (6, 1, 49),
+    ]  # fmt: skip
+    assert found[3] == Split(file=str(tmp_path / "b.csv"))
+    assert "c.parquet cannot be read" in found[4].problem
+    rows = [
+        row
+        for split in pickle.loads(pickle.dumps(found[:3]))  # noqa: S301 - our own
+        for raw in split_tables(split)
+        for row in raw.rows()
+    ]
+    assert rows == list(read_rows(str(tmp_path / "a.parquet")))
+
+
+def test_an_id_that_two_files_use_names_the_first_of_them(tmp_path, rules):
+    table = ordinary(9)
+    written(table, tmp_path / "a.parquet")
+    written(table.slice(0, 3), tmp_path / "b.parquet")
+    other = table.slice(3, 3).set_column(4, "seed", pa.array([1, 2, 5]))
+    written(other, tmp_path / "c.jsonl")
+    found = assert_same(tmp_path, rules)
+    assert len(found.rows) == 13
+    assert [(each.line, each.row_id) for each in found.problems] == [(1, "row 3"), (2, "row 4")]
+    assert f"is also the id of {tmp_path}/a.parquet, line 4" in found.problems[0].problem
+
+
+def test_what_comes_after_too_many_problems_is_not_read(tmp_path, rules, monkeypatch):
+    table = ordinary(30).set_column(1, "prompt", pa.array(["a cat and a polar bear", "no"] * 15))
+    path = written(table, tmp_path / "m.parquet", row_group_size=4)
+    for module in (limits, manifest_check):
+        monkeypatch.setattr(module, "MAX_PROBLEMS", 9)
+    found = assert_same(path, rules)
+    assert "9 problems were found and the rest is not read" in found.problems[-1].problem
+
+
+def test_names_that_mean_another_thing_after_the_rows_before_are_noticed(tmp_path, rules):
+    table = ordinary(4).rename_columns({"negative_prompt": "neg"})
+    (raw,) = read_tables(str(written(table, tmp_path / "m.parquet")))
+    alone = TableChecker(rules).check(raw, 4)
+    assert [each.problems[0].field for each in alone.named] == ["neg"]
+    before = ColumnNames()
+    before.named(next(iter(read_rows(str(written(ordinary(1), tmp_path / "m.parquet"))))))
+    (again,) = named_again(alone.named, before)
+    assert again.verdict != alone.named[0].verdict
+    (same,) = named_again(alone.named, ColumnNames())
+    assert (same.verdict, same.problems) == (alone.named[0].verdict, alone.named[0].problems)
+
+
+def test_tables_that_are_given_are_checked_in_their_order(rules):
+    raw = [RawRow(place="m", line=1, values=row) for row in ordinary(3).to_pylist()]
+    problem = Problem(place="m", line=9, field="(row)", problem="is no row")
+    found = check_tables([raw, [problem], raw], rules, place="m")
+    assert [row.seed for row in found.rows] == [0, 1, 2, 0, 1, 2]
+    assert found.problems == (problem,)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.text(max_size=40) | st.text(alphabet="cat <>l12'sS-,\u0301\u3000\u03a3", max_size=40)
+)
+def test_a_clip_tokenizer_has_the_tokens_of_the_words_between_spaces(text):
+    tokens = READER.word_tokens(text.split(" "))
+    assert tokens is not None
+    assert sum(tokens) == len(READER.tokenize(text))
+
+
+def test_a_tokenizer_that_may_join_words_is_asked_for_whole_texts():
+    described = json.loads(READER._tokenizer.to_str())
+    assert spaces_part_tokens(described)
+    for change in ({"pre_tokenizer": None}, {"normalizer": {"type": "NFC"}}):
+        assert not spaces_part_tokens({**described, **change})
+
+
+def test_cells_have_one_code_if_they_are_equal():
+    lists = pa.array([["a", "b"], ["ab"], None, [], ["a", "b"], [None]])
+    assert cell_codes(lists).tolist() == [0, 1, -1, 2, 0, 3]
+    zeros = pa.array([{"x": 0.0}, {"x": -0.0}, {"x": None}, None, {"x": 0.0}])
+    assert cell_codes(zeros).tolist() == [1, 2, 0, -1, 1]
+    pairs = pa.array([[("a", 1)], [("a", None)], [("a", 1)]], pa.map_(pa.string(), pa.int8()))
+    assert cell_codes(pairs).tolist() == [0, 1, 0]
