@@ -171,7 +171,7 @@ COLUMNS: dict[str, Sequence[tuple[pa.DataType, st.SearchStrategy[Any]]]] = {
         (pa.binary(), mostly((b"\xff", None))),
         (pa.list_(pa.bool_(), 2), mostly(([True, None], None))),
     ),
-    "promt": ((pa.string(), mostly((None, "a cat"))),),
+    "prompts": ((pa.string(), mostly((None, "a cat"))),),
     "size": ((pa.int64(), mostly((None, 64))),),
     "Unnamed: 0": ((pa.int64(), mostly((0, 1, 2), (-1, None))),),
 }  # fmt: skip
