@@ -94,7 +94,7 @@ def mostly(good: Sequence[Any], bad: Sequence[Any] = ()) -> st.SearchStrategy[An
 PROMPTS = (
     "a cat and a dog", "two Cats, a dog's bone", "a dog and a cat in place 12",
     "the <cat> cat and a <dog> dog", "a sks cat beside a dog " + "on and on " * 20,
-    "a dog, a cat; and a polar  bear", "a caf\u00e9 for a cat and a dog", "\u732b cat \u72ac dog",
+    "a dog, a cat; and a polar  bear", "a na\u00efve cat and a dog", "\u732b cat \u72ac dog",
 )  # fmt: skip
 BAD_PROMPTS = (
     "a catwalk", "", "  ", "a (cat:1.3) and a dog", "a cat BREAK a dog", "x" * 4001, "a\ncat dog",
