@@ -9,7 +9,8 @@ from typing import Any
 from clora_core.recipe.prompts.marked import Span
 from manifests.weights.model_config import BaseModelProblem, model_config
 
-_REMEMBERED = 2048
+_REMEMBERED = 1024
+_REMEMBERED_SPANS = 8192
 _REMEMBERED_WORDS = 65_536
 _AT_ONCE = 256
 """Words that are read at once; the tokenizer's answer takes kilobytes for each."""
@@ -33,11 +34,12 @@ class FolderTextReader:
 
     def _remember(self) -> None:
         self.tokenize = lru_cache(_REMEMBERED)(self._tokenize)
+        self._word_spans = lru_cache(_REMEMBERED_SPANS)(self._spans)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the tokenizer and what was read with it behind: it is loaded where it is needed."""
         state = {**self.__dict__, "_word_tokens": {}}
-        for name in ("tokenize", "_tokenizer", "_adds_up"):
+        for name in ("tokenize", "_word_spans", "_tokenizer", "_adds_up"):
             state.pop(name, None)
         return state
 
@@ -85,6 +87,16 @@ class FolderTextReader:
         return tokenizer
 
     def _tokenize(self, text: str) -> Sequence[Span]:
+        if not self._adds_up:
+            return self._spans(text)
+        spans: list[Span] = []
+        start = 0
+        for word in text.split(" "):
+            spans += [(start + one, start + end) for one, end in self._word_spans(word)]
+            start += len(word) + 1
+        return spans
+
+    def _spans(self, text: str) -> Sequence[Span]:
         return self._tokenizer.encode(text).offsets[1:-1]
 
 

@@ -139,39 +139,46 @@ def num_chunks(row: Row, tokenize: Tokenize, window: int) -> int:
     """
     if _is_surely_short(row, window):
         return 1
-    prompt = _longest(row, tokenize, window)
-    negative = negative_of(row)
-    return max(
-        _checked_count(row, column, marked, tokenize, window)
-        for column, marked in (("prompt", prompt), ("negative_prompt", negative))
-    )
+    count = _Counter(row.words, tokenize, window)
+    texts = (("prompt", _longest(row, count)), ("negative_prompt", negative_of(row)))
+    return max(_checked_count(row, column, marked, count, window) for column, marked in texts)
 
 
-def _longest(row: Row, tokenize: Tokenize, window: int) -> MarkedPrompt:
+class _Counter:
+    """Counts the chunks and tokens of a row's texts, each once: variants may say the same."""
+
+    def __init__(self, words: Sequence[EmbeddedWord], tokenize: Tokenize, window: int) -> None:
+        self._words = words
+        self._tokenize = tokenize
+        self._window = window
+        self._known: dict[tuple[PromptText, tuple[Span, ...]], tuple[int, int]] = {}
+
+    def __call__(self, marked: MarkedPrompt) -> tuple[int, int]:
+        known_as = marked.read, marked.together
+        if known_as not in self._known:
+            tokens, slots = embedded_tokens(self._tokenize, marked.read, self._words)
+            num_chunks = len(chunks_of(tokens, marked, self._window, slots))
+            self._known[known_as] = num_chunks, len(tokens)
+        return self._known[known_as]
+
+
+def _longest(row: Row, count: _Counter) -> MarkedPrompt:
     """Return the prompt of the variant that takes most chunks."""
     syntax = row.sampler.prompt_syntax
     variants = METHODS[row.method].variants(Mix.of(row))
     actives = list(dict.fromkeys(variant.triggers for variant in variants))
     [whole] = mark_prompts(row.prompt, row.concepts, [frozenset().union(*actives)], syntax)
     # No variant has more words than this one, and mostly it fits.
-    if _count(whole, row.words, tokenize, window)[0] == 1:
+    if count(whole)[0] == 1:
         return whole
     prompts = mark_prompts(row.prompt, row.concepts, actives, syntax)
-    return max(prompts, key=lambda marked: _count(marked, row.words, tokenize, window)[0])
-
-
-def _count(
-    marked: MarkedPrompt, words: Sequence[EmbeddedWord], tokenize: Tokenize, window: int
-) -> tuple[int, int]:
-    """Return how many chunks and tokens a text has."""
-    tokens, slots = embedded_tokens(tokenize, marked.read, words)
-    return len(chunks_of(tokens, marked, window, slots)), len(tokens)
+    return max(prompts, key=lambda marked: count(marked)[0])
 
 
 def _checked_count(
-    row: Row, column: str, marked: MarkedPrompt, tokenize: Tokenize, window: int
+    row: Row, column: str, marked: MarkedPrompt, counted: _Counter, window: int
 ) -> int:
-    count, num_tokens = _count(marked, row.words, tokenize, window)
+    count, num_tokens = counted(marked)
     said = f"the {column.replace('_', ' ')} has {num_tokens} tokens, {count} chunks"
     if count > 1 and row.sampler.long_prompts == "refuse":
         raise LongTextError(
