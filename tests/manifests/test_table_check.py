@@ -191,7 +191,7 @@ def tables(draw: st.DrawFn) -> pa.Table:
     return pa.table(columns)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(table=tables(), rows_per_group=st.sampled_from((7, 100)))
 def test_rows_of_parquet_checked_at_once_are_those_that_are_checked_one_by_one(
     rules, table, rows_per_group
@@ -214,7 +214,7 @@ def test_rows_of_parquet_checked_at_once_are_those_that_are_checked_one_by_one(
     assert found.carried == expected.carried
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(table=tables(), is_csv=st.booleans())
 def test_rows_of_text_checked_at_once_are_those_that_are_checked_one_by_one(
     tmp_path_factory, rules, table, is_csv
@@ -366,7 +366,7 @@ def test_tables_that_are_given_are_checked_in_their_order(rules):
     assert found.problems == (problem,)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     text=st.text(max_size=40) | st.text(alphabet="cat <>l12'sS-,\u0301\u3000\u03a3", max_size=40)
 )
