@@ -272,15 +272,15 @@ def written(table: pa.Table, path: Path, **options: Any) -> Path:
 def test_of_an_ordinary_manifest_one_row_of_each_kind_is_looked_at_by_itself(
     tmp_path, rules, suffix
 ):
-    path = written(ordinary(300), tmp_path / f"m{suffix}")
+    path = written(ordinary(120), tmp_path / f"m{suffix}")
     checker, place, num_slow = TableChecker(rules), 0, 0
     for raw in read_tables(str(path)):
         checked = checker.check(raw, place)
         place += len(raw)
         num_slow += checked.num_slow
-    assert (place, num_slow) == (300, 3)
+    assert (place, num_slow) == (120, 3)
     found = assert_same(path, rules)
-    assert len(found.rows) == 300
+    assert len(found.rows) == 120
     assert found.carried == ("shelf", "score")
 
 
