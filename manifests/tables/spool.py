@@ -25,7 +25,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SpoolError(CloraError):
-    """The folder for temporary files cannot hold what a manifest takes; the message names it."""
+    """The folder for temporary files cannot hold what is kept there; the message names it."""
 
     exit_code = 1
 
@@ -37,15 +37,22 @@ class Spool:
         schema: Of all tables.
         num_partitions: How many there are.
         max_held_bytes: What is held in memory; ``MAX_HELD_BYTES`` if None.
+        what: The rows, as the beginning of a sentence.
     """
 
     def __init__(
-        self, schema: pa.Schema, num_partitions: int = 1, *, max_held_bytes: int | None = None
+        self,
+        schema: pa.Schema,
+        num_partitions: int = 1,
+        *,
+        max_held_bytes: int | None = None,
+        what: str = "the rows of the manifest",
     ) -> None:
         self.schema = schema
         self.num_partitions = num_partitions
         self.num_rows = 0
         self._max_held_bytes = MAX_HELD_BYTES if max_held_bytes is None else max_held_bytes
+        self._what = what
         self._held: list[list[pa.Table]] = [[] for _ in range(num_partitions)]
         self._held_bytes = 0
         self._written: list[list[tuple[int, int]]] = [[] for _ in range(num_partitions)]
@@ -113,7 +120,7 @@ class Spool:
                     written.append((self._end, self._append(pa.concat_tables(tables))))
                     self._end += written[-1][1]
         except OSError as error:
-            raise SpoolError(_sentence(error, self._end)) from error
+            raise SpoolError(_sentence(error, self._what, self._end)) from error
         self._held = [[] for _ in range(self.num_partitions)]
         self._held_bytes = 0
         # What was written is not needed again soon, and Arrow would keep its memory.
@@ -137,7 +144,7 @@ class Spool:
             return reader.read_all()
 
 
-def _sentence(error: OSError, num_bytes: int) -> str:
+def _sentence(error: OSError, what: str, num_bytes: int) -> str:
     folder = tempfile.gettempdir()
     way_out = (
         "make room there, or set TMPDIR to a folder on a disk with more"
@@ -145,6 +152,6 @@ def _sentence(error: OSError, num_bytes: int) -> str:
         else "set TMPDIR to a folder that can be written to"
     )
     return (
-        f"the rows of the manifest do not fit {folder}, where {num_bytes:,} bytes of them are "
+        f"{what} do not fit {folder}, where {num_bytes:,} bytes of them are "
         f"already: {error.strerror or error}; {way_out}"
     )

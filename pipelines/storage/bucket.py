@@ -11,11 +11,11 @@ import io
 import mmap
 import secrets
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 from urllib.parse import unquote
 
 import obstore
@@ -28,9 +28,15 @@ from pipelines.storage.answers import answer_code, failure_reason, is_no_answer,
 from pipelines.storage.client import COPY_S, client, patience, upload_s
 from pipelines.storage.error import PlaceError, StorageError
 
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
 SCHEMES = ("s3", "gs")
 
 _NUM_WRITERS = 8
+
+_LISTED_AT_ONCE = 1000
+"""What stores answer a listing request with; fewer would throw a part of each answer away."""
 
 READ_AHEAD_BYTES = 256 * 1024
 """A unit's footer and its keys are small; images are what must not be read along with them."""
@@ -155,26 +161,41 @@ class ObjectStorage:
 
     def walk(self, folder: str) -> Iterator[str]:
         """Yield the names of all objects below ``folder``, in no order."""
-        for name, _ in self._entries(folder):
-            yield name
+        for item in self._entries(folder):
+            yield self._name(item["path"])
 
     def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
         """Yield (name, bytes) of all finished objects below ``folder``, in no order."""
-        for name, size in self._entries(folder):
+        for item in self._entries(folder):
+            name = self._name(item["path"])
             if not name.rpartition("/")[2].startswith("."):
-                yield name, size
+                yield name, int(item["size"])
 
-    def _entries(self, folder: str) -> Iterator[tuple[str, int]]:
+    def versions(self, folder: str) -> Iterator[tuple[str, int, str]]:
+        """Yield (name, bytes, version) of the objects directly in ``folder``, in no order.
+
+        The version is the ETag. A store that gives none says when the object was written, to the
+        second; that is no version.
+        """
+        for item in self._entries(folder):
+            name = self._name(item["path"])
+            above, _, last = name.rpartition("/")
+            if above == folder and not last.startswith("."):
+                yield name, int(item["size"]), item.get("e_tag") or ""
+
+    def _entries(self, folder: str) -> "Iterator[ObjectMeta]":
         after: str | None = None
         with self._sentences(folder, "listed"):
             # One page at a time, so that a page that breaks off is asked for again.
             while page := self._repeated(lambda after=after: self._page(folder, after)):
-                yield from ((self._name(path), size) for path, size in page)
-                after = page[-1][0]
+                yield from page
+                after = page[-1]["path"]
 
-    def _page(self, folder: str, after: str | None) -> "builtins.list[tuple[str, int]]":
-        stream = obstore.list(self._store, self._path(folder), offset=after)
-        return [(str(item["path"]), int(item["size"])) for item in next(stream, [])]
+    def _page(self, folder: str, after: str | None) -> "Sequence[ObjectMeta]":
+        stream = obstore.list(
+            self._store, self._path(folder), offset=after, chunk_size=_LISTED_AT_ONCE
+        )
+        return next(stream, [])
 
     def settle(self, folder: str) -> None:
         """Do nothing: an object that can be read is kept."""

@@ -155,6 +155,29 @@ class LocalStorage:
                 with suppress(FileNotFoundError), disk_sentences(entry.path, "read"):
                     yield name, entry.stat().st_size
 
+    def versions(self, folder: str) -> Iterator[tuple[str, int, str]]:
+        """Yield (name, bytes, version) of the finished files directly in ``folder``, in no order.
+
+        The version is when content and inode were last changed, and which inode it is. Entries are
+        taken one at a time: a folder may have a million.
+        """
+        try:
+            with (
+                disk_sentences(str(self._root / folder), "read"),
+                os.scandir(self._root / folder) as entries,
+            ):
+                self._kept.seen()
+                for entry in entries:
+                    if entry.name.startswith(".") or not entry.is_file():
+                        continue
+                    # Another process may remove a file between the two calls.
+                    with suppress(FileNotFoundError):
+                        is_ = entry.stat()
+                        version = f"{is_.st_mtime_ns} {is_.st_ctime_ns} {is_.st_ino}"
+                        yield f"{folder}/{entry.name}", is_.st_size, version
+        except FileNotFoundError:
+            return
+
     def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield (name, entry) of all files below ``folder``; a folder that goes meanwhile is fine.
 

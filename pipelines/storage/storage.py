@@ -86,6 +86,14 @@ class Storage(Protocol):
         """Yield (name, bytes) of all finished files below ``folder``, in no order."""
         ...
 
+    def versions(self, folder: str) -> Iterator[tuple[str, int, str]]:
+        """Yield (name, bytes, version) of the finished files directly in ``folder``, in no order.
+
+        A file that is replaced under its name gets another size or version. A version is "" where
+        the store gives none, and then says nothing.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
         ...

@@ -14,7 +14,7 @@ skip, because they find everything by its offset. Files of earlier releases have
 import hashlib
 import io
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from shlex import quote
 from typing import Any, BinaryIO, TypeVar, cast
@@ -127,25 +127,69 @@ def encode_parquet(
     metadata: Mapping[bytes, bytes] | None = None,
     row_group_size: int | None = None,
 ) -> bytes:
-    """Return a Parquet file of ``tables``, all of ``schema``, that shows damage when it is read.
+    """Return a Parquet file of ``tables`` as ``parquet_parts`` gives it."""
+    parts = parquet_parts(name, tables, schema, metadata=metadata, row_group_size=row_group_size)
+    return b"".join(parts)
+
+
+def parquet_parts(
+    name: str,
+    tables: Iterable[pa.Table],
+    schema: pa.Schema,
+    *,
+    metadata: Mapping[bytes, bytes] | None = None,
+    row_group_size: int | None = None,
+    dictionary: Sequence[str] | None = None,
+) -> Iterator[bytes]:
+    """Yield a Parquet file of ``tables``, all of ``schema``, that shows damage when it is read.
 
     Args:
         name: The file's name in its output.
-        tables: The rows, some at a time.
+        tables: The rows, taken some at a time; what was taken before is yielded by then.
         schema: Of the file; it may have metadata of its own.
         metadata: Further metadata for the footer.
         row_group_size: Most rows of a row group; None for Arrow's own.
+        dictionary: Columns whose values repeat; None for all.
     """
-    sink = io.BytesIO()
+    sink = _Parts()
     with pq.ParquetWriter(
         # Images are compressed already; zstd at its fastest is for everything else.
         sink, schema, compression="zstd", compression_level=1, write_page_checksum=True,
+        use_dictionary=True if dictionary is None else list(dictionary),
     ) as writer:  # fmt: skip
         for table in tables:
             if table.num_rows:
                 writer.write_table(table, row_group_size=row_group_size)
+                yield sink.taken()
         writer.add_key_value_metadata({**(metadata or {}), _NAME: name.encode()})
-    return _with_footer_digest(sink.getvalue())
+    yield _with_footer_digest(sink.taken(), sink.num_bytes)
+
+
+class _Parts(io.RawIOBase):
+    """Keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_bytes = 0
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any, /) -> int:
+        part = bytes(content)
+        self.num_bytes += len(part)
+        self._parts.append(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+    def taken(self) -> bytes:
+        """Return what was written since the last time."""
+        content = b"".join(self._parts)
+        self._parts.clear()
+        return content
 
 
 @contextmanager
@@ -183,8 +227,9 @@ def _check_types(fields: Iterable[pa.Field]) -> None:
         _check_types(field.type.field(n) for n in range(field.type.num_fields))
 
 
-def _with_footer_digest(content: bytes) -> bytes:
-    start = _footer_start(content[-_TAIL_BYTES:], len(content))
+def _with_footer_digest(content: bytes, num_bytes: int) -> bytes:
+    """Return the end of a file of ``num_bytes``, footer and all, with the footer's digest."""
+    start = _footer_start(content[-_TAIL_BYTES:], num_bytes) - (num_bytes - len(content))
     digest = hashlib.sha256(content[start:]).digest()
     return b"".join((content[:start], _MARK, digest, content[start:]))
 

@@ -99,6 +99,9 @@ class KillingStorage:
     def sizes(self, folder: str) -> Iterator[tuple[str, int]]:
         return self._real.sizes(folder)
 
+    def versions(self, folder: str) -> Iterator[tuple[str, int, str]]:
+        return self._real.versions(folder)
+
     def delete(self, name: str) -> None:
         self._real.delete(name)
 
