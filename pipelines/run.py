@@ -8,6 +8,7 @@ from their rows first: a row that counts as made has its image.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from manifests.places.locations import LocationError
@@ -21,6 +22,7 @@ from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import read_ledger
 from pipelines.ledger.lost_images import damaged_images, restore_lost_images
 from pipelines.ledger.run_record import RunState, new_run_id
+from pipelines.ledger.update_index import is_indexed, update_index
 from pipelines.metrics.run import RunMetrics
 from pipelines.metrics.server import served
 from pipelines.planning.plan import Plan
@@ -60,7 +62,7 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
     damaged = damaged_images(storage, ledger)
     planned = Planned(ledger=ledger, plan=plan_rows(request, ledger, note=observer.note))
     run_id = request.run_id or new_run_id(datetime.now(UTC))
-    if not damaged and is_all_there(request, planned, note=observer.note):
+    if not damaged and is_indexed(ledger) and is_all_there(request, planned, note=observer.note):
         return nothing_to_make(request, planned, run_id, note=observer.note)
     try:
         held = acquire(storage, run_id, times=request.lease_times, note=observer.note)
@@ -70,8 +72,9 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         # The other run leaves for people what this one would.
         return nothing_to_make(request, planned, run_id, note=observer.note)
     with held as lease:
-        restore_lost_images(storage, damaged, note=observer.note)
+        restore_lost_images(ledger, damaged, note=observer.note)
         planned = sealed_plan(request, lease, run_id, planned, seen, observer.note)
+        planned = replace(planned, ledger=update_index(planned.ledger))
         if not planned.plan.num_rows:
             lease.finished()
             return nothing_to_make(request, planned, run_id, publishes=True, note=observer.note)

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clora_core.recipe.row import Row
+from manifests.rows.stored_rows import StoredRows
 from manifests.rows.table import lora_values
 from pipelines.ledger.account import Account, take_account
 from pipelines.ledger.asked_rows import asked_name, write_asked
-from pipelines.ledger.ledger import Ledger, restore_errors
+from pipelines.ledger.error_tables import restore_errors
+from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.run_record import RunRecord, RunState, read_run_records, write_run_record
 from pipelines.outputs.publish import is_published, publish
 from pipelines.request import RunRequest
@@ -103,7 +105,7 @@ def loras_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def manifest_account(request: RunRequest, planned: Planned, after: Ledger) -> Account:
     """Return where the manifest's rows are."""
     return take_account(
-        (row.key for row in request.rows),
+        StoredRows.of(request.rows).tables(),
         before=planned.ledger,
         after=after,
         given_up=planned.plan.quarantined,

@@ -18,10 +18,12 @@ from pipelines.leases.shared_images import restore_shared_images
 from pipelines.leases.unit_claims import make_shared_units
 from pipelines.ledger.account import Account
 from pipelines.ledger.asked_rows import write_asked
+from pipelines.ledger.error_tables import restore_errors
 from pipelines.ledger.failure_budget import TooManyFailuresError
-from pipelines.ledger.ledger import restore_errors, survey
+from pipelines.ledger.ledger import survey
 from pipelines.ledger.run_record import PhaseTotals, RunRecord, RunState, write_run_record
 from pipelines.ledger.tries import TryMarks
+from pipelines.ledger.update_index import update_index
 from pipelines.metrics.run import RunMetrics
 from pipelines.outputs.publish import FreshStamps, announce
 from pipelines.planning.plan import Plan
@@ -241,7 +243,7 @@ class Run:
         request, record = self.request, self.record
         damages = Damages(note=self.observer.note)
         # Rows of a unit that was damaged meanwhile are nowhere, and the account says so.
-        ledger = survey(request.storage)
+        ledger = update_index(survey(request.storage))
         for damage in ledger.damaged:
             damages.skip(damage)
         account = manifest_account(request, self.planned, ledger)

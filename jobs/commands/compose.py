@@ -46,7 +46,7 @@ def compose(
             print(account_line(error.account, job.output, only_failed=only_failed))
         raise
     except KeyboardInterrupt:
-        num_made = len(survey(request.storage).made)
+        num_made = survey(request.storage).num_made
         note(
             f"stopped; {num_made:,} images are committed in {job.output}, and the same command "
             "continues from there"

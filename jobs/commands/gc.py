@@ -45,6 +45,7 @@ def _described(garbage: Garbage, *, delete: bool) -> str:
         *_listed("images without a row", garbage.images),
         *_listed("writes that broke off", garbage.unfinished),
         *_listed("marks and claims of committed units", garbage.marks),
+        *_listed("indexes of units that are no more", garbage.indexes),
     ]
     verb = "removed" if delete else "to remove"
     hint = "" if delete or not garbage.names else " (clora gc OUT --delete removes them)"

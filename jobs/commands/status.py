@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from jobs.console.failures import TITLE
 from jobs.console.method_table import TABLE_COLUMNS, method_table
 from jobs.exit_code import ALL_MADE, SOME_FAILED, command
 from jobs.notes import note
 from manifests.places.place_names import absolute, joined
-from pipelines.ledger.account import Account, take_account
-from pipelines.ledger.asked_rows import asked_keys
+from pipelines.ledger.account import Account, failures_among, take_account
+from pipelines.ledger.asked_rows import asked_tables
 from pipelines.ledger.failure_reasons import reason_lines
 from pipelines.ledger.ledger import Ledger, survey
 from pipelines.ledger.lost_images import damaged_images
@@ -24,6 +26,7 @@ from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import image_name
 from pipelines.units.committed_unit import ERRORS_FOLDER
 from pipelines.units.damages import Damages
+from pipelines.units.output_files import MISSING, DamagedFileError
 from pipelines.units.output_table import read_output_rows
 
 MAX_REASONS = 1000
@@ -35,11 +38,11 @@ class _Asked:
     """The rows that the latest run was asked for.
 
     Attributes:
-        keys: Of the rows.
+        failures: The last failure of each of them that has no image.
         account: Where they are now.
     """
 
-    keys: frozenset[str]
+    failures: pa.Table
     account: Account
 
 
@@ -52,7 +55,7 @@ def status(output: str) -> int:
     for damage in ledger.damaged:
         damages.skip(damage)
     records = read_run_records(storage, skip=damages.skip)
-    if not records and not ledger.made and not damages.left_out:
+    if not records and not len(ledger.units) and not damages.left_out:
         note(f"{output}: no run has written here")
         return SOME_FAILED
     record = records[-1] if records else None
@@ -63,12 +66,10 @@ def status(output: str) -> int:
     table = method_table(rows)
     if table:
         print(f"\n{table}")
-    errors = [
-        error for key, error in ledger.last_errors.items() if asked is None or key in asked.keys
-    ]
-    if errors:
+    failures = ledger.failures if asked is None else asked.failures
+    if len(failures):
         rest = f"{joined(storage.uri, ERRORS_FOLDER)} has every row's"
-        reasons = reason_lines(errors, rest=rest, most=MAX_REASONS)
+        reasons = reason_lines(failures.to_pylist(), rest=rest, most=MAX_REASONS)
         print("\n".join(["", TITLE, *reasons]))
     is_whole = not damages.left_out and not unsound
     return ALL_MADE if is_whole and _is_complete(asked, record, ledger) else SOME_FAILED
@@ -80,11 +81,17 @@ def _asked(
     """Return what the latest run was asked for; None if its record does not say."""
     if record["manifest"] is None:
         return None
-    keys = asked_keys(storage, record["manifest"], skip=damages.skip)
-    if keys is None:
+    name = record["manifest"]
+    try:
+        account = take_account(asked_tables(storage, name, ["key"]), before=ledger, after=ledger)
+        failures = failures_among(asked_tables(storage, name, ["key"]), ledger.failures)
+    except DamagedFileError as damage:
+        damages.skip(damage)
         return None
-    account = take_account(keys, before=ledger, after=ledger)
-    return _Asked(keys=frozenset(keys), account=account)
+    except FileNotFoundError:
+        damages.skip(DamagedFileError(storage.uri, name, MISSING))
+        return None
+    return _Asked(failures=failures, account=account)
 
 
 def _is_complete(asked: _Asked | None, record: Mapping[str, Any] | None, ledger: Ledger) -> bool:
@@ -92,14 +99,14 @@ def _is_complete(asked: _Asked | None, record: Mapping[str, Any] | None, ledger:
         return asked.account.is_complete
     # Records of earlier releases: how the run ended, and that nothing failed since.
     account = None if record is None else record["account"]
-    if account is None or ledger.failed or ledger.num_doubled:
+    if account is None or len(ledger.failures) or ledger.num_doubled:
         return False
     return not (account["num_failed"] or account["num_missing"] or account["num_doubled"])
 
 
 def _progress(asked: _Asked | None, ledger: Ledger) -> list[str]:
     if asked is None:
-        lines = [f"{len(ledger.made):,} images, {len(ledger.failed):,} rows failed"]
+        lines = [f"{ledger.num_made:,} images, {len(ledger.failures):,} rows failed"]
     else:
         account = asked.account
         equal = account.num_duplicates
@@ -108,7 +115,10 @@ def _progress(asked: _Asked | None, ledger: Ledger) -> list[str]:
             f"{account.num_failed:,} failed, {account.num_missing:,} not made yet"
             + (f" ({equal:,} more are equal to another row)" if equal else "")
         ]
-        others = len(ledger.made - asked.keys), len(ledger.failed.keys() - asked.keys)
+        others = (
+            ledger.num_made - account.num_already_made,
+            len(ledger.failures) - account.num_failed,
+        )
         if any(others):
             lines.append(
                 f"beside them, of earlier manifests: {others[0]:,} images, {others[1]:,} rows "

@@ -2,6 +2,8 @@
 
 from shlex import quote
 
+from manifests.rows.stored_rows import StoredRows
+from pipelines.ledger.account import failures_among
 from pipelines.ledger.failure_reasons import reason_lines
 from pipelines.ledger.ledger import survey
 from pipelines.request import RunRequest
@@ -12,12 +14,11 @@ TITLE = "why rows failed:"
 
 def failures_text(request: RunRequest) -> str:
     """Return why rows of this manifest failed, a line for each reason."""
-    keys = {row.key for row in request.rows}
+    asked = StoredRows.of(request.rows).tables()
     try:
-        last_errors = survey(request.storage).last_errors
+        errors = failures_among(asked, survey(request.storage).failures).to_pylist()
     except StorageError as error:
         # The run has ended, and how it ended is still to be said.
         return f"why rows failed cannot be read now: {error}"
-    errors = [error for key, error in last_errors.items() if key in keys]
     rest = f"`clora status {quote(request.storage.uri)}` lists them"
     return "\n".join([TITLE, *reason_lines(errors, rest=rest)])

@@ -6,19 +6,17 @@ releases have key and row id alone.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from clora_core.recipe.row import Lora, Row
+from manifests.rows.checked_rows import shared_values
+from manifests.rows.stored_rows import StoredRows
+from manifests.tables.arrow_functions import arrow
 from pipelines.storage.storage import Storage
-from pipelines.units.output_files import (
-    DamagedFileError,
-    encode_parquet,
-    open_parquet,
-    read_table,
-)
+from pipelines.units.output_files import DamagedFileError, open_parquet, parquet_parts, read_table
 
 MANIFESTS_FOLDER = "manifests"
 
@@ -38,29 +36,37 @@ ASKED = pa.schema(
 )
 """One row of a manifest; ``loras`` as a manifest writes them, ``NAME:WEIGHT;NAME``."""
 
-_PLAIN = [name for name in ASKED.names if name != "loras"]
 _ROWS_PER_TABLE = 16_384
 _NAME_DIGITS = 32
-_MAX_KNOWN = 4096
+_NONE = "None"
+"""What a digest has for a value that is not there."""
 
 
 def asked_name(rows: Sequence[Row]) -> str:
     """Return the file that lists ``rows``: equal rows in equal order share one."""
-    digest, loras_text_of = hashlib.sha256(), _remembering(loras_text)
-    for row in rows:
+    digest = hashlib.sha256()
+    for table in StoredRows.of(rows).tables():
         # All else is part of the key.
-        line = f"{row.key} {row.row_id} {loras_text_of(row.loras)} {row.carried_json}\n"
-        digest.update(line.encode(errors="surrogatepass"))
+        parts = [table[name] for name in ("key", "row_id")]
+        parts += [_loras_texts(table)[0], table["carried_json"]]
+        lines = arrow.binary_join_element_wise(
+            *parts, " ", null_handling="replace", null_replacement=_NONE
+        )
+        digest.update("\n".join([*lines.to_pylist(), ""]).encode())
     return f"{MANIFESTS_FOLDER}/{digest.hexdigest()[:_NAME_DIGITS]}.parquet"
 
 
 def write_asked(storage: Storage, rows: Sequence[Row]) -> str:
     """Write the list of ``rows`` unless it is there, whole; return its name."""
-    name = asked_name(rows)
+    stored = StoredRows.of(rows)
+    name = asked_name(stored)
     try:
-        read_table(storage, name, ASKED.names)
+        for _ in asked_tables(storage, name):
+            pass
     except (FileNotFoundError, DamagedFileError):
-        storage.put(name, encode_parquet(name, _tables(rows), ASKED))
+        tables = map(_asked_table, stored.tables())
+        parts = parquet_parts(name, tables, ASKED, row_group_size=_ROWS_PER_TABLE)
+        storage.put_parts(name, parts)
     return name
 
 
@@ -106,27 +112,20 @@ def loras_text(loras: tuple[Lora, ...]) -> str:
     )
 
 
-def _tables(rows: Sequence[Row]) -> Iterator[pa.Table]:
-    left, loras_text_of = iter(rows), _remembering(loras_text)
-    while chunk := list(islice(left, _ROWS_PER_TABLE)):
-        columns = {name: [getattr(row, name) for row in chunk] for name in _PLAIN}
-        columns["loras"] = [loras_text_of(row.loras) for row in chunk]
-        yield pa.Table.from_pydict(columns, schema=ASKED)
+def _asked_table(checked: pa.Table) -> pa.Table:
+    """Return rows of ``CHECKED`` as ``ASKED``."""
+    loras, shared, places = _loras_texts(checked)
+    columns = {name: checked[name] for name in ASKED.names if name in checked.column_names}
+    columns["loras"] = loras
+    for name in ("method", "width", "height"):
+        values = pa.array([values[name] for values in shared], ASKED.field(name).type)
+        columns[name] = values.take(places)
+    return pa.table({name: columns[name] for name in ASKED.names}, schema=ASKED)
 
 
-def _remembering(
-    text_of: Callable[[tuple[Lora, ...]], str],
-) -> Callable[[tuple[Lora, ...]], str]:
-    """Return the function with its last answers by identity: rows share their LoRAs' tuple."""
-    known: dict[int, tuple[tuple[Lora, ...], str]] = {}
-
-    def text(loras: tuple[Lora, ...]) -> str:
-        found = known.get(id(loras))
-        if found is None:
-            if len(known) == _MAX_KNOWN:
-                known.clear()
-            # The tuple is kept, so that no other gets its identity meanwhile.
-            found = known[id(loras)] = (loras, text_of(loras))
-        return found[1]
-
-    return text
+def _loras_texts(checked: pa.Table) -> tuple[pa.Array, list[Mapping[str, Any]], pa.Array]:
+    """Return the LoRAs of rows as text, what rows share, and which of these each row has."""
+    encoded = checked["shared_json"].combine_chunks().dictionary_encode()
+    shared = [shared_values(text) for text in encoded.dictionary.to_pylist()]
+    texts = pa.array([loras_text(values["loras"]) for values in shared], pa.string())
+    return texts.take(encoded.indices), shared, encoded.indices

@@ -1,34 +1,50 @@
 """What is made and what failed, read from the committed units and from nothing else.
 
 There is no state beside the data: a key is made if a committed unit holds its image; its attempts
-are counted in the units' footers. Delete a unit's file and its rows are made again.
+are counted in the units' footers. Delete a unit's file and its rows are made again. ``index/``
+holds copies, see ``index_files``.
 
 A unit that is damaged may hold any rows, so a run must not make rows without it (``read_ledger``
 refuses). A command that only looks can name it and use the rest (``survey``).
+
+Memory holds a line a unit. Keys stay in the index, and on disk those that were read from units.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from shlex import quote
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from clora_core.recipe.errors import CloraError
+from manifests.tables.arrow_functions import arrow
+from manifests.tables.spool import Spool
+from manifests.tables.text_numbers import TextPlaces
 from manifests.text.wording import first_lines
-from pipelines.storage.storage import Storage
-from pipelines.units.committed_unit import (
-    ERRORS_FOLDER,
-    UnitFooter,
-    encode_errors,
-    errors_name,
-    read_unit,
-    read_units,
+from pipelines.ledger.counts import KeyCounts, content_digest, count_keys
+from pipelines.ledger.index_files import INDEX_FOLDER, IndexFile, index_tables
+from pipelines.ledger.last_failures import last_failures
+from pipelines.ledger.unit_listing import UnitListing
+from pipelines.ledger.unit_rows import (
+    MAX_KEYS,
+    NARROW,
+    UNIT,
+    file_identity,
+    footers,
+    key_table,
+    read_unit_rows,
 )
+from pipelines.storage.storage import Storage
+from pipelines.units.committed_unit import UnitFooter, rows_name
 from pipelines.units.output_files import DamagedFileError
 
 _MAX_NAMED = 20
+_MAX_HELD_BYTES = 8 * 1024**2
+_FOOTER = tuple(name for name in UNIT.names if name not in ("file_identity", "keys"))
+_NARROW = pa.schema([UNIT.field(name) for name in NARROW if name != "file_identity"])
 
 
 class LedgerError(CloraError):
@@ -43,56 +59,161 @@ class FailedRow:
     unit_id: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Ledger:
-    """The committed units of one output.
+    """The committed units of one output, as they were when it was read.
 
     Attributes:
-        made: Keys with an image.
-        image_sizes: Bytes of the image, by key; units of earlier releases do not say.
-        failed: Rows that were tried and have none.
-        last_errors: The last failure of each of them, as a row of ``schemas.ERRORS``.
-        footers: Every unit's footer that names failures.
-        unit_ids: Of all committed units.
-        abandoned: Those of them that hold nothing, so that nobody commits them; see ``seal``.
-        num_doubled: Images beyond the first of a key. 0, or the promise is broken.
-        content_sha256: Another one whenever a unit with rows or failures is added, replaced or set
-            aside.
+        storage: The output.
+        units: unit_id, num_rows, num_errors and is_abandoned of every unit: those of the indexes
+            first, in their order.
+        indexes: Where units are indexed.
+        read: The other units, as they were read from their files.
+        unused_indexes: Indexes that say nothing of any unit as it is now.
+        has_versions: The store says which version of each unit is there, so units can be indexed.
         damaged: Files among the units that cannot be read; all else is without their rows.
     """
 
-    made: frozenset[str]
-    image_sizes: Mapping[str, int]
-    failed: Mapping[str, FailedRow]
-    last_errors: Mapping[str, Mapping[str, Any]]
-    footers: tuple[UnitFooter, ...]
-    unit_ids: frozenset[str]
-    abandoned: frozenset[str]
-    num_doubled: int
-    content_sha256: str
+    storage: Storage
+    units: pa.Table
+    indexes: tuple[IndexFile, ...]
+    read: Spool
+    unused_indexes: tuple[str, ...] = ()
+    has_versions: bool = True
     damaged: tuple[DamagedFileError, ...] = ()
 
-    def made_tables(self):
-        import pyarrow as pa
+    def unit_tables(self, columns: Sequence[str] = UNIT.names) -> Iterator[pa.Table]:
+        """Yield columns of ``unit_rows.UNIT``, in the order of ``units``, some units at a time.
 
-        yield pa.table({"key": pa.array(sorted(self.made), pa.string())})
+        Units of an index that is gone by now, or damaged, are read from their files.
 
-    def unit_tables(self):
-        import pyarrow as pa
+        Raises:
+            DamagedFileError: One of these is damaged.
+        """
+        first = 0
+        for index in self.indexes:
+            num_done = 0
+            try:
+                for table in index.tables(columns):
+                    yield table
+                    num_done += len(table)
+            except (FileNotFoundError, DamagedFileError):
+                ids = self.units["unit_id"].slice(first + num_done, index.num_units - num_done)
+                yield from self._read_again(ids, columns)
+            first += index.num_units
+        for table in self.read.tables():
+            yield table.select(list(columns))
 
-        yield pa.table({"unit_id": pa.array(sorted(self.unit_ids), pa.string())})
-
-    @property
-    def failures(self):
-        import pyarrow as pa
-
-        return pa.table(
-            {
-                "key": pa.array(list(self.failed), pa.string()),
-                "attempt": pa.array([f.attempts for f in self.failed.values()], pa.int32()),
-                "unit_id": pa.array([f.unit_id for f in self.failed.values()], pa.string()),
-            }
+    def _read_again(self, unit_ids: pa.ChunkedArray, columns: Sequence[str]) -> Iterator[pa.Table]:
+        # Nothing says that they are the files that were indexed, so they have no identity.
+        names = (
+            (rows_name(unit_id), file_identity(0, ""))
+            for chunk in unit_ids.chunks
+            for unit_id in chunk.to_pylist()
         )
+        for table in read_unit_rows(self.storage, names):
+            yield table.select(list(columns))
+
+    def made_tables(self) -> Iterator[pa.Table]:
+        """Yield key and image_size (bytes; null if unknown) of every image, some at a time.
+
+        A key that is doubled is there as often. Errors as of ``unit_tables``.
+        """
+        for units in self.unit_tables(("keys", "image_sizes")):
+            table = key_table(units)
+            for start in range(0, len(table), MAX_KEYS):
+                yield table.slice(start, MAX_KEYS)
+
+    @cached_property
+    def num_made(self) -> int:
+        """Keys with an image."""
+        return self._counts.num_distinct
+
+    @cached_property
+    def num_doubled(self) -> int:
+        """Images beyond the first of a key. 0, or the promise is broken."""
+        return self._counts.num_keys - self._counts.num_distinct
+
+    @cached_property
+    def _counts(self) -> KeyCounts:
+        return count_keys(self.made_tables)
+
+    @cached_property
+    def num_errors(self) -> int:
+        """Tries that gave no image, of rows that were made later as well."""
+        return arrow.sum(self.units["num_errors"]).as_py() or 0
+
+    @cached_property
+    def failures(self) -> pa.Table:
+        """The last failure of each row without an image, as ``schemas.ERRORS``, by key."""
+        if not self.num_errors:
+            return last_failures((), self.made_tables)
+        return last_failures(self.footers(), self.made_tables)
+
+    @cached_property
+    def failed(self) -> Mapping[str, FailedRow]:
+        """Rows that were tried and have no image, by key."""
+        names = ("key", "attempt", "unit_id")
+        columns = (self.failures[name].to_pylist() for name in names)
+        return {
+            key: FailedRow(attempts=attempts, unit_id=unit_id)
+            for key, attempts, unit_id in zip(*columns, strict=True)
+        }
+
+    @cached_property
+    def last_errors(self) -> Mapping[str, Mapping[str, Any]]:
+        """The last failure of each of them, by key: a row of ``failures`` without the time."""
+        rows = self.failures.drop_columns(["failed_at"]).to_pylist()
+        return {row["key"]: row for row in rows}
+
+    def footers(self) -> Iterator[UnitFooter]:
+        """Yield the footer of every unit that names failures."""
+        if self.num_errors:
+            for table in self.unit_tables(_FOOTER):
+                yield from footers(table.filter(arrow.greater(table["num_errors"], 0)))
+
+    def is_committed(self, unit_ids: pa.Array) -> pa.Array:
+        """Return whether each unit (string) is committed, or abandoned."""
+        return pa.array(self._places.places(unit_ids) >= 0, pa.bool_())
+
+    @cached_property
+    def _places(self) -> TextPlaces:
+        return TextPlaces(
+            pa.concat_arrays([pa.array([], pa.string()), *self.units["unit_id"].chunks])
+        )
+
+    @cached_property
+    def abandoned(self) -> frozenset[str]:
+        """Units that hold nothing, so that nobody commits them; see ``seal``."""
+        return frozenset(self.units.filter(self.units["is_abandoned"])["unit_id"].to_pylist())
+
+    @cached_property
+    def content_sha256(self) -> str:
+        """Another one whenever a unit with rows or failures is added, replaced or set aside."""
+        return content_digest(
+            self.unit_tables(("unit_id", "run_id", "failed_at_ms", "is_abandoned", "image_sizes"))
+        )
+
+    @cached_property
+    def unit_ids(self) -> frozenset[str]:
+        """Ids of all units; for small outputs."""
+        return frozenset(self.units["unit_id"].to_pylist())
+
+    @cached_property
+    def made(self) -> frozenset[str]:
+        """Keys with an image; for small outputs."""
+        return frozenset(key for table in self.made_tables() for key in table["key"].to_pylist())
+
+    @cached_property
+    def image_sizes(self) -> Mapping[str, int]:
+        """Bytes of the image, by key, where they are known; for small outputs."""
+        sizes: dict[str, int] = {}
+        for table in self.made_tables():
+            columns = (table[name].to_pylist() for name in table.column_names)
+            for key, size in zip(*columns, strict=True):
+                if size is not None:
+                    sizes[key] = max(size, sizes.get(key, 0))
+        return sizes
 
 
 def read_ledger(storage: Storage) -> Ledger:
@@ -109,53 +230,61 @@ def read_ledger(storage: Storage) -> Ledger:
 
 def survey(storage: Storage) -> Ledger:
     """Return the ledger of an output without its damaged units, which are named in it."""
+    # Units are listed last: what an index says of a unit that is gone must not count.
+    names = storage.list(INDEX_FOLDER, ".parquet")
+    listing = UnitListing(storage)
+    units = [_NARROW.empty_table()]
+    indexes: list[IndexFile] = []
+    unused: list[str] = []
+    for name in names:
+        try:
+            index, narrow = _indexed(storage, name, listing)
+        except (FileNotFoundError, DamagedFileError):
+            # ``clora verify`` says so.
+            continue
+        if index.num_units:
+            indexes.append(index)
+            units += narrow
+            for table in narrow:
+                listing.found(table["unit_id"].combine_chunks())
+        else:
+            unused.append(name)
     damaged: list[DamagedFileError] = []
-    units = list(read_units(storage, partial(read_unit, storage), skip=damaged.append))
-    num_rows = sum(len(keys) for keys, _ in units)
-    made = frozenset(key for keys, _ in units for key in keys)
-    footers = tuple(footer for _, footer in units if footer.errors)
-    failed: dict[str, FailedRow] = {}
-    last_errors: dict[str, Mapping[str, Any]] = {}
-    for footer, error in _in_order_of_attempts(footers):
-        if error["key"] not in made:
-            attempts = int(error["attempt"])
-            failed[error["key"]] = FailedRow(attempts=attempts, unit_id=footer.unit_id)
-            last_errors[error["key"]] = error
+    read = Spool(UNIT, max_held_bytes=_MAX_HELD_BYTES, what="the committed rows")
+    for table in read_unit_rows(storage, listing.left(), skip=damaged.append):
+        units.append(table.select(_NARROW.names))
+        read.add(table)
     return Ledger(
-        made=made,
-        image_sizes={
-            key: size
-            for keys, footer in units
-            for key, size in zip(keys, footer.image_sizes, strict=False)
-        },
-        failed=failed,
-        last_errors=last_errors,
-        footers=footers,
-        unit_ids=frozenset(footer.unit_id for _, footer in units),
-        abandoned=frozenset(footer.unit_id for _, footer in units if footer.is_abandoned),
-        num_doubled=num_rows - len(made),
-        content_sha256=_content_sha256(footer for _, footer in units),
+        storage=storage,
+        units=pa.concat_tables(units).combine_chunks(),
+        indexes=tuple(indexes),
+        read=read,
+        unused_indexes=tuple(unused),
+        has_versions=listing.has_versions,
         damaged=tuple(damaged),
     )
 
 
-def restore_errors(storage: Storage, ledger: Ledger) -> int:
-    """Write the tables of failures that are missing or of another size; return how many."""
-    present = dict(storage.sizes(ERRORS_FOLDER))
-    tables = {errors_name(footer.unit_id): encode_errors(footer) for footer in ledger.footers}
-    wanted = {name: table for name, table in tables.items() if present.get(name) != len(table)}
-    storage.put_all(wanted)
-    return len(wanted)
-
-
-def _content_sha256(footers: Iterable[UnitFooter]) -> str:
-    """Return the digest of what units hold: which rows, and the one commit that made them."""
-    digest = hashlib.sha256()
-    for footer in sorted(footers, key=lambda footer: footer.unit_id):
-        if not footer.is_abandoned:
-            commit = [footer.unit_id, footer.run_id, footer.failed_at_ms, list(footer.image_sizes)]
-            digest.update(json.dumps(commit).encode() + b"\n")
-    return digest.hexdigest()
+def _indexed(storage: Storage, name: str, listing: UnitListing) -> tuple[IndexFile, list[pa.Table]]:
+    """Return the rows of an index that count, as numbers and as units."""
+    units: list[pa.Table] = []
+    rows: list[np.ndarray] = []
+    num_rows = num_keys = 0
+    for table in index_tables(storage, name, NARROW):
+        current = listing.current_rows(table)
+        num_rows += len(table)
+        rows.append(current)
+        kept = table.take(pa.array(current)).select(_NARROW.names)
+        num_keys += arrow.sum(kept["num_rows"]).as_py() or 0
+        if len(kept):
+            units.append(kept)
+    return IndexFile(
+        storage=storage,
+        name=name,
+        rows=tuple(rows),
+        num_keys=num_keys,
+        num_dead=num_rows - sum(map(len, rows)),
+    ), units
 
 
 def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:
@@ -169,10 +298,3 @@ def _sentence(storage: Storage, damaged: Sequence[DamagedFileError]) -> str:
             "then makes their rows again",
         ]
     )
-
-
-def _in_order_of_attempts(
-    footers: Iterable[UnitFooter],
-) -> list[tuple[UnitFooter, Mapping[str, Any]]]:
-    pairs = [(footer, error) for footer in footers for error in footer.errors]
-    return sorted(pairs, key=lambda pair: (pair[1]["attempt"], pair[0].unit_id))

@@ -68,7 +68,7 @@ def publish(
         _write_list(storage, record, table, ledger, damages)
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
     models = ", ".join([model, *record.get("base_models", {})])
-    title = f"{len(ledger.made):,} images by {models}"
+    title = f"{ledger.num_made:,} images by {models}"
     sheet = contact_sheet(
         table.to_pylist(),
         lambda row: damages.image(storage, row),
@@ -81,8 +81,8 @@ def publish(
     write_data_card(
         storage,
         CardFacts(
-            num_images=len(ledger.made),
-            num_errors=sum(len(footer.errors) for footer in ledger.footers),
+            num_images=ledger.num_made,
+            num_errors=ledger.num_errors,
             references_folder=references_folder if units else None,
             account=account,
             stamp=content_stamp(ledger, units),
@@ -116,8 +116,8 @@ def announce(
     write_data_card(
         storage,
         CardFacts(
-            num_images=len(ledger.made),
-            num_errors=sum(len(footer.errors) for footer in ledger.footers),
+            num_images=ledger.num_made,
+            num_errors=ledger.num_errors,
             references_folder=None,
             account=None,
             stamp=stamp,

@@ -151,7 +151,7 @@ def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:
             raise ValueError(f"a failure with {', '.join(error)}")
     if footer.errors:
         # Arrow refuses values of other types than it wrote.
-        _error_table(footer)
+        error_table(footer)
     if any(size < 0 for size in footer.image_sizes):  # TypeError for what is no number
         raise ValueError("sizes of images below 0")
     return footer
@@ -159,9 +159,10 @@ def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:
 
 def encode_errors(footer: UnitFooter) -> bytes:
     """Return the Parquet file of a unit's failures."""
-    return encode_parquet(errors_name(footer.unit_id), [_error_table(footer)], ERRORS)
+    return encode_parquet(errors_name(footer.unit_id), [error_table(footer)], ERRORS)
 
 
-def _error_table(footer: UnitFooter) -> pa.Table:
+def error_table(footer: UnitFooter) -> pa.Table:
+    """Return a unit's failures as ``schemas.ERRORS``."""
     failed_at = {"failed_at": footer.failed_at_ms}
     return pa.Table.from_pylist([{**error, **failed_at} for error in footer.errors], schema=ERRORS)

@@ -155,7 +155,7 @@ def parquet_parts(
     with pq.ParquetWriter(
         # Images are compressed already; zstd at its fastest is for everything else.
         sink, schema, compression="zstd", compression_level=1, write_page_checksum=True,
-        use_dictionary=True if dictionary is None else list(dictionary),
+        use_dictionary=cast("Any", True if dictionary is None else list(dictionary)),
     ) as writer:  # fmt: skip
         for table in tables:
             if table.num_rows:

@@ -9,12 +9,15 @@ still commit are abandoned first, see ``seal``.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
+from manifests.tables.arrow_functions import arrow
+from manifests.tables.spool import Spool
+from manifests.tables.text_numbers import NUM_PARTITIONS, deal
 from pipelines.fusing.fused_files import fused_keys
 from pipelines.leases.claims import CLAIMS_FOLDER
 from pipelines.leases.heartbeat import LeaseTimes
@@ -27,11 +30,15 @@ from pipelines.ledger.run_record import new_run_id
 from pipelines.ledger.tries import ATTEMPTS_FOLDER
 from pipelines.storage.durable_files import UNFINISHED
 from pipelines.storage.storage import Storage
+from pipelines.units.committed_image import image_name
 from pipelines.units.output_files import DAMAGED_FOLDER
 
 _IMAGE = re.compile(r"images/[0-9a-f]{2}/([0-9a-f]{64})\.png")
 _ELSEWHERE = ("references/", f"{DAMAGED_FOLDER}/")
 """References are outputs of their own; what was set aside is never removed."""
+
+_KEY = pa.schema([("key", pa.string())])
+_NAMES_AT_ONCE = 8192
 
 _MARKS = (f"{ATTEMPTS_FOLDER}/", f"{CLAIMS_FOLDER}/")
 
@@ -44,21 +51,23 @@ class Garbage:
         images: Without a committed row.
         unfinished: Hidden writes that broke off.
         marks: Tries and claims of units and fused adapters that are committed.
+        indexes: Copies of what units said that are not there, or not as they were.
     """
 
     images: tuple[str, ...]
     unfinished: tuple[str, ...]
     marks: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         """All of them."""
-        return (*self.images, *self.unfinished, *self.marks)
+        return (*self.images, *self.unfinished, *self.marks, *self.indexes)
 
 
 def find_garbage(storage: Storage) -> Garbage:
     """Return what nothing refers to; of a live run that includes what it has not committed yet."""
-    return _find(storage, tuple(storage.walk("")), read_ledger(storage))
+    return _find(storage, _Names(storage), read_ledger(storage))
 
 
 def remove_garbage(storage: Storage, *, times: LeaseTimes, note: Callable[[str], None]) -> Garbage:
@@ -84,7 +93,7 @@ def _shut_out(
     earlier = plans_of_earlier_runs(storage, leases, note=note)
     while True:
         # In this order: what is committed in between must not be taken for garbage.
-        names = tuple(storage.walk(""))
+        names = _Names(storage)
         ledger = read_ledger(storage)
         garbage = _find(storage, names, ledger)
         rivals = find_rivals(
@@ -96,26 +105,62 @@ def _shut_out(
             return garbage
 
 
-def _find(storage: Storage, names: Iterable[str], ledger: Ledger) -> Garbage:
-    done = ledger.unit_ids | fused_keys(storage)
-    images: list[str] = []
-    unfinished: list[str] = []
-    marks: list[str] = []
-    for name in names:
-        image = _IMAGE.fullmatch(name)
-        if name.startswith(_ELSEWHERE):
-            continue
-        if name.rpartition("/")[2].startswith(UNFINISHED):
-            unfinished.append(name)
-        elif image is not None and image[1] not in ledger.made:
-            images.append(name)
-        elif name.startswith(_MARKS) and name.split("/")[1] in done:
-            marks.append(name)
+class _Names:
+    """What an output holds that may be garbage; it is listed here.
+
+    Args:
+        storage: The output.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.images = Spool(_KEY, NUM_PARTITIONS, what="the names of images")
+        self.unfinished: list[str] = []
+        self.marks: list[str] = []
+        keys: list[str] = []
+        for name in storage.walk(""):
+            if name.startswith(_ELSEWHERE):
+                continue
+            if name.rpartition("/")[2].startswith(UNFINISHED):
+                self.unfinished.append(name)
+            elif image := _IMAGE.fullmatch(name):
+                keys.append(image[1])
+                if len(keys) == _NAMES_AT_ONCE:
+                    deal(self.images, pa.table({"key": keys}, schema=_KEY))
+                    keys = []
+            elif name.startswith(_MARKS):
+                self.marks.append(name)
+        deal(self.images, pa.table({"key": keys}, schema=_KEY))
+
+
+def _find(storage: Storage, names: _Names, ledger: Ledger) -> Garbage:
+    ids = pa.array([name.split("/")[1] for name in names.marks], pa.string())
+    fused = fused_keys(storage)
+    marks = [
+        name
+        for name, unit_id, is_done in zip(
+            names.marks, ids.to_pylist(), ledger.is_committed(ids).to_pylist(), strict=True
+        )
+        if is_done or unit_id in fused
+    ]
     return Garbage(
-        images=tuple(sorted(images)),
-        unfinished=tuple(sorted(unfinished)),
+        images=tuple(sorted(map(image_name, _unmade(names.images, ledger)))),
+        unfinished=tuple(sorted(names.unfinished)),
         marks=tuple(sorted(marks)),
+        indexes=ledger.unused_indexes,
     )
+
+
+def _unmade(images: Spool, ledger: Ledger) -> Iterator[str]:
+    """Yield the keys of images without a row."""
+    if not images.num_rows:
+        return
+    made = Spool(_KEY, NUM_PARTITIONS, what="the committed rows")
+    for table in ledger.made_tables():
+        deal(made, table.select(["key"]))
+    for partition in range(NUM_PARTITIONS):
+        keys = images.partition(partition)["key"]
+        is_made = arrow.is_in(keys, value_set=made.partition(partition)["key"])
+        yield from keys.filter(arrow.invert(is_made)).to_pylist()
 
 
 def _keys(images: tuple[str, ...]) -> pa.Table:

@@ -10,15 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import pyarrow as pa
+
 from manifests.places.place_names import joined, parent
+from manifests.tables.arrow_functions import arrow
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.lease import HeldLease, acquire
 from pipelines.leases.lease_record import LEASES_FOLDER, all_leases
 from pipelines.leases.makers import maker_ids, refuse_while_made
 from pipelines.leases.seal import plans_of_earlier_runs, seal_units
 from pipelines.leases.shared_images import restore_shared_images
-from pipelines.ledger.ledger import restore_errors, survey
+from pipelines.ledger.error_tables import restore_errors
+from pipelines.ledger.index_files import INDEX_FOLDER
+from pipelines.ledger.ledger import survey
 from pipelines.ledger.run_record import new_run_id
+from pipelines.ledger.update_index import update_index
 from pipelines.outputs.card_stamp import writer_stamp
 from pipelines.outputs.data_card import restamp
 from pipelines.outputs.editions import point_at_newest
@@ -76,8 +82,11 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
                 steps.set_aside(output, damage)
             if maker_ids(output):
                 restore_shared_images(output, times=times, note=note)
-            if restore_errors(output, survey(output)):
+            ledger = survey(output)
+            if restore_errors(output, ledger):
                 steps.restored.append(joined(output.uri, ERRORS_FOLDER))
+            if any(damage.name.startswith(INDEX_FOLDER) for damage in files):
+                update_index(ledger)
             if files:
                 point_at_newest(output)
         if steps.num_units:
@@ -141,5 +150,7 @@ def _shut_out_all(storage: Storage, lease: HeldLease, run_id: str, note: Note) -
     planned: set[str] = set()
     for table in earlier.units.tables():
         planned.update(table["unit_id"].unique().to_pylist())
-    seal_units(storage, planned - survey(storage).unit_ids, run_id=run_id)
+    ids = pa.array(sorted(planned), pa.string())
+    is_open = arrow.invert(survey(storage).is_committed(ids))
+    seal_units(storage, ids.filter(is_open).to_pylist(), run_id=run_id)
     lease.sealed()

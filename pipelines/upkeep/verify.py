@@ -14,6 +14,8 @@ from pipelines.fusing.fused_files import FUSED_FOLDER, check_fused
 from pipelines.leases.lease_record import all_leases, lease_name
 from pipelines.leases.makers import maker_ids
 from pipelines.ledger.asked_rows import MANIFESTS_FOLDER
+from pipelines.ledger.check_index import check_index
+from pipelines.ledger.index_files import INDEX_FOLDER
 from pipelines.ledger.run_record import read_run_records
 from pipelines.outputs.edition import read_edition
 from pipelines.outputs.editions import EDITIONS_FOLDER, LATEST, edition_name
@@ -113,6 +115,7 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
     yield from _damaged(storage, records, partial(read_json, make=dict))
     for folder in (MANIFESTS_FOLDER, ERRORS_FOLDER):
         yield from _damaged(storage, storage.list(folder, ".parquet"), _read_through)
+    yield from _damaged(storage, storage.list(INDEX_FOLDER, ".parquet"), check_index)
     yield from _damaged(storage, storage.list(EDITIONS_FOLDER, ".parquet"), read_edition)
     yield from _damaged(storage, storage.list(FUSED_FOLDER, ".safetensors"), check_fused)
     try:

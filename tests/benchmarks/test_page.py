@@ -81,7 +81,7 @@ def test_what_fusing_cost_is_read_from_the_adapters_themselves(tmp_path: Path):
 
 def record(storage: LocalStorage, num_rows: int) -> None:
     ledger = read_ledger(storage)
-    account = take_account(ledger.made, before=ledger, after=ledger)
+    account = take_account(ledger.made_tables(), before=ledger, after=ledger)
     write_run_record(
         storage,
         RunRecord(

@@ -12,6 +12,7 @@ from clora_core.recipe.row import Row
 from jobs.commands.status import status
 from jobs.console.account_line import account_line
 from jobs.console.method_table import method_table
+from manifests.rows.stored_rows import StoredRows
 from pipelines.ledger.account import Account, take_account
 from pipelines.ledger.asked_rows import write_asked
 from pipelines.ledger.ledger import read_ledger
@@ -96,7 +97,7 @@ def test_a_record_of_an_earlier_release_is_judged_by_its_account(
     commit(output, "u1", rows(3))
     write_run_record(output, record())
     assert status(output.uri) == 1, "it was killed: nothing says that all is made"
-    keys = [one.key for one in rows(3)]
+    keys = StoredRows.of(rows(3)).tables()
     ledger = read_ledger(output)
     account = take_account(keys, before=ledger, after=ledger)
     write_run_record(output, record(run_id="99990101T000000Z-x", state="finished", account=account))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 
+from manifests.rows.stored_rows import StoredRows
 from pipelines.ledger.account import Account, take_account
 from pipelines.ledger.ledger import FailedRow, LedgerError, read_ledger, survey
 from pipelines.storage.local import LocalStorage
@@ -83,7 +84,8 @@ def test_the_account_adds_up_to_the_manifest(storage: LocalStorage):
     commit(storage, "u1", manifest[:1])
     before = read_ledger(storage)
     commit(storage, "u2", [*manifest[1:4], manifest[5]])
-    account = take_account((one.key for one in manifest), before=before, after=read_ledger(storage))
+    keys = StoredRows.of(manifest).tables()
+    account = take_account(keys, before=before, after=read_ledger(storage))
     assert account == Account(
         num_rows=7,
         num_made=3,

@@ -7,7 +7,8 @@ import pytest
 from engine_kit import BAD_ROW, commit, row, rows
 from PIL import Image
 
-from pipelines.ledger.ledger import read_ledger, restore_errors
+from pipelines.ledger.error_tables import restore_errors
+from pipelines.ledger.ledger import read_ledger
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_image import image_name
 from pipelines.units.committed_unit import errors_name, rows_name
