@@ -99,6 +99,11 @@ class Spool:
             yield self._read(start, length)
         yield from self._held[partition]
 
+    def filled(self) -> list[int]:
+        """Return the partitions that have rows."""
+        parts = zip(self._held, self._written, strict=True)
+        return [number for number, part in enumerate(parts) if any(part)]
+
     def partition(self, number: int) -> pa.Table:
         """Return all rows of a partition."""
         return one_chunk(pa.concat_tables([self.schema.empty_table(), *self.tables(number)]))

@@ -72,7 +72,7 @@ def take_account(
     failures = after.failures["key"].combine_chunks()
     given = pa.array(list(given_up), pa.string())
     sums: Counter[str] = Counter()
-    for partition in range(NUM_PARTITIONS):
+    for partition in listed.filled():
         distinct = listed.partition(partition)["key"].combine_chunks().unique()
         already = _isin(distinct, was_made.partition(partition)["key"])
         made = (

@@ -37,12 +37,12 @@ def count_keys(tables: Callable[[], Iterable[pa.Table]]) -> KeyCounts:
             numbers = text_numbers(table["key"])
             spool.add(pa.table({"number": numbers}), partition_numbers(numbers))
     repeated: list[np.ndarray] = []
-    for partition in range(NUM_PARTITIONS):
+    for partition in spool.filled():
         numbers = np.sort(spool.partition(partition)["number"].to_numpy())
         repeated.append(np.unique(numbers[1:][numbers[1:] == numbers[:-1]]))
     num_keys = spool.num_rows
     spool.close()
-    equal = np.sort(np.concatenate(repeated))
+    equal = np.sort(np.concatenate([np.array([], np.uint64), *repeated]))
     num_doubled = _num_doubled(tables(), equal) if len(equal) else 0
     return KeyCounts(num_keys=num_keys, num_distinct=num_keys - num_doubled)
 
@@ -55,7 +55,7 @@ def _num_doubled(tables: Iterable[pa.Table], equal: np.ndarray) -> int:
             numbers = text_numbers(table["key"])
             places = np.minimum(np.searchsorted(equal, numbers), len(equal) - 1)
             deal(spool, table.select(["key"]).filter(pa.array(equal[places] == numbers)))
-    parts = (spool.partition(partition)["key"] for partition in range(NUM_PARTITIONS))
+    parts = (spool.partition(partition)["key"] for partition in spool.filled())
     return sum(len(keys) - (arrow.count_distinct(keys).as_py() or 0) for keys in parts)
 
 
@@ -70,7 +70,7 @@ def content_digest(units: Iterable[pa.Table]) -> str:
         lines = pa.table(list(zip(*_lines(table), strict=True)) or [[], []], schema=_LINES)
         spool.add(lines, _order_partitions(lines["unit_id"]))
     digest = hashlib.sha256()
-    for partition in range(spool.num_partitions):
+    for partition in spool.filled():
         part = spool.partition(partition)
         for line in part.sort_by("unit_id")["line"].to_pylist():
             digest.update(line.encode() + b"\n")

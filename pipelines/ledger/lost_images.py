@@ -34,7 +34,7 @@ def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     for table in ledger.made_tables():
         deal(made, table)
     damaged: list[str] = []
-    for partition in range(NUM_PARTITIONS):
+    for partition in made.filled():
         files, rows = present.partition(partition), made.partition(partition)
         places = arrow.index_in(rows["key"], value_set=files["key"])
         sizes = arrow.fill_null(files["image_size"].take(places), 0)

@@ -157,7 +157,7 @@ def _unmade(images: Spool, ledger: Ledger) -> Iterator[str]:
     made = Spool(_KEY, NUM_PARTITIONS, what="the committed rows")
     for table in ledger.made_tables():
         deal(made, table.select(["key"]))
-    for partition in range(NUM_PARTITIONS):
+    for partition in images.filled():
         keys = images.partition(partition)["key"]
         is_made = arrow.is_in(keys, value_set=made.partition(partition)["key"])
         yield from keys.filter(arrow.invert(is_made)).to_pylist()

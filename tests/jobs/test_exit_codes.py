@@ -27,6 +27,7 @@ from manifests.places.locations import StoreAwayError
 from manifests.places.patience import GaveUpError
 from manifests.tables.spool import SpoolError
 from pipelines.leases.lease import LeaseHeldError, LeaseLostError
+from pipelines.ledger import update_index
 from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import read_ledger
 from pipelines.metrics.server import MetricsPortError
@@ -37,7 +38,7 @@ from pipelines.storage.local import LocalStorage
 
 WRITES = (
     "leases/", "manifests/", "runs/", "plans/", "attempts/", "images/", "rows/", "errors/",
-    "metrics.prom", "README.md", "images.csv", "contact_sheet.png",
+    "index/", "metrics.prom", "README.md", "images.csv", "contact_sheet.png",
 )  # fmt: skip
 """Where a run writes."""
 
@@ -152,6 +153,7 @@ class Failing(FakeModelHost):
 def test_a_store_that_breaks_in_a_run_ends_with_1_and_a_sentence_and_the_same_command_completes_it(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], start: str
 ):
+    monkeypatch.setattr(update_index, "MIN_UNITS", 1)
     monkeypatch.setattr(compose_module, "run_request", broken_request(start))
     assert compose(job) == 1
     said = capsys.readouterr().err
