@@ -243,7 +243,7 @@ class Run:
         request, record = self.request, self.record
         damages = Damages(note=self.observer.note)
         # Rows of a unit that was damaged meanwhile are nowhere, and the account says so.
-        ledger = update_index(survey(request.storage))
+        ledger = survey(request.storage)
         for damage in ledger.damaged:
             damages.skip(damage)
         account = manifest_account(request, self.planned, ledger)
@@ -251,6 +251,8 @@ class Run:
         self.end(state, error)
         request.storage.put("metrics.prom", self.metrics.text())
         publish_run(request, record, account, ledger, damages)
+        # Last: it saves the next run time, and is nothing that this one is asked for.
+        update_index(ledger)
         return account
 
     def end(self, state: RunState, error: BaseException | None) -> None:

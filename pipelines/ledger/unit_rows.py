@@ -4,16 +4,13 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from manifests.tables.arrow_functions import arrow
 from pipelines.storage.storage import Storage
-from pipelines.units.committed_unit import UnitFooter, read_footer
+from pipelines.units.committed_unit import UnitFooter, in_threads, read_footer
 from pipelines.units.output_files import DamagedFileError, open_parquet
 
 IDENTITY_BYTES = 16
@@ -42,13 +39,6 @@ MAX_KEYS = 65_536
 """Of a table."""
 MAX_UNITS = 4_096
 """Of a table."""
-
-_NUM_READERS = 16
-_READ_AHEAD = 512
-"""Units that wait to be taken."""
-
-Given = TypeVar("Given")
-Found = TypeVar("Found")
 
 
 def file_identity(num_bytes: int, version: str) -> bytes:
@@ -123,7 +113,7 @@ def read_unit_rows(
             return None
 
     def rows() -> Iterator[pa.Table]:
-        for found in _in_threads(tried, names):
+        for found in in_threads(tried, names):
             if isinstance(found, DamagedFileError):
                 if skip is None:
                     raise found
@@ -201,11 +191,3 @@ def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
     if isinstance(column, pa.ChunkedArray):
         return column.chunks or [pa.array([], column.type)]
     return [column]
-
-
-def _in_threads(do: Callable[[Given], Found], given: Iterable[Given]) -> Iterator[Found]:
-    """Yield what ``do`` returns of each, in order, with few of them under way."""
-    left = iter(given)
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
-        while some := list(islice(left, _READ_AHEAD)):
-            yield from pool.map(do, some)

@@ -7,9 +7,10 @@ after the commit and written again if it is missing.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -27,6 +28,10 @@ _ROWS_PER_GROUP = 100
 _NUM_READERS = 16
 _ERROR_NAMES: frozenset[str] = frozenset(ERRORS.names) - {"failed_at"}
 
+_READ_AHEAD = 512
+"""Units that are read before the first of them is taken."""
+
+Given = TypeVar("Given")
 Found = TypeVar("Found")
 
 
@@ -127,14 +132,21 @@ def read_units(
         except FileNotFoundError:
             return None
 
+    for found in in_threads(tried, storage.list(ROWS_FOLDER, ".parquet")):
+        if isinstance(found, DamagedFileError):
+            if skip is None:
+                raise found
+            skip(found)
+        elif found is not None:
+            yield found
+
+
+def in_threads(do: Callable[[Given], Found], given: Iterable[Given]) -> Iterator[Found]:
+    """Yield what ``do`` returns of each, in order, with few of them under way."""
+    left = iter(given)
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for found in pool.map(tried, storage.list(ROWS_FOLDER, ".parquet")):
-            if isinstance(found, DamagedFileError):
-                if skip is None:
-                    raise found
-                skip(found)
-            elif found is not None:
-                yield found
+        while some := list(islice(left, _READ_AHEAD)):
+            yield from pool.map(do, some)
 
 
 def read_footer(metadata: pq.FileMetaData, name: str) -> UnitFooter:

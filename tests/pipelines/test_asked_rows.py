@@ -16,7 +16,7 @@ MANIFEST = [
 ]
 
 
-def test_a_list_is_named_by_all_that_its_rows_are_known_by(tmp_path: Path):
+def test_a_list_is_named_by_all_that_its_rows_are_known_by():
     text = "".join(
         f"{one.key} {one.row_id} {loras_text(one.loras)} {one.carried_json}\n" for one in MANIFEST
     )
