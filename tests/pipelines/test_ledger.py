@@ -1,12 +1,25 @@
+import os
+import tempfile
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from engine_kit import BAD_ROW, commit, row, rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit_kit import put_unit, text_key
 
 from manifests.rows.stored_rows import StoredRows
 from pipelines.ledger.account import Account, take_account
 from pipelines.ledger.ledger import FailedRow, LedgerError, read_ledger, survey
+from pipelines.ledger.lost_images import damaged_images
 from pipelines.storage.local import LocalStorage
+from pipelines.units.committed_image import image_name
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _file: None)
 
 
 @pytest.fixture
@@ -99,3 +112,57 @@ def test_the_account_adds_up_to_the_manifest(storage: LocalStorage):
     parts = account.num_made + account.num_failed + account.num_skipped + account.num_missing
     assert parts == account.num_rows
     assert not account.is_complete
+
+
+numbers = st.lists(st.integers(0, 12), max_size=12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(numbers, numbers, numbers, numbers, numbers)
+def test_the_account_is_that_of_sets_of_keys(
+    listed: list[int], early: list[int], late: list[int], bad: list[int], given_up: list[int]
+):
+    with tempfile.TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        put_unit(storage, "u1", list(map(text_key, early)))
+        before = read_ledger(storage)
+        put_unit(
+            storage, "u2", list(map(text_key, late)), failed=dict.fromkeys(map(text_key, bad), 1)
+        )
+        keys = pa.table({"key": pa.array(list(map(text_key, listed)), pa.string())})
+        account = take_account(
+            [keys.slice(0, 5), keys.slice(5)],
+            before=before,
+            after=read_ledger(storage),
+            given_up=map(text_key, given_up),
+        )
+    rows_, made = set(listed), {*early, *late}
+    failed = (rows_ & set(bad)) - made
+    assert account == Account(
+        num_rows=len(listed),
+        num_made=len(rows_ & made - set(early)),
+        num_failed=len(failed),
+        num_given_up=len(failed & set(given_up)),
+        num_already_made=len(rows_ & set(early)),
+        num_duplicates=len(listed) - len(rows_),
+        num_missing=len(rows_ - made - failed),
+        num_doubled=len(early) + len(late) - len(made),
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(numbers, st.dictionaries(st.integers(0, 12), st.sampled_from([0, 7, 8])))
+def test_an_image_is_damaged_if_its_file_is_missing_empty_or_of_another_size(
+    made: list[int], files: dict[int, int]
+):
+    with tempfile.TemporaryDirectory() as folder:
+        storage = LocalStorage(Path(folder))
+        of_old, sized = made[::2], [number for number in made[1::2] if number not in made[::2]]
+        put_unit(storage, "u1", list(map(text_key, of_old)))
+        put_unit(storage, "u2", list(map(text_key, sized)), sizes=[7] * len(sized))
+        for number, size in files.items():
+            storage.put(image_name(text_key(number)), b"x" * size)
+        damaged = damaged_images(storage, read_ledger(storage))
+    lost = {number for number in of_old if not files.get(number)}
+    lost |= {number for number in sized if files.get(number) != 7}
+    assert damaged == sorted(map(text_key, lost))

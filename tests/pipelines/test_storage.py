@@ -116,6 +116,18 @@ def test_names_come_sorted_with_their_folder_and_without_other_kinds(storage: St
     ]
 
 
+def test_a_file_that_is_replaced_is_listed_with_another_version(storage: Storage):
+    for name in ("rows/a", "rows/b", "rows/.writing-c", "rows/deep/d", "rowsy/e"):
+        storage.put(name, b"one")
+    before = {name: (size, version) for name, size, version in storage.versions("rows")}
+    assert {name: size for name, (size, _) in before.items()} == {"rows/a": 3, "rows/b": 3}
+    storage.put("rows/a", b"two")
+    after = {name: (size, version) for name, size, version in storage.versions("rows")}
+    assert after["rows/a"] != before["rows/a"]
+    assert after["rows/b"] == before["rows/b"]
+    assert list(storage.versions("nothing")) == []
+
+
 def test_what_is_deleted_is_gone_and_its_folder_can_be_used_again(storage: Storage):
     storage.put("attempts/u/1", b"x")
     storage.delete("attempts/u/1")
