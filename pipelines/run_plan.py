@@ -134,7 +134,7 @@ def sealed_plan(
             ledger = read_ledger(storage)
             planned = Planned(ledger=ledger, plan=plan_rows(request, ledger, note=note))
         plan = planned.plan
-        settled = chain(planned.ledger.unit_tables(), plan.unit_keys())
+        settled = chain([planned.ledger.units], plan.unit_keys())
         rivals = find_rivals(earlier, settled=settled, own_keys=plan.unit_keys)
         if seal_units(storage, rivals.unit_ids, run_id=run_id):
             return replace(planned, is_sealed=not rivals.others)

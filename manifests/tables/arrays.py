@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> Any:
@@ -37,7 +37,7 @@ def _compacted(column: pa.DictionaryArray) -> pa.DictionaryArray:
     used = column.indices.unique().drop_null()
     if len(used) == len(column.dictionary):
         return column
-    places = pc.index_in(column.indices, value_set=used)
+    places = arrow.index_in(column.indices, value_set=used)
     kind = column.type
     return pa.DictionaryArray.from_arrays(
         places.cast(kind.index_type), column.dictionary.take(used)

@@ -18,7 +18,7 @@ import ray
 from ray import data
 
 from manifests.rows.checked_rows import CHECKED
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from pipelines.distributed.messages import (
     MESSAGE,
     dealt,
@@ -190,7 +190,7 @@ def _ordered(batch: pa.Table, *, rules: Rules) -> pa.Table:
     rows = tables_of(batch, "rows", CHECKED)
     if not len(attempts):
         return MESSAGE.empty_table()
-    rows = rows.filter(pc.is_in(rows["place"], value_set=attempts["place"])).sort_by("place")
+    rows = rows.filter(arrow.is_in(rows["place"], value_set=attempts["place"])).sort_by("place")
     ordered, num_unusable = ordered_rows(rows, attempts, rules)
     samples = ordered["order"].take(pa.array(range(0, len(ordered), SAMPLE_STEP))).to_pylist()
     number = batch["number"][0].as_py()

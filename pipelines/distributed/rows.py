@@ -9,7 +9,7 @@ import pyarrow as pa
 from ray import data
 
 from manifests.rows.checked_rows import CHECKED
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from pipelines.distributed.messages import MESSAGE, message, messages, tables_of
 
 CHUNK_BITS = 24
@@ -70,7 +70,9 @@ def to_cluster(tables: Iterable[pa.Table]) -> ClusterRows:
     for number, table in enumerate(tables):
         places = pa.array(range(len(table))).cast(pa.int64())
         placed = table.set_column(
-            0, CHECKED.field("place"), pc.add(places, pa.scalar(number << CHUNK_BITS, pa.int64()))
+            0,
+            CHECKED.field("place"),
+            arrow.add(places, pa.scalar(number << CHUNK_BITS, pa.int64())),
         )
         found.append(messages([message(number, "rows", placed)]))
         num_rows += len(table)
@@ -86,8 +88,8 @@ def _chunks(block: pa.Table) -> list[int]:
 
 
 def _of_kind(block: pa.Table, *, kind: str) -> pa.Table:
-    return block.filter(pc.equal(block["kind"], kind))
+    return block.filter(arrow.equal(block["kind"], kind))
 
 
 def _numbered(block: pa.Table, number: int) -> pa.Table:
-    return block.filter(pc.equal(block["number"], number))
+    return block.filter(arrow.equal(block["number"], number))

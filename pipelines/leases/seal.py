@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
 from pipelines.leases.lease_record import LeaseRecord
 from pipelines.planning.partitions import num_partitions, partition_of
@@ -112,7 +112,7 @@ def find_rivals(
     rivals: set[str] = set()
     for number in range(num):
         units = pending.partition(number)
-        is_own = pc.is_in(units["key"], value_set=own.partition(number)["key"])
+        is_own = arrow.is_in(units["key"], value_set=own.partition(number)["key"])
         every.update(units["unit_id"].unique().to_pylist())
         rivals.update(units["unit_id"].filter(is_own).unique().to_pylist())
     others = len(rivals) < len(every) or not earlier.is_whole
@@ -127,8 +127,8 @@ def _without(
     known = _dealt(settled, UNITS, "unit_id", num)
     for number in range(num):
         table = planned.partition(number)
-        is_settled = pc.is_in(table["unit_id"], value_set=known.partition(number)["unit_id"])
-        yield table.filter(pc.invert(is_settled))
+        is_settled = arrow.is_in(table["unit_id"], value_set=known.partition(number)["unit_id"])
+        yield table.filter(arrow.invert(is_settled))
 
 
 def _dealt(tables: Iterable[pa.Table], schema: pa.Schema, column: str, num: int) -> Spool:

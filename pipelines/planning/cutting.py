@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from manifests.rows.checked_rows import CHECKED
 from manifests.tables.arrays import one_chunk
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from pipelines.planning.pending import GROUP_CHARACTERS, ORDERED
 
 PLANNED = pa.schema([*CHECKED, ("attempt", pa.int32()), ("unit_id", pa.string())])
@@ -48,7 +48,7 @@ class Cut:
 
 def groups_of(rows: pa.Table) -> pa.ChunkedArray:
     """Return the group of each row of a table of ``ORDERED``."""
-    return pc.utf8_slice_codeunits(rows["order"], 0, GROUP_CHARACTERS)
+    return arrow.utf8_slice_codeunits(rows["order"], 0, GROUP_CHARACTERS)
 
 
 def cut_units(

@@ -19,7 +19,7 @@ from clora_core.recipe.first_phase import FirstPhase, first_phase
 from clora_core.recipe.row import Row
 from manifests.rows.checked_rows import CHECKED, rows_of_checked
 from manifests.tables.arrays import one_array, one_chunk
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from pipelines.planning.shared_facts import SharedFacts, shared_facts
 
 GROUP_CHARACTERS = 32
@@ -93,21 +93,23 @@ def pending_rows(
     """
     rows = one_chunk(rows.select(PLACES.names)).sort_by("place")
     if rules.only_failed:
-        is_wanted = pc.is_in(rows["key"], value_set=failures["key"])
+        is_wanted = arrow.is_in(rows["key"], value_set=failures["key"])
         if asked_before is not None:
-            is_new = pc.invert(pc.is_in(rows["key"], value_set=asked_before["key"]))
-            is_wanted = pc.or_(is_wanted, is_new)
+            is_new = arrow.invert(arrow.is_in(rows["key"], value_set=asked_before["key"]))
+            is_wanted = arrow.or_(is_wanted, is_new)
         rows = rows.filter(is_wanted)
     distinct = rows.take(_first_of_each(rows["key"]))
-    left = distinct.filter(pc.invert(pc.is_in(distinct["key"], value_set=made["key"])))
-    failure = pc.index_in(left["key"], value_set=failures["key"])
-    attempt = pc.add(pc.fill_null(failures["attempt"].take(failure), 0), pa.scalar(1, pa.int32()))
-    failed_with = pc.fill_null(failures["unit_id"].take(failure), "")
+    left = distinct.filter(arrow.invert(arrow.is_in(distinct["key"], value_set=made["key"])))
+    failure = arrow.index_in(left["key"], value_set=failures["key"])
+    attempt = arrow.add(
+        arrow.fill_null(failures["attempt"].take(failure), 0), pa.scalar(1, pa.int32())
+    )
+    failed_with = arrow.fill_null(failures["unit_id"].take(failure), "")
     found = pa.table([left["place"], attempt, failed_with], schema=ATTEMPTS)
     quarantined = pa.array([], pa.string())
     if rules.attempts is not None:
-        is_tried = pc.less_equal(attempt, rules.attempts)
-        quarantined = left["key"].filter(pc.invert(is_tried))
+        is_tried = arrow.less_equal(attempt, rules.attempts)
+        quarantined = left["key"].filter(arrow.invert(is_tried))
         found = found.filter(is_tried)
     return Pending(
         rows=found,
@@ -160,12 +162,12 @@ def _order(
     together = failed_with
     if block_of is not None:
         blocks = pa.array(map(block_of, rows_of_checked(rows)), pa.string())
-        together = pc.binary_join_element_wise(together, blocks, _SEPARATOR)
+        together = arrow.binary_join_element_wise(together, blocks, _SEPARATOR)
     encoded = together.dictionary_encode()
     kinds = np.stack(
         [
             codes,
-            pc.fill_null(rows["text_chunks"], 1).to_numpy(),
+            arrow.fill_null(rows["text_chunks"], 1).to_numpy(),
             attempt.to_numpy(zero_copy_only=False),
             encoded.indices.to_numpy(zero_copy_only=False),
         ],
@@ -178,7 +180,7 @@ def _order(
         for code, chunks, tried, name in distinct.tolist()
     ]
     sets = pa.array([each.lora_set for each in facts], pa.string())
-    return pc.binary_join_element_wise(
+    return arrow.binary_join_element_wise(
         pa.array(groups, pa.string()).take(pa.array(kind_of.ravel())),
         _phases(rows, codes, facts),
         sets.take(pa.array(codes)),

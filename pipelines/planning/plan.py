@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from clora_core.recipe.row import Lora, Row
 from manifests.rows.checked_rows import CHECKED, row_columns, rows_of_checked, shared_values
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from pipelines.planning.plan_uses import PlanUses
 from pipelines.planning.unit_runs import UnitNeeds, UnitRun, unit_starts
 from pipelines.storage.storage import Storage
@@ -168,7 +168,7 @@ def _units(rows: pa.Table, borders: pa.Array) -> pa.Table:
     return pa.table(
         {
             "unit_id": leaders["unit_id"],
-            "num_rows": pc.subtract(borders[1:], borders[:-1]),
+            "num_rows": arrow.subtract(borders[1:], borders[:-1]),
             "method": [fact["method"] for fact in facts],
             "width": [fact["width"] for fact in facts],
             "height": [fact["height"] for fact in facts],

@@ -18,7 +18,7 @@ import pyarrow as pa
 from clora_core.recipe.row import Row
 from manifests.rows.stored_rows import StoredRows
 from manifests.tables.arrays import one_chunk
-from manifests.tables.compute import pc
+from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
 from pipelines.ledger.ledger import FailedRow
 from pipelines.planning.cutting import PLANNED, cut_units, groups_of
@@ -164,7 +164,7 @@ class _Attempts:
         """Note rows to be made (``ATTEMPTS``)."""
         self._is_pending[found["place"].to_numpy()] = True
         self.num_rows += len(found)
-        for row in found.filter(pc.greater(found["attempt"], 1)).to_pylist():
+        for row in found.filter(arrow.greater(found["attempt"], 1)).to_pylist():
             self._again[row["place"]] = row["attempt"], row["failed_with"]
 
     def tables(self, step: int = 1) -> Iterator[tuple[pa.Table, pa.Table]]:

@@ -98,7 +98,7 @@ def _shut_out(
         garbage = _find(storage, names, ledger)
         rivals = find_rivals(
             earlier,
-            settled=ledger.unit_tables(),
+            settled=[ledger.units],
             own_keys=lambda garbage=garbage: [_keys(garbage.images)],
         )
         if seal_units(storage, rivals.unit_ids, run_id=run_id):

@@ -15,7 +15,7 @@ from pipelines.planning.pending import FAILURES, KEYS, Rules
 from pipelines.planning.plan import Plan, PlanCounts
 from pipelines.planning.plan_units import plan_tables
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 BASE_MASKS = SamplerConfig(gate_base_steps=10, gate_mask_source="base")
 SETS = [("cat",), ("dog",), ("cat", "dog"), ("fox", "dog"), ()]
@@ -44,7 +44,7 @@ def described(plan: Plan) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("seed", "num_rows"), [(0, 400), (1, 90), (2, 1)])
 def test_ray_data_plans_what_one_process_plans(
-    ray_cluster: Any, monkeypatch: pytest.MonkeyPatch, seed: int, num_rows: int
+    monkeypatch: pytest.MonkeyPatch, seed: int, num_rows: int
 ):
     from pipelines.distributed import plan as ray_plan
     from pipelines.distributed.rows import to_cluster
