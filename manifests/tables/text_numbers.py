@@ -12,8 +12,9 @@ import pyarrow as pa
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
 
-NUM_PARTITIONS = 64
+NUM_PARTITIONS = 128
 
+_MAX_HELD_BYTES = 8 * 1024**2
 _DIGITS = 64
 _WORDS = _DIGITS // 8
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -35,8 +36,13 @@ def text_numbers(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return numbers
 
 
+def dealing_spool(schema: pa.Schema, what: str) -> Spool:
+    """Return a spool to ``deal`` to; several are filled at a time, so each holds little."""
+    return Spool(schema, NUM_PARTITIONS, max_held_bytes=_MAX_HELD_BYTES, what=what)
+
+
 def deal(spool: Spool, table: pa.Table, column: str = "key") -> None:
-    """Add rows to a spool of ``NUM_PARTITIONS``, those of equal texts to the same partition."""
+    """Add rows to a ``dealing_spool``, those of equal texts to the same partition."""
     if len(table):
         spool.add(table, partition_numbers(text_numbers(table[column])))
 

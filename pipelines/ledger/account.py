@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
-from manifests.tables.text_numbers import NUM_PARTITIONS, deal
+from manifests.tables.text_numbers import deal, dealing_spool
 from pipelines.ledger.ledger import Ledger
 
 _KEY = pa.schema([("key", pa.string())])
@@ -106,7 +106,7 @@ def failures_among(keys: Iterable[pa.Table], failures: pa.Table) -> pa.Table:
 
 
 def _dealt(tables: Iterable[pa.Table]) -> Spool:
-    spool = Spool(_KEY, NUM_PARTITIONS)
+    spool = dealing_spool(_KEY, "the keys of the manifest and of committed rows")
     for table in tables:
         deal(spool, table.select(["key"]).cast(_KEY))
     return spool

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
-from manifests.tables.text_numbers import NUM_PARTITIONS, deal, partition_numbers, text_numbers
+from manifests.tables.text_numbers import deal, dealing_spool, partition_numbers, text_numbers
 
 _NUMBERS = pa.schema([("number", pa.uint64())])
 _KEYS = pa.schema([("key", pa.string())])
@@ -18,6 +18,7 @@ _LINES = pa.schema([("unit_id", pa.string()), ("line", pa.string())])
 _HEX = b"0123456789abcdef"
 _BORDERS = np.array(sorted(first * 256 + second for first in _HEX for second in _HEX), np.int64)
 """First two bytes of ids that are hexadecimal, as numbers."""
+_MAX_HELD_BYTES = 8 * 1024**2
 _WHAT = "the committed rows"
 
 
@@ -31,7 +32,7 @@ class KeyCounts:
 
 def count_keys(tables: Callable[[], Iterable[pa.Table]]) -> KeyCounts:
     """Count the keys of tables with a column ``key``, which are taken twice if keys are equal."""
-    spool = Spool(_NUMBERS, NUM_PARTITIONS, what=_WHAT)
+    spool = dealing_spool(_NUMBERS, _WHAT)
     for table in tables():
         if len(table):
             numbers = text_numbers(table["key"])
@@ -49,7 +50,7 @@ def count_keys(tables: Callable[[], Iterable[pa.Table]]) -> KeyCounts:
 
 def _num_doubled(tables: Iterable[pa.Table], equal: np.ndarray) -> int:
     """Return how many keys with these numbers are beyond the first of their key."""
-    spool = Spool(_KEYS, NUM_PARTITIONS, what=_WHAT)
+    spool = dealing_spool(_KEYS, _WHAT)
     for table in tables:
         if len(table):
             numbers = text_numbers(table["key"])
@@ -65,7 +66,7 @@ def content_digest(units: Iterable[pa.Table]) -> str:
     Args:
         units: unit_id, run_id, failed_at_ms, is_abandoned and image_sizes.
     """
-    spool = Spool(_LINES, len(_BORDERS) + 1, what=_WHAT)
+    spool = Spool(_LINES, len(_BORDERS) + 1, max_held_bytes=_MAX_HELD_BYTES, what=_WHAT)
     for table in units:
         lines = pa.table(list(zip(*_lines(table), strict=True)) or [[], []], schema=_LINES)
         spool.add(lines, _order_partitions(lines["unit_id"]))

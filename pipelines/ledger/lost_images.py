@@ -7,8 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.tables.arrow_functions import arrow
-from manifests.tables.spool import Spool
-from manifests.tables.text_numbers import NUM_PARTITIONS, deal
+from manifests.tables.text_numbers import deal, dealing_spool
 from pipelines.ledger.ledger import Ledger
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import IMAGES_FOLDER, restore_images_of, say_restored
@@ -28,7 +27,8 @@ def damaged_images(storage: Storage, ledger: Ledger) -> list[str]:
     where they are written after, see ``shared_images``. Names and rows are dealt by key and
     compared one part at a time.
     """
-    present, made = Spool(_SIZES, NUM_PARTITIONS), Spool(_SIZES, NUM_PARTITIONS)
+    present = dealing_spool(_SIZES, "the names of images")
+    made = dealing_spool(_SIZES, "the committed rows")
     for table in _image_tables(storage):
         deal(present, table)
     for table in ledger.made_tables():

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
-from manifests.tables.text_numbers import NUM_PARTITIONS, deal
+from manifests.tables.text_numbers import deal, dealing_spool
 from pipelines.fusing.fused_files import fused_keys
 from pipelines.leases.claims import CLAIMS_FOLDER
 from pipelines.leases.heartbeat import LeaseTimes
@@ -113,7 +113,7 @@ class _Names:
     """
 
     def __init__(self, storage: Storage) -> None:
-        self.images = Spool(_KEY, NUM_PARTITIONS, what="the names of images")
+        self.images = dealing_spool(_KEY, "the names of images")
         self.unfinished: list[str] = []
         self.marks: list[str] = []
         keys: list[str] = []
@@ -154,7 +154,7 @@ def _unmade(images: Spool, ledger: Ledger) -> Iterator[str]:
     """Yield the keys of images without a row."""
     if not images.num_rows:
         return
-    made = Spool(_KEY, NUM_PARTITIONS, what="the committed rows")
+    made = dealing_spool(_KEY, "the committed rows")
     for table in ledger.made_tables():
         deal(made, table.select(["key"]))
     for partition in images.filled():
