@@ -91,8 +91,7 @@ def planned_keys(
     """
     name = record_name(run_id, phase)
     try:
-        parts = read_json(storage, name, lambda values: list(map(int, values["parts"])))
-        names = [part_name(run_id, phase, part) for part in parts]
+        names = [part_name(run_id, phase, part) for part in read_parts(storage, name)]
     except FileNotFoundError:
         name = one_file_name(run_id, phase)
         names = [name] if storage.exists(name) else []
@@ -108,6 +107,11 @@ def planned_keys(
             skip(error)
         except FileNotFoundError:
             skip(DamagedFileError(storage.uri, each, MISSING))
+
+
+def read_parts(storage: Storage, name: str) -> list[int]:
+    """Return the numbers of a plan's parts, from its record; errors as ``read_json``."""
+    return read_json(storage, name, lambda values: list(map(int, values["parts"])))
 
 
 def _keys(storage: Storage, name: str) -> Iterator[pa.Table]:

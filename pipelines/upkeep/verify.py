@@ -19,7 +19,7 @@ from pipelines.ledger.index_files import INDEX_FOLDER
 from pipelines.ledger.run_record import read_run_records
 from pipelines.outputs.edition import read_edition
 from pipelines.outputs.editions import EDITIONS_FOLDER, LATEST, edition_name
-from pipelines.planning.plan_files import PLANS_FOLDER
+from pipelines.planning.plan_files import PLANS_FOLDER, read_parts
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import (
     IMAGE_COLUMNS,
@@ -112,7 +112,7 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
     tables = [name for name in plans if name.endswith(".parquet")]
     records = [name for name in plans if name.endswith(".json")]
     yield from _damaged(storage, tables, _read_through)
-    yield from _damaged(storage, records, partial(read_json, make=dict))
+    yield from _damaged(storage, records, read_parts)
     for folder in (MANIFESTS_FOLDER, ERRORS_FOLDER):
         yield from _damaged(storage, storage.list(folder, ".parquet"), _read_through)
     yield from _damaged(storage, storage.list(INDEX_FOLDER, ".parquet"), check_index)
