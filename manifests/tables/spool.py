@@ -17,7 +17,7 @@ import pyarrow as pa
 from clora_core.recipe.errors import CloraError
 from manifests.tables.arrays import compacted, one_chunk
 
-MAX_HELD_BYTES = 16 * 1024**2
+MAX_HELD_BYTES = 8 * 1024**2
 """Of tables in memory before they are written; a small manifest is never written."""
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")

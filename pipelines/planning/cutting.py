@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.rows.checked_rows import CHECKED
-from manifests.tables.arrays import one_chunk
+from manifests.tables.arrays import compacted, one_chunk
 from manifests.tables.arrow_functions import arrow
 from pipelines.planning.pending import GROUP_CHARACTERS, ORDERED
 
@@ -84,11 +84,11 @@ def cut_units(
     borders = np.append(starts[starts < last], last).tolist()
     whole = rows.slice(first, max(last - first, 0))
     spans = [(start - first, end - first) for start, end in pairwise(borders)]
+    outside = [*range(min(first, last)), *range(last, len(rows))] if first < last else index
     return Cut(
         rows=_with_ids(whole, spans, abandoned),
-        left_over=pa.concat_tables([rows.slice(0, min(first, last)), rows.slice(last)])
-        if first < last
-        else rows,
+        # Copied, because a slice would keep the whole bucket in memory.
+        left_over=compacted(rows.take(pa.array(outside, pa.int64()))),
     )
 
 

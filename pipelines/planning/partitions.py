@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from manifests.tables.text_numbers import text_numbers
 
-ROWS_PER_PARTITION = 32_768
+ROWS_PER_PARTITION = 16_384
 
 
 def num_partitions(num_rows: int) -> int:
