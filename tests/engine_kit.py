@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pipelines.session.resources import Resources
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits, commit_unit
 from pipelines.stages.fused_work import FusedFile, ReadReference
-from pipelines.stages.generate import generate_rows, generated_table
+from pipelines.stages.generate import generate_unit
 from pipelines.stages.score import Centroids, score_rows
 from pipelines.storage.local import LocalStorage
 from pipelines.storage.storage import Storage
@@ -225,6 +225,25 @@ class FakeModelHost:
         )
 
 
+class ComposingHost(FakeModelHost):
+    """Makes rows with a function."""
+
+    def __init__(
+        self, compose: Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
+    ) -> None:
+        super().__init__()
+        self.compose = compose
+
+
+def composed_rows(
+    rows: Sequence[Row], compose: Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
+) -> tuple[list[dict[str, Any]], int]:
+    """Return what becomes of a unit that ``compose`` makes, and how many rows were tried alone."""
+    unit = UnitMessage(unit_id="unit", rows=planned_table(rows), facts=UnitFacts())
+    made = generate_unit(unit, ComposingHost(compose))
+    return made.rows.to_pylist(), made.facts.rows_tried_alone
+
+
 class FakeModelHostSource:
     """Loads a ``FakeModelHost``, whatever share of a cluster it gets."""
 
@@ -257,8 +276,10 @@ def planned_table(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
 
 def generated(unit: Sequence[Row], *, attempt: int = 1) -> pa.Table:
     """Return rows of ``schemas.GENERATED`` as the fake engine makes them."""
-    results, _ = generate_rows(unit, FakeModelHost().compose)
-    return generated_table(planned_table(unit, attempt=attempt), results)
+    message = UnitMessage(
+        unit_id="unit", rows=planned_table(unit, attempt=attempt), facts=UnitFacts()
+    )
+    return generate_unit(message, FakeModelHost()).rows
 
 
 def commit(

@@ -51,7 +51,7 @@ def _make_units(plan: Plan, stages: Any, shares: Shares) -> Generator[Receipt]:
                 made = stages.store.claims.claim(made)
             if not made.facts.is_idle:
                 made = generate_unit(made, engine, stages.store.attempts, fused=stages.fused)
-            yield from read_receipts(stages.store(score(made.to_batch())))
+            yield from read_receipts(stages.store(score(made)))
 
 
 def _make_fusions(

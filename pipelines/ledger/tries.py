@@ -64,10 +64,18 @@ class TryMarks:
 
     def begin(self, unit_id: str) -> UnitTries:
         """Leave the mark of a try, and return what earlier ones left."""
-        tries = tries_of(self.storage.list(f"{ATTEMPTS_FOLDER}/{unit_id}", ""), self.run_id)
+        tries = self.look(unit_id)
+        self.mark(unit_id)
+        return tries
+
+    def look(self, unit_id: str) -> UnitTries:
+        """Return what earlier tries left; it stays so until this run marks another."""
+        return tries_of(self.storage.list(f"{ATTEMPTS_FOLDER}/{unit_id}", ""), self.run_id)
+
+    def mark(self, unit_id: str) -> None:
+        """Leave the mark of a try, which is what this process is at from now on."""
         self.open.clear()
         self._mark(unit_id, "unit")
-        return tries
 
     def begin_row(self, unit_id: str, key: str) -> str:
         """Leave the mark of a row that is made alone; return it for ``end_row``."""

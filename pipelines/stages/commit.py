@@ -36,14 +36,14 @@ from pipelines.units.committed_unit import (
     read_unit,
     rows_name,
 )
-from pipelines.units.message import UnitMessage, read_messages
+from pipelines.units.message import UnitMessage
 from pipelines.units.png import encode_png
 from pipelines.units.schemas import ERRORS, RECEIPTS, ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommitUnits:
-    """Function of the store stage: where units are committed, and under which run.
+    """Function of the last stage: where units are committed, and under which run.
 
     Attributes:
         storage: The output.
@@ -70,10 +70,9 @@ class CommitUnits:
         """Where tries of units are marked: beside what is committed."""
         return TryMarks(storage=self.storage, run_id=self.run_id)
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Commit the units of ``batch``; return their receipts (``schemas.RECEIPTS``)."""
-        now = datetime.now(UTC)
-        return pa.concat_tables(commit_unit(unit, self, now=now) for unit in read_messages(batch))
+    def __call__(self, message: UnitMessage) -> pa.Table:
+        """Commit a unit; return its receipt (``schemas.RECEIPTS``)."""
+        return commit_unit(message, self, now=datetime.now(UTC))
 
 
 def commit_unit(message: UnitMessage, into: CommitUnits, *, now: datetime) -> pa.Table:
@@ -82,19 +81,19 @@ def commit_unit(message: UnitMessage, into: CommitUnits, *, now: datetime) -> pa
     A unit that another writer has committed stays as that one made it, and the receipt tells of
     what is committed: the promise is one row a key, not one try.
     """
-    values = message.rows.to_pylist()
+    values = _values(message.rows)
     if message.facts.held_by:
         return _receipt(message, values, committed=False, made=set(), errors=[])
     storage = into.storage
     name = rows_name(message.unit_id)
     facts: dict[str, Any] = {}
-    committed = False
+    ours: tuple[list[str], UnitFooter] | None = None
     # Whoever comes second must not even touch the images that the committed rows tell of.
     if not storage.exists(name):
         if into.fence is not None:
             into.fence.check()
         start = time.perf_counter()
-        rows = _output_rows(message, into, now)
+        rows = _output_rows(message, values, into, now)
         facts["encode_seconds"] = time.perf_counter() - start
         images = {row["image"]["path"]: row["image"]["bytes"] for row in rows}
         if not into.is_shared:
@@ -111,16 +110,17 @@ def commit_unit(message: UnitMessage, into: CommitUnits, *, now: datetime) -> pa
             image_sizes=[len(row["image"]["bytes"]) for row in rows],
         )
         content = encode_unit(pa.Table.from_pylist(rows, schema=ROWS), footer)
-        committed = storage.put_if_absent(name, content)
-        if into.is_shared and committed:
-            storage.put_all(images)
+        if storage.put_if_absent(name, content):
+            ours = [row["key"] for row in rows], footer
+            if into.is_shared:
+                storage.put_all(images)
         facts["output_bytes"] = len(content) + sum(map(len, images.values()))
         facts["write_seconds"] = time.perf_counter() - start - facts["encode_seconds"]
-    keys, footer = read_unit(storage, name)
-    if into.is_shared:
+    keys, footer = ours or read_unit(storage, name)
+    if into.is_shared and ours is None:
         if footer.is_abandoned:
             raise StorageError(set_aside_meanwhile(storage, name))
-        if not committed and footer.run_id == into.run_id:
+        if footer.run_id == into.run_id:
             # An earlier try of this run committed it, and may not have come to its images.
             lost = [key for key in keys if not storage.exists(image_name(key))]
             restore_images_of(storage, name, lost)
@@ -128,14 +128,26 @@ def commit_unit(message: UnitMessage, into: CommitUnits, *, now: datetime) -> pa
         storage.put(errors_name(message.unit_id), encode_errors(footer))
     into.attempts.end(message.unit_id)
     done = message.with_facts(message.rows, **facts)
-    return _receipt(done, values, committed=committed, made=set(keys), errors=footer.errors)
+    return _receipt(done, values, committed=ours is not None, made=set(keys), errors=footer.errors)
 
 
-def _output_rows(message: UnitMessage, into: CommitUnits, now: datetime) -> list[dict[str, Any]]:
+def _values(rows: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as values, but for the pixels, which stay where they are."""
+    if "pixels" not in rows.column_names:
+        return rows.to_pylist()
+    values = rows.drop_columns(["pixels"]).to_pylist()
+    for row, pixels in zip(values, rows["pixels"], strict=True):
+        row["pixels"] = pixels.as_buffer()
+    return values
+
+
+def _output_rows(
+    message: UnitMessage, values: Sequence[Mapping[str, Any]], into: CommitUnits, now: datetime
+) -> list[dict[str, Any]]:
     """Return the rows that have an image as values of ``schemas.ROWS``."""
     facts = message.facts
     rows: list[dict[str, Any]] = []
-    for row in message.rows.to_pylist():
+    for row in values:
         if row["failure"] is None:
             image = encode_png(row, versions_json=facts.versions_json)
             rows.append(

@@ -10,8 +10,8 @@ the marks that tries leave, see ``ledger.tries``.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -36,11 +36,19 @@ from pipelines.units.schemas import GENERATED, RESULT
 MAX_MESSAGE_LENGTH = 2_000
 
 Compose = Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
-MakeRows = Callable[[Sequence[Row]], tuple[list[dict[str, Any]], int]]
+
+
+AT_ONCE = 2
+"""Units in an actor at the same time: one is sampled, one is brought or sent."""
 
 
 class GenerateImages:
-    """Actor of the generate stage; holds one model host for its life."""
+    """Actor of the generate stage; holds one model host for its life.
+
+    It is called by ``AT_ONCE`` threads, so that the next unit is there when one is done: its rows
+    and files are brought while another is sampled. All sampling is done in one thread, one unit
+    after another, and a unit's try begins, and is marked, when its sampling does.
+    """
 
     def __init__(
         self,
@@ -56,7 +64,8 @@ class GenerateImages:
         self._fused = fused
         self._attempts = attempts
         give_up_when_terminated(attempts)
-        self._host = load_model_host()
+        self._sampling = ThreadPoolExecutor(1, "sampling")
+        self._host = self._sampling.submit(load_model_host).result()
         self._fence = fence
         self._metrics = ActorMetrics()
 
@@ -78,14 +87,49 @@ class GenerateImages:
             message = self._claims.claim(message)
             if message.facts.is_idle:
                 return message
+        unit = prepare_unit(message, self._attempts, fused=self._fused)
+        made = self._sampling.submit(self._sample, unit).result().message()
+        self._metrics.observe(made)
+        return made
+
+    def _sample(self, unit: "PreparedUnit") -> "SampledUnit":
         try:
-            made = generate_unit(message, self._host, self._attempts, fused=self._fused)
+            return sample_unit(unit, self._host, self._attempts)
         except Exception as error:  # torch has no one class for a lost device; raised again below
             if device_is_lost(error):
                 end_without_device(self._attempts, error)
             raise
-        self._metrics.observe(made)
-        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedUnit:
+    """A unit whose files are on this machine.
+
+    Attributes:
+        message: The unit as it was planned; its rows have one base model.
+        base_model_digest: Of its rows.
+        rows: What the composer takes, or why a row never gets there.
+        tries: Earlier tries of the unit; None where tries are not marked.
+    """
+
+    message: UnitMessage
+    base_model_digest: str
+    rows: Sequence[Row | RowFailure]
+    tries: UnitTries | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledUnit:
+    """What became of a unit's rows, in order, and of the unit (``UnitFacts``, by name)."""
+
+    planned: UnitMessage
+    results: Sequence[ComposedImage | RowFailure]
+    facts: Mapping[str, Any]
+
+    def message(self) -> UnitMessage:
+        """Return the unit with rows of ``schemas.GENERATED``."""
+        results = [_result_row(result) for result in self.results]
+        return self.planned.with_facts(generated_table(self.planned.rows, results), **self.facts)
 
 
 def generate_unit(
@@ -103,28 +147,46 @@ def generate_unit(
         attempts: Where its tries are marked; None for nowhere.
         fused: Where rows of fused methods get their adapters; None if there are no such rows.
     """
-    make_rows = partial(generate_rows, compose=host.compose, fused=fused)
-    before = host.use()
+    return sample_unit(prepare_unit(message, attempts, fused=fused), host, attempts).message()
+
+
+def prepare_unit(
+    message: UnitMessage, attempts: TryMarks | None, *, fused: FusedSource | None
+) -> PreparedUnit:
+    """Return the unit ready to be sampled; nothing says yet that it was begun."""
     rows = rows_of(message.rows)
-    host.hold(rows[0].base_model_digest)
-    start = time.perf_counter()
-    tries = None if attempts is None else attempts.begin(message.unit_id)
-    if attempts is None or tries is None or not tries.one_by_one:
-        results, num_alone = make_rows(rows)
-    else:
-        results = [
-            _generate_alone(row, make_rows, attempts, tries, message.unit_id) for row in rows
-        ]
-        num_alone = len(rows)
-    seconds = time.perf_counter() - start
-    return message.with_facts(
-        generated_table(message.rows, results),
-        generate_seconds=seconds,
-        rows_tried_alone=num_alone,
-        device=host.device,
-        versions_json=host.versions_json,
-        **_changes(before, host.use()),
+    return PreparedUnit(
+        message=message,
+        base_model_digest=rows[0].base_model_digest,
+        rows=[_prepare(row, fused) for row in rows],
+        tries=None if attempts is None else attempts.look(message.unit_id),
     )
+
+
+def sample_unit(unit: PreparedUnit, host: ModelHost, attempts: TryMarks | None) -> SampledUnit:
+    """Sample a unit under the mark of a try.
+
+    Raises:
+        Exception: The base model cannot be loaded, or the device is lost.
+    """
+    before = host.use()
+    host.hold(unit.base_model_digest)
+    start = time.perf_counter()
+    if attempts is not None:
+        attempts.mark(unit.message.unit_id)
+    if attempts is None or unit.tries is None or not unit.tries.one_by_one:
+        results, num_alone = compose_rows(unit.rows, host.compose)
+    else:
+        results = _compose_alone(unit, unit.tries, host.compose, attempts)
+        num_alone = len(results)
+    facts = {
+        "generate_seconds": time.perf_counter() - start,
+        "rows_tried_alone": num_alone,
+        "device": host.device,
+        "versions_json": host.versions_json,
+        **_changes(before, host.use()),
+    }
+    return SampledUnit(planned=unit.message, results=results, facts=facts)
 
 
 def generated_table(planned: pa.Table, results: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -133,43 +195,40 @@ def generated_table(planned: pa.Table, results: Sequence[Mapping[str, Any]]) -> 
     return pa.table([*planned.columns, *made.columns], schema=GENERATED)
 
 
-def generate_rows(
-    rows: Sequence[Row], compose: Compose, fused: FusedSource | None = None
-) -> tuple[list[dict[str, Any]], int]:
-    """Return rows of ``schemas.RESULT`` in order, and how many were tried alone.
+def compose_rows(
+    rows: Sequence[Row | RowFailure], compose: Compose
+) -> tuple[list[ComposedImage | RowFailure], int]:
+    """Return what becomes of prepared rows, in order, and how many were tried alone.
 
     Raises:
         Exception: The device is lost.
     """
-    results: dict[int, ComposedImage | RowFailure] = {}
-    composable: dict[int, Row] = {}
-    for index, row in enumerate(rows):
-        prepared = _prepare(row, fused)
-        if isinstance(prepared, RowFailure):
-            results[index] = prepared
+    made, num_alone = _compose_each([row for row in rows if isinstance(row, Row)], compose)
+    coming = iter(made)
+    return [row if isinstance(row, RowFailure) else next(coming) for row in rows], num_alone
+
+
+def _compose_alone(
+    unit: PreparedUnit, tries: UnitTries, compose: Compose, attempts: TryMarks
+) -> list[ComposedImage | RowFailure]:
+    """Return each row made under a mark of its own, or failed if it died under one before."""
+    results: list[ComposedImage | RowFailure] = []
+    for row in unit.rows:
+        if isinstance(row, RowFailure):
+            results.append(row)
+        elif deaths := tries.deaths_alone.get(row.key, 0):
+            message = (
+                f"the process that made it died {tries.number - 1} times, {deaths} of them with "
+                "nothing but this row to do; it may need more memory than there is, or crash the "
+                "driver (see Ray's worker logs), so make it smaller or on another machine"
+            )
+            results.append(RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message))
         else:
-            composable[index] = prepared
-    made, num_alone = _compose_each(list(composable.values()), compose)
-    results |= dict(zip(composable, made, strict=True))
-    return [_result_row(results[index]) for index in range(len(rows))], num_alone
-
-
-def _generate_alone(
-    row: Row, make_rows: MakeRows, attempts: TryMarks, tries: UnitTries, unit_id: str
-) -> dict[str, Any]:
-    """Return the row made under a mark of its own, or failed if it died under one before."""
-    deaths = tries.deaths_alone.get(row.key, 0)
-    if deaths:
-        message = (
-            f"the process that made it died {tries.number - 1} times, {deaths} of them with "
-            "nothing but this row to do; it may need more memory than there is, or crash the "
-            "driver (see Ray's worker logs), so make it smaller or on another machine"
-        )
-        return _result_row(RowFailure(stage=Stage.PROCESS, error="ProcessDied", message=message))
-    mark = attempts.begin_row(unit_id, row.key)
-    (result,), _ = make_rows([row])
-    attempts.end_row(mark)
-    return result
+            mark = attempts.begin_row(unit.message.unit_id, row.key)
+            (result,), _ = compose_rows([row], compose)
+            attempts.end_row(mark)
+            results.append(result)
+    return results
 
 
 def _prepare(row: Row, fused: FusedSource | None) -> Row | RowFailure:

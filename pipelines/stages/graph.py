@@ -1,6 +1,6 @@
 """The Ray Data graph: planned units in, receipts out.
 
-    tickets ─► generate (actors) ─► score (actors) ─► store (tasks) ─► receipts
+    tickets ─► generate (actors) ─► score and store (actors) ─► receipts
                   ▲ units
                dealer (an actor beside the driver)
 
@@ -12,6 +12,7 @@ row's error (Ray would, without end) and never drop a block.
 """
 
 import logging
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray import data
-from ray.data import ActorPoolStrategy, TaskPoolStrategy
+from ray.data import ActorPoolStrategy
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -29,8 +30,10 @@ from pipelines.fusing.fused_source import FusedSource
 from pipelines.planning.plan import Plan
 from pipelines.planning.plan_files import PlanReader
 from pipelines.session.shares import Shares
+from pipelines.stages import finish, generate
 from pipelines.stages.commit import CommitUnits
 from pipelines.stages.dealing import Dealer
+from pipelines.stages.finish import FinishUnits
 from pipelines.stages.generate import GenerateImages
 from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.score import Centroids, LoadScorer, ScoreImages
@@ -39,6 +42,9 @@ from pipelines.units.receipts import Receipt, read_receipts
 
 SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
+
+MOST_WAITING = 2 * generate.AT_ONCE
+"""Tickets that an actor has, begun or not; a unit is chosen when one is begun."""
 
 WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -87,27 +93,27 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
                 "claims": store.claims,
                 "fused": stages.fused,
             },
-            compute=ActorPoolStrategy(
-                min_size=shares.num_generators, max_size=shares.max_generators
-            ),
+            compute=_generators(plan.num_units, shares),
             num_cpus=shares.generator_cpus,
             num_gpus=shares.generator_gpus or None,
             **WHOLE_BLOCKS,
         )
         .map_batches(
-            ScoreImages,
+            FinishUnits,
             fn_constructor_kwargs={
-                "load_scorer": stages.load_scorer,
-                "load_centroids": stages.load_centroids,
-                "scores_windows": stages.scores_windows,
+                "load_score": partial(
+                    ScoreImages,
+                    stages.load_scorer,
+                    stages.load_centroids,
+                    scores_windows=stages.scores_windows,
+                ),
+                "store": store,
             },
-            compute=ActorPoolStrategy(size=shares.num_helpers),
-            num_cpus=shares.helper_cpus,
-            **WHOLE_BLOCKS,
-        )
-        .map_batches(
-            store,
-            compute=TaskPoolStrategy(size=shares.num_helpers),
+            compute=ActorPoolStrategy(
+                size=shares.num_helpers,
+                max_concurrent_calls_per_actor=finish.AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
             num_cpus=shares.helper_cpus,
             **WHOLE_BLOCKS,
         )
@@ -117,6 +123,24 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
             yield from read_receipts(batch)
     except RayTaskError as error:
         raise own_error(error) from error
+
+
+def _generators(num_units: int, shares: Shares) -> ActorPoolStrategy:
+    """Return the pool of generating actors.
+
+    Ray's driver looks ten times a second which actors are done, so each has tickets waiting; but no
+    more than its part of them, or the first actors to start would get all tickets of a small run.
+    """
+    may_grow = shares.max_generators > shares.num_generators
+    share = math.ceil(num_units / shares.num_generators)
+    return ActorPoolStrategy(
+        min_size=shares.num_generators,
+        max_size=shares.max_generators,
+        # Ray adds actors only where those that are there have twice as many as they can begin.
+        max_tasks_in_flight_per_actor=MOST_WAITING if may_grow else min(MOST_WAITING, share),
+        max_concurrent_calls_per_actor=generate.AT_ONCE,
+        enable_true_multi_threading=True,
+    )
 
 
 def set_up_ray_data() -> None:

@@ -12,6 +12,7 @@ and not stored: they would be as much again for each window, and take more room 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from clora_core.windows import LAYOUTS, cut_windows, disjoint, window_boxes
 from manifests.places.folder_cache import local_folder
 from manifests.rows.table import lora_of
 from pipelines.planning.references import reference_id
-from pipelines.units.message import UnitMessage, map_messages
+from pipelines.units.message import UnitMessage
 from pipelines.units.schemas import SCORED
 
 Centroids = Mapping[str, np.ndarray]
@@ -58,7 +59,7 @@ class ScorerSource:
 
 
 class ScoreImages:
-    """Actor of the score stage; without a scorer it passes rows on unscored."""
+    """Scores units, one at a time; without a scorer it passes rows on unscored."""
 
     def __init__(
         self,
@@ -71,27 +72,30 @@ class ScoreImages:
         self._load_centroids = load_centroids
         self._centroids: Centroids | None = None
         self._scores_windows = scores_windows
+        self._at_work = Lock()
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the units of ``batch`` with rows of ``schemas.SCORED``."""
-        return map_messages(batch, self._score)
+    def __call__(self, message: UnitMessage) -> UnitMessage:
+        """Return the unit with rows of ``schemas.SCORED``; as it is if there is nothing to score.
 
-    def _score(self, message: UnitMessage) -> UnitMessage:
-        if message.facts.is_idle:
+        Called by several threads, of which one scores: a scorer has the threads of its own that
+        its share of the machine has room for.
+        """
+        if self._scorer is None or message.facts.is_idle:
             return message
-        start = time.perf_counter()
-        if self._centroids is None:
-            # Not when it is made: Ray would not say which error it was.
-            self._centroids = self._load_centroids()
-        rows = score_rows(
-            message.rows, self._scorer, self._centroids, scores_windows=self._scores_windows
-        )
-        return message.with_facts(rows, score_seconds=time.perf_counter() - start)
+        with self._at_work:
+            start = time.perf_counter()
+            if self._centroids is None:
+                # Not when it is made: Ray would not say which error it was.
+                self._centroids = self._load_centroids()
+            rows = score_rows(
+                message.rows, self._scorer, self._centroids, scores_windows=self._scores_windows
+            )
+            return message.with_facts(rows, score_seconds=time.perf_counter() - start)
 
 
 def score_rows(
     rows: pa.Table,
-    scorer: Scorer | None,
+    scorer: Scorer,
     centroids: Centroids,
     *,
     scores_windows: bool = True,
@@ -100,13 +104,13 @@ def score_rows(
 
     Args:
         rows: Of one unit.
-        scorer: None leaves them unscored.
+        scorer: Gives features.
         centroids: What they are compared with.
         scores_windows: Whether they get ``dino_apart``, too.
     """
     values = rows.to_pylist()
-    made = [row for row in values if row["pixels"] is not None] if scorer else []
-    if scorer is not None and made:
+    made = [row for row in values if row["pixels"] is not None]
+    if made:
         images = [_image(row) for row in made]
         for row, image, feature in zip(made, images, scorer.features(images), strict=True):
             row["dino_features"] = feature.tolist()

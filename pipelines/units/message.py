@@ -5,7 +5,6 @@ a whole that stages add to (seconds, LoRA cache events, memory).
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import pyarrow as pa
@@ -93,36 +92,37 @@ class UnitMessage:
         return pa.table(
             {
                 "unit_id": pa.array([self.unit_id], pa.string()),
-                "rows_ipc": pa.array([_to_ipc(self.rows)], pa.large_binary()),
+                "rows_ipc": _one_binary(_to_ipc(self.rows)),
                 "facts_json": pa.array([self.facts.to_json()], pa.string()),
             }
         )
 
 
-def map_messages(batch: pa.Table, stage: Callable[[UnitMessage], UnitMessage]) -> pa.Table:
-    """Return the batch with ``stage`` done to each of its messages."""
-    return pa.concat_tables(stage(message).to_batch() for message in read_messages(batch))
-
-
 def read_messages(batch: pa.Table) -> list[UnitMessage]:
-    """Return the messages of a batch, usually one."""
+    """Return the messages of a batch, usually one; their rows lie where the batch lies."""
     return [
         UnitMessage(
-            unit_id=row["unit_id"],
-            rows=_from_ipc(row["rows_ipc"]),
-            facts=UnitFacts(**json.loads(row["facts_json"])),
+            unit_id=batch["unit_id"][n].as_py(),
+            rows=_from_ipc(batch["rows_ipc"][n].as_buffer()),
+            facts=UnitFacts(**json.loads(batch["facts_json"][n].as_py())),
         )
-        for row in batch.to_pylist()
+        for n in range(batch.num_rows)
     ]
 
 
-def _to_ipc(rows: pa.Table) -> bytes:
+def _one_binary(content: pa.Buffer) -> pa.Array:
+    """Return an array of one value without a copy of it: it holds a whole unit's pixels."""
+    offsets = pa.array([0, content.size], pa.int64()).buffers()[1]
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, content])
+
+
+def _to_ipc(rows: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_table(rows)
-    return sink.getvalue().to_pybytes()
+    return sink.getvalue()
 
 
-def _from_ipc(content: bytes) -> pa.Table:
+def _from_ipc(content: pa.Buffer) -> pa.Table:
     with pa.ipc.open_stream(content) as reader:
         return reader.read_all()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from e2e.kit import committed, manifest, other_world, write_job
-from engine_kit import ON_ONE_CPU, Watcher, planned_table
+from engine_kit import ON_ONE_CPU, Watcher, composed_rows
 from PIL import Image
 
 from jobs.commands.render import likeness
@@ -15,7 +15,6 @@ from jobs.job.job_file import load_job
 from jobs.job.run_request import run_request
 from pipelines.ledger.run_record import read_run_records
 from pipelines.run import compose_rows
-from pipelines.stages.generate import generate_rows, generated_table
 from pipelines.storage.local import LocalStorage
 
 MAX_GREY_LEVELS_APART = 2
@@ -32,8 +31,7 @@ def made_alone(path: Path) -> dict[str, dict[str, Any]]:
     request = run_request(job, prepare(job))
     engine = request.load_model_host(ON_ONE_CPU)
     engine.hold(request.base_model_digest)
-    results, _ = generate_rows(request.rows, engine.compose)
-    rows = generated_table(planned_table(request.rows), results).to_pylist()
+    rows, _ = composed_rows(request.rows, engine.compose)
     return {row["key"]: row for row in rows}
 
 

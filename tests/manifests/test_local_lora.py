@@ -1,13 +1,14 @@
 """A LoRA comes to a machine with the settings that say its strength, by file or folder, or not."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from engine_kit import lora, row
+from engine_kit import composed_rows, lora, row
 from input_kit import adapter_config, safetensors_bytes, write_lora
 from pyarrow import fs
 
@@ -21,7 +22,6 @@ from manifests.loras.local_lora import local_lora
 from manifests.places import locations
 from manifests.places.allowed_roots import AllowedRoots
 from manifests.places.locations import LocationError
-from pipelines.stages.generate import generate_rows
 from pipelines.stages.lora_identity import LoraIdentity
 
 LAYER = "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -108,14 +108,14 @@ def test_an_actor_samples_with_file_and_settings_on_its_own_machine(bucket: Path
     seen: list[str | None] = []
     planned = replace(lora("cat", uri="s3://bucket/cat"), digest=digest)
 
-    def compose(rows: list[Row]) -> list[ComposedImage | RowFailure]:
+    def compose(rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         seen.extend(LoraIdentity().problem(one) for row_ in rows for one in row_.loras)
         raise MemoryError
 
-    generate_rows([row(0, loras=(planned,))], compose)  # pyright: ignore[reportArgumentType]
+    composed_rows([row(0, loras=(planned,))], compose)
     assert seen[0] is None
     write_adapter(bucket / "cat", alpha=16)
-    generate_rows([row(0, loras=(planned,))], compose)  # pyright: ignore[reportArgumentType]
+    composed_rows([row(0, loras=(planned,))], compose)
     assert "was replaced since the run was planned" in str(seen[-1])
 
 

@@ -8,6 +8,7 @@ from engine_kit import BAD_ROW, BASE_MODEL, FakeScorer, generated, lora, row, ro
 from clora_core.apart import MAX_LORAS, RIVAL_SHARE
 from pipelines.planning.references import reference_id
 from pipelines.stages.score import Centroids, ScoreImages, score_rows
+from pipelines.units.message import UnitFacts, UnitMessage
 from pipelines.units.schemas import SCORED
 
 
@@ -131,11 +132,8 @@ def test_a_failed_row_passes_unscored_beside_a_made_one():
 
 
 def test_without_a_scorer_rows_pass_as_they_are():
-    unscored = ScoreImages(None, dict[str, np.ndarray])
-    assert unscored is not None
-    (made,) = score_rows(generated(rows(1)), None, {}).to_pylist()
-    assert made["dino_features"] is None
-    assert made["pixels"] is not None
+    made = UnitMessage(unit_id="unit", rows=generated(rows(1)), facts=UnitFacts())
+    assert ScoreImages(None, dict[str, np.ndarray])(made) is made
 
 
 def test_references_follow_base_model_tensors_and_words_not_the_name():

@@ -197,7 +197,7 @@ def a_run(
             message = claims.claim(message_of(unit["unit_id"], members))
             if not message.facts.is_idle:
                 message = generate_unit(message, engine, stages.attempts)
-            yield from read_receipts(stages(score(message.to_batch())))
+            yield from read_receipts(stages(score(message)))
 
     try:
         with present(storage, run_id, LeaseTimes(beat_s=1000.0)):
@@ -282,7 +282,7 @@ def test_who_comes_second_does_not_touch_the_images_of_the_first(tmp_path: Path)
     plan = planned(("cat",), 5)
     (unit_id,) = plan.unit_ids
     message = generate_unit(message_of(unit_id, list(plan.members())), FakeModelHost())
-    scored = ScoreImages(FakeScorer, dict)(message.to_batch())
+    scored = ScoreImages(FakeScorer, dict)(message)
 
     class Late(LocalStorage):
         """Does not see the unit that is committed while it looks."""
@@ -318,7 +318,7 @@ def committed(tmp_path: Path) -> tuple[LocalStorage, bytes]:
     storage = Unwritten(tmp_path)
     plan = planned(("cat",), 5)
     message = generate_unit(message_of(plan.unit_ids[0], list(plan.members())), FakeModelHost())
-    scored = ScoreImages(FakeScorer, dict)(message.to_batch())
+    scored = ScoreImages(FakeScorer, dict)(message)
     stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with present(storage, "one", LeaseTimes(beat_s=1000.0)):
         maker = storage.read("makers/one.json")
@@ -355,7 +355,7 @@ def test_a_try_that_was_killed_before_its_images_is_completed_by_the_next_of_its
     storage, _ = committed
     plan = planned(("cat",), 5)
     message = generate_unit(message_of(plan.unit_ids[0], list(plan.members())), FakeModelHost())
-    scored = ScoreImages(FakeScorer, dict)(message.to_batch())
+    scored = ScoreImages(FakeScorer, dict)(message)
     CommitUnits(storage=storage, run_id="two", dino_digest="d", is_shared=True)(scored)
     assert len(damaged_images(storage, read_ledger(storage))) == SEEDS_PER_BLOCK
     CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)(scored)
@@ -368,7 +368,7 @@ def test_a_unit_that_a_repair_set_aside_meanwhile_is_not_taken_for_done(tmp_path
     message = message_of(plan.unit_ids[0], list(plan.members())[:5])
     stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with pytest.raises(StorageError, match="run the same command again"):
-        stages(message.with_facts(message.rows, is_done=True).to_batch())
+        stages(message.with_facts(message.rows, is_done=True))
 
     def make(units: Plan) -> Generator[Receipt]:
         for unit_id in units.unit_ids:
