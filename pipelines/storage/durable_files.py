@@ -64,26 +64,32 @@ def write_hidden(target: Path, parts: Iterable[bytes]) -> Path:
     return hidden
 
 
-def open_new(path: Path) -> int:
-    """Open a new file for writing, in a folder that may have to be made."""
+def open_new(path: Path, *, syncs_folder: bool = True) -> int:
+    """Open a new file for writing, in a folder that may have to be made, see ``make_folder``."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    make_folder(path.parent)
+    make_folder(path.parent, syncs=syncs_folder)
     try:
         return os.open(path, flags, 0o666)
     except FileNotFoundError:
         # Somebody removed the folder because it was empty.
-        make_folder(path.parent)
+        make_folder(path.parent, syncs=syncs_folder)
         return os.open(path, flags, 0o666)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and what is missing above it; a new name is synced at once."""
+def make_folder(folder: Path, *, syncs: bool = True) -> None:
+    """Make a folder and what is missing above it; a new name is synced at once.
+
+    Args:
+        folder: The folder.
+        syncs: False leaves its own name unsynced: for a folder that nothing durable is in.
+    """
     if folder.is_dir():
         return
     make_folder(folder.parent)
     with suppress(FileExistsError):
         folder.mkdir()
-        sync_folder(folder.parent)
+        if syncs:
+            sync_folder(folder.parent)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 

@@ -97,7 +97,9 @@ class LocalStorage:
         """Leave an empty file whose name is its content; a power cut may take it away."""
         target = self._path(name)
         with self._kept.writing(target):
-            os.close(open_new(target))
+            # Only marks are in its folder, which may go with them; what is above is to stay.
+            make_folder(target.parent.parent)
+            os.close(open_new(target, syncs_folder=False))
 
     def move(self, name: str, target: str) -> None:
         """Give a file another name; FileNotFoundError if there is none."""
