@@ -1,7 +1,7 @@
 """How the stages share a cluster: pure arithmetic, so that no machine is too small to finish.
 
 A stage that asks for a processor nobody has waits for ever, and Ray's own default is one whole
-processor a task. So generating gets what is left when the small stages have their tenths.
+processor a task. So generating gets what is left when those that score and store have their tenths.
 """
 
 import math
@@ -37,8 +37,8 @@ class Shares:
         generator_cpus: Logical processors of each.
         generator_gpus: GPUs of each.
         generator_threads: Sampler threads of each; None on a GPU.
-        num_helpers: Score actors, and as many units being stored at once.
-        helper_cpus: Logical processors of each score actor and each storing task.
+        num_helpers: Actors that score and store.
+        helper_cpus: Logical processors of each.
     """
 
     num_generators: int
@@ -73,7 +73,7 @@ def share_cluster(resources: Resources, cluster: Cluster) -> Shares:
     small_cpus = min(SMALL_STAGE_CPUS, cpus / (4 * num_helpers))
     # Where machines are added there are processors for those that come later.
     dividing = actors if may_grow else most
-    left = (cpus - 2 * num_helpers * small_cpus) / dividing
+    left = (cpus - num_helpers * small_cpus) / dividing
     return Shares(
         num_generators=actors,
         max_generators=most,

@@ -1,7 +1,7 @@
-"""The store stage: images under their keys, then the unit's one atomic commit.
+"""Storing: images under their keys, then the unit's one atomic commit.
 
 Images are encoded here and not where they are sampled: sampling holds the dearest machine, raw
-pixels cross between processes of one machine in a few milliseconds an image, and the score stage
+pixels cross between processes of one machine in a few milliseconds an image, and scoring
 wants pixels. Images go first, so a committed row always has its file; a kill in between leaves
 files that the next try writes again with the same names.
 
@@ -43,7 +43,7 @@ from pipelines.units.schemas import ERRORS, RECEIPTS, ROWS
 
 @dataclass(frozen=True, kw_only=True)
 class CommitUnits:
-    """Function of the last stage: where units are committed, and under which run.
+    """Where units are committed, and under which run.
 
     Attributes:
         storage: The output.

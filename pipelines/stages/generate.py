@@ -8,6 +8,7 @@ it: that is raised and ends the process, see ``leaving``. A row that ends the pr
 the marks that tries leave, see ``ledger.tries``.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from pipelines.leases.lease import Fence
 from pipelines.leases.unit_claims import UnitClaims
 from pipelines.ledger.tries import TryMarks, UnitTries
 from pipelines.metrics.actor import ActorMetrics
+from pipelines.session.shares import Shares
 from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
 from pipelines.stages.model_host import ModelHost
 from pipelines.units.message import HostUse, UnitMessage
@@ -99,6 +101,19 @@ class GenerateImages:
             if device_is_lost(error):
                 end_without_device(self._attempts, error)
             raise
+
+
+def tickets_each(num_units: int, shares: Shares) -> int:
+    """Return how many tickets an actor has at most, begun or not.
+
+    Ray's driver looks ten times a second which are done, so each has some waiting; but no more than
+    its part of them, or the actors that start first would get all the tickets of a small run.
+    """
+    most = 2 * AT_ONCE
+    if shares.max_generators > shares.num_generators:
+        # Ray adds actors only where those that are there have twice as many as they can begin.
+        return most
+    return max(1, min(most, math.ceil(num_units / shares.num_generators)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ row's error (Ray would, without end) and never drop a block.
 """
 
 import logging
-import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -42,9 +41,6 @@ from pipelines.units.receipts import Receipt, read_receipts
 
 SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
-
-MOST_WAITING = 2 * generate.AT_ONCE
-"""Tickets that an actor has, begun or not; a unit is chosen when one is begun."""
 
 WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -126,18 +122,11 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
 
 
 def _generators(num_units: int, shares: Shares) -> ActorPoolStrategy:
-    """Return the pool of generating actors.
-
-    Ray's driver looks ten times a second which actors are done, so each has tickets waiting; but no
-    more than its part of them, or the first actors to start would get all tickets of a small run.
-    """
-    may_grow = shares.max_generators > shares.num_generators
-    share = math.ceil(num_units / shares.num_generators)
+    """Return the pool of generating actors."""
     return ActorPoolStrategy(
         min_size=shares.num_generators,
         max_size=shares.max_generators,
-        # Ray adds actors only where those that are there have twice as many as they can begin.
-        max_tasks_in_flight_per_actor=MOST_WAITING if may_grow else min(MOST_WAITING, share),
+        max_tasks_in_flight_per_actor=generate.tickets_each(num_units, shares),
         max_concurrent_calls_per_actor=generate.AT_ONCE,
         enable_true_multi_threading=True,
     )

@@ -1,4 +1,4 @@
-"""The score stage: how like its references an image is, for each of its LoRAs.
+"""Scoring: how like its references an image is, for each of its LoRAs.
 
 Minimum, average and maximum are over a row's concept LoRAs (arXiv 2403.19776, section 4.2). If one
 of them has no references there is no minimum, and none is made up: the three stay empty and the
@@ -31,7 +31,7 @@ Centroids = Mapping[str, np.ndarray]
 
 
 class Scorer(Protocol):
-    """What the score stage needs: unit-length features of uint8 images."""
+    """What scoring needs: unit-length features of uint8 images."""
 
     def features(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 features [image, feature] of RGB images [height, width, 3]."""

@@ -4,17 +4,30 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-from engine_kit import ComposingHost, FakeModelHost, planned_table, row
+import pytest
+from engine_kit import ON_ONE_CPU, ComposingHost, FakeModelHost, planned_table, row
 
 from clora_core.recipe.row import Row
 from clora_core.results import ComposedImage, RowFailure
 from pipelines.ledger.tries import TryMarks
-from pipelines.stages.generate import GenerateImages
+from pipelines.stages.generate import GenerateImages, tickets_each
 from pipelines.storage.local import LocalStorage
 from pipelines.units.message import UnitFacts, UnitMessage, read_messages
+
+
+@pytest.mark.parametrize(
+    ("num_units", "actors", "max_actors", "each"),
+    [(100, 1, 1, 4), (4, 2, 2, 2), (5, 4, 4, 2), (1, 1, 1, 1), (4, 2, 3, 4)],
+)
+def test_an_actor_has_tickets_waiting_but_leaves_a_small_run_s_to_those_that_start_later(
+    num_units: int, actors: int, max_actors: int, each: int
+):
+    shares = replace(ON_ONE_CPU, num_generators=actors, max_generators=max_actors)
+    assert tickets_each(num_units, shares) == each
 
 
 def unit_of(ticket: int) -> UnitMessage:

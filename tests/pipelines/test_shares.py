@@ -31,14 +31,14 @@ def test_all_stages_fit_together_on_any_machine(
         score_actors=score_actors,
         cpus_per_actor=cpus_per_actor,
     )
-    asked = (actors + more) * made.generator_cpus + 2 * score_actors * made.helper_cpus
+    asked = (actors + more) * made.generator_cpus + score_actors * made.helper_cpus
     assert asked <= cpus + 1e-9
     assert made.generator_cpus > 0
     assert made.helper_cpus > 0
 
 
 def test_one_processor_is_enough_and_two_are_used():
-    assert share(cpus=1.0).generator_cpus == 0.8
+    assert share(cpus=1.0).generator_cpus == 0.9
     two = share(cpus=2.0)
     assert two.generator_cpus == 1.0
     assert two.generator_threads == 2
