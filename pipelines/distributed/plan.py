@@ -50,6 +50,7 @@ from pipelines.planning.plan_units import (
     bucket_of,
     bucket_sizes,
     dealt_by_key,
+    is_sampled,
     plan_counts,
 )  # fmt: skip
 from pipelines.planning.plan_uses import uses_of, uses_together
@@ -59,7 +60,7 @@ from pipelines.storage.storage import Storage
 from pipelines.units.receipts import Phase
 
 BATCHES: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-SAMPLE_STEP = 512
+SAMPLE_STEP = 256
 
 
 def plan_on_ray(
@@ -192,7 +193,8 @@ def _ordered(batch: pa.Table, *, rules: Rules) -> pa.Table:
         return MESSAGE.empty_table()
     rows = rows.filter(arrow.is_in(rows["place"], value_set=attempts["place"])).sort_by("place")
     ordered, num_unusable = ordered_rows(rows, attempts, rules)
-    samples = ordered["order"].take(pa.array(range(0, len(ordered), SAMPLE_STEP))).to_pylist()
+    is_sample = pa.array(is_sampled(ordered["key"], SAMPLE_STEP))
+    samples = ordered["order"].filter(is_sample).to_pylist()
     number = batch["number"][0].as_py()
     return messages([message(number, "ordered", ordered, (samples, num_unusable))])
 

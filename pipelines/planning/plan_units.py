@@ -20,6 +20,7 @@ from manifests.rows.stored_rows import StoredRows
 from manifests.tables.arrays import one_chunk
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
+from manifests.tables.text_numbers import text_numbers
 from pipelines.ledger.ledger import FailedRow
 from pipelines.planning.cutting import PLANNED, cut_units, groups_of
 from pipelines.planning.partitions import num_partitions, partition_of
@@ -168,10 +169,10 @@ class _Attempts:
             self._again[row["place"]] = row["attempt"], row["failed_with"]
 
     def tables(self, step: int = 1) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Yield rows (``CHECKED``) and their attempts (``ATTEMPTS``); every ``step``-th of them."""
+        """Yield rows (``CHECKED``) and their attempts (``ATTEMPTS``); about one in ``step``."""
         for table in self._rows.tables():
             places = table["place"].to_numpy()
-            chosen = np.flatnonzero(self._is_pending[places])[::step]
+            chosen = np.flatnonzero(self._is_pending[places] & is_sampled(table["key"], step))
             if len(chosen):
                 again = [self._again.get(place, (1, "")) for place in places[chosen].tolist()]
                 columns = {
@@ -260,9 +261,16 @@ def plan_counts(found: Iterable[Pending], num_unusable: int) -> PlanCounts:
     )
 
 
+def is_sampled(keys: pa.ChunkedArray, step: int) -> np.ndarray:
+    """Return whether each row is one of about every ``step``-th, whatever their order [key]."""
+    if step == 1:
+        return np.ones(len(keys), bool)
+    return text_numbers(keys) % np.uint64(step) == 0
+
+
 def bucket_borders(samples: Iterable[str], num_buckets: int) -> list[str]:
     """Return where buckets of about equal size begin, but for the first."""
-    known = sorted(samples)
+    known = sorted(samples) or [""]
     places = [bucket * len(known) // num_buckets for bucket in range(1, num_buckets)]
     return [known[place] for place in places]
 
