@@ -98,7 +98,8 @@ def publish_run(
 
 def loras_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the LoRAs of the rows as values, each once, by name."""
-    found = {lora.digest: lora_values(lora) for row in rows for lora in row.loras}
+    kinds = StoredRows.of(rows).kinds()
+    found = {lora.digest: lora_values(lora) for row, _ in kinds for lora in row.loras}
     return sorted(found.values(), key=lambda lora: lora["name"])
 
 

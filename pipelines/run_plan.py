@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
 from clora_core.recipe.row import Row
 from manifests.rows.stored_rows import StoredRows
+from manifests.tables.spool import Spool
 from pipelines.fusing.plan import FusionPlan, plan_fusions
 from pipelines.leases.lease import HeldLease
 from pipelines.leases.lease_record import LeaseRecord, earlier_leases
@@ -27,6 +30,9 @@ from pipelines.planning.references import (
 from pipelines.request import RunRequest
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
+
+if TYPE_CHECKING:
+    from pipelines.distributed.rows import ClusterRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +64,14 @@ def plan_rows(
         note: Gets a sentence for each record of a run that is damaged.
     """
     asked = _asked_before(request.storage, note) if request.only_failed else None
-    return plan_tables(
-        StoredRows.of(request.rows),
+    rows = StoredRows.of(request.rows)
+    plan = partial(plan_tables, rows)
+    if not isinstance(rows.source, Spool):
+        # Imported late: Ray reads its environment when it is imported.
+        from pipelines.distributed.plan import plan_on_ray
+
+        plan = partial(plan_on_ray, cast("ClusterRows", rows.source))
+    return plan(
         made=ledger.made_tables(),
         failures=ledger.failures.select(FAILURES.names),
         rules=Rules(attempts=request.attempts, only_failed=request.only_failed),

@@ -5,13 +5,15 @@ from typing import Unpack
 
 from jobs.console.account_line import account_line
 from jobs.exit_code import ALL_MADE, INTERRUPTED, SOME_FAILED, command
-from jobs.job.inputs import prepare
-from jobs.job.job_file import load_job
+from jobs.job.inputs import PreparedJob, prepare
+from jobs.job.job_file import JobFile, load_job
+from jobs.job.planning_place import planning_place
 from jobs.job.run_request import run_request
 from jobs.notes import note
 from jobs.run_job import RunOptions, run_job
 from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import survey
+from pipelines.request import RunRequest
 
 
 @command()
@@ -35,10 +37,22 @@ def compose(
         them, 2 it will be refused again, 130 interrupted.
     """
     job = load_job(path)
-    prepared = prepare(job, place=str(path))
-    for columns in prepared.left_out_columns():
-        note(f"left out: {columns}")
-    request = run_request(job, prepared, limit=limit, only_failed=only_failed)
+    with planning_place(job, options.get("address"), note=note) as check:
+        prepared = prepare(job, place=str(path), check=check)
+        for columns in prepared.left_out_columns():
+            note(f"left out: {columns}")
+        request = run_request(job, prepared, limit=limit, only_failed=only_failed)
+        return _run(job, request, prepared, only_failed=only_failed, **options)
+
+
+def _run(
+    job: JobFile,
+    request: RunRequest,
+    prepared: PreparedJob,
+    *,
+    only_failed: bool,
+    **options: Unpack[RunOptions],
+) -> int:
     try:
         account = run_job(request, prepared.problems, **options)
     except TooManyFailuresError as error:

@@ -6,7 +6,7 @@ nor Ray, so that it runs on any machine in a moment.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from clora_core.recipe.errors import CloraError
@@ -17,8 +17,10 @@ from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import load_job
 from jobs.job.output_places import output_problems
 from jobs.notes import note
+from manifests.rows.stored_rows import StoredRows
 from manifests.text.problems import InputError, Problem, render
 from manifests.text.wording import first_lines, listed
+from pipelines.ledger.counts import count_keys
 
 MAX_LISTED = 8
 
@@ -46,14 +48,16 @@ def validate(path: str | Path) -> int:
     if problems or prepared is None:
         raise InputError(problems)
     if prepared.problems:
-        broken = sum(row.problem is not None for row in prepared.rows)
+        broken = sum(count for row, count in prepared.rows.kinds() if row.problem is not None)
         note(render(prepared.problems))
         note(f"{broken:,} of {len(prepared.rows):,} row(s) name such a file")
         if prepared.unknown_layers:
             note(_layers_checked(prepared))
         return BAD_INPUT
     print(summary(prepared))
-    remarks = Counter(remark for row in prepared.rows for remark in row.remarks)
+    remarks: Counter[str] = Counter()
+    for row, count in prepared.rows.kinds():
+        remarks.update(dict.fromkeys(row.remarks, count))
     lines = [f"{count:,} row(s): {remark}" for remark, count in remarks.most_common()]
     for line in first_lines(lines, MAX_LISTED):
         note(line)
@@ -62,18 +66,18 @@ def validate(path: str | Path) -> int:
 
 def summary(prepared: PreparedJob) -> str:
     """Return what a good job would make, in a few lines."""
-    rows = prepared.rows
+    rows, kinds = prepared.rows, list(prepared.rows.kinds())
     models = prepared.models_by_digest
-    num_images = len({row.key for row in rows})
+    num_images = count_keys(rows.tables).num_distinct
     twice = f" ({len(rows) - num_images:,} are there twice)" if num_images < len(rows) else ""
     lines = [
         f"{len(rows):,} row(s), {num_images:,} image(s){twice}; no problems",
-        "  methods:   " + _counted(Counter(row.method for row in rows)),
+        "  methods:   " + _counted(kinds, lambda row: row.method),
         "  LoRA sets: "
-        + _counted(Counter(" + ".join(use.name for use in row.loras) or "none" for row in rows)),
+        + _counted(kinds, lambda row: " + ".join(use.name for use in row.loras) or "none"),
         *_texts(rows),
-        "  sizes:     " + _counted(Counter(f"{row.width}x{row.height}" for row in rows)),
-        "  models:    " + _counted(Counter(models[row.base_model_digest].label for row in rows)),
+        "  sizes:     " + _counted(kinds, lambda row: f"{row.width}x{row.height}"),
+        "  models:    " + _counted(kinds, lambda row: models[row.base_model_digest].label),
         f"  LoRAs:     {_layers_checked(prepared)}",
         f"  scoring:   {prepared.scoring.described()}",
         *(f"  left out:  {text}" for text in prepared.left_out_columns()),
@@ -83,15 +87,17 @@ def summary(prepared: PreparedJob) -> str:
     return "\n".join(lines)
 
 
-def _texts(rows: Sequence[Row]) -> list[str]:
+def _texts(rows: StoredRows) -> list[str]:
     """Return how many rows are read in several windows of the text encoder, if any are."""
-    longest = [row.text_chunks for row in rows if (row.text_chunks or 1) > 1]
-    if not longest:
+    counts: Counter[int] = Counter()
+    for table in rows.tables():
+        counts.update(count for count in table["text_chunks"].to_pylist() if (count or 1) > 1)
+    if not counts:
         return []
-    most = max(count or 1 for count in longest)
+    most = max(counts)
     return [
-        f"  prompts:   {len(longest):,} row(s) have more than the text encoder reads at once, and "
-        f"are read in up to {most} chunks"
+        f"  prompts:   {counts.total():,} row(s) have more than the text encoder reads at once, "
+        f"and are read in up to {most} chunks"
     ]
 
 
@@ -102,5 +108,8 @@ def _layers_checked(prepared: PreparedJob) -> str:
     return f"not checked whether every layer has its place: {reasons}"
 
 
-def _counted(counts: Counter[str]) -> str:
+def _counted(kinds: Iterable[tuple[Row, int]], name_of: Callable[[Row], str]) -> str:
+    counts: Counter[str] = Counter()
+    for row, count in kinds:
+        counts[name_of(row)] += count
     return listed([f"{name} ({count:,})" for name, count in counts.most_common()], MAX_LISTED)

@@ -5,10 +5,9 @@ back wants to fix them in one go. A LoRA file that cannot be used is not among t
 planned and end as errors, and all others are made. Loads neither torch nor Ray.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from clora_core.recipe.row import Row
 from emoji_world import dino_dir, lora_catalog
 from jobs.job.base_models import JobModel, hub_snapshot, job_models
 from jobs.job.job_file import JobFile
@@ -22,8 +21,9 @@ from manifests.loras.fit import LoraFit
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.folder_cache import local_folder
 from manifests.places.locations import LocationError
-from manifests.rows.check import check_manifest, check_rows
+from manifests.rows.check import CheckManifest, check_manifest, check_rows
 from manifests.rows.rules import RowModel, RowRules
+from manifests.rows.stored_rows import StoredRows
 from manifests.tables.readers import RawRow
 from manifests.text.problems import InputError, Problem, problems_at
 from manifests.text.wording import listed
@@ -82,7 +82,7 @@ class PreparedJob:
             number of such rows.
     """
 
-    rows: Sequence[Row]
+    rows: StoredRows
     catalog: LoraCatalog
     models: Mapping[str, JobModel]
     scoring: Scoring
@@ -114,6 +114,7 @@ def prepare(
     place: str = "job",
     snapshot: Callable[[str], str] | None = None,
     raw_rows: Iterable[RawRow | Problem] | None = None,
+    check: CheckManifest = check_manifest,
 ) -> PreparedJob:
     """Read and check everything that ``job`` names.
 
@@ -123,6 +124,7 @@ def prepare(
         snapshot: Brings a hub model (``owner/name@revision``) to a local folder; the hub's own
             client if None.
         raw_rows: Rows to check in place of the manifest's, the names of their columns checked.
+        check: Reads and checks the manifest.
 
     Raises:
         InputError: With every problem of job, catalog, base model and manifest.
@@ -167,7 +169,7 @@ def prepare(
         allowed=allowed,
     )
     checked = (
-        check_manifest(job.manifest, rules, allowed=allowed)
+        check(job.manifest, rules, allowed=allowed, place=job.manifest)
         if raw_rows is None
         else check_rows(raw_rows, rules, place=job.manifest, names_are_checked=True)
     )
@@ -184,7 +186,7 @@ def prepare(
         scoring=scoring,
         problems=tuple(
             Problem(place=catalog.place, field=f"LoRA {name!r}", problem=text)
-            for name, text in files.broken
+            for name, text in dict.fromkeys((*files.broken, *checked.broken))
         ),
         carried=checked.carried,
         unknown_layers=unknown_layers,

@@ -7,7 +7,8 @@ compare scores of several jobs, name the number.
 
 from collections.abc import Iterable
 
-from clora_core.recipe.row import Lora, Row
+from clora_core.recipe.row import Row
+from manifests.rows.stored_rows import StoredRows
 from pipelines.planning.references import SEEDS_PER_BLOCK, reference_id
 
 MAX_DEFAULT = 50
@@ -21,19 +22,14 @@ def count_references(rows: Iterable[Row], asked: int | None) -> tuple[int, int]:
         asked: What the job says; None for as many as let references be no more than rows, in whole
             blocks, at least one block and at most ``MAX_DEFAULT``.
     """
-    num_rows = 0
-    sets: set[tuple[str, tuple[Lora, ...]]] = set()
-    for row in rows:
-        num_rows += 1
-        sets.add((row.base_model_digest, row.loras))
+    stored = StoredRows.of(rows)
     # Of broken files too: repairing one must not change what all are compared with.
     identities = {
-        reference_id(model, lora)
-        for model, loras in sets
-        for lora in loras
-        if lora.kind == "concept"
+        reference_id(row.base_model_digest, lora)
+        for row, _ in stored.kinds()
+        for lora in row.concepts
     }
     if asked is not None:
         return asked, len(identities)
-    num_blocks = num_rows // max(len(identities), 1) // SEEDS_PER_BLOCK
+    num_blocks = len(stored) // max(len(identities), 1) // SEEDS_PER_BLOCK
     return min(max(num_blocks, 1) * SEEDS_PER_BLOCK, MAX_DEFAULT), len(identities)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -45,12 +46,25 @@ class CheckedManifest:
         left_out: In how many rows a column held the number of its row and nothing else, by its
             name ("" for none); see ``tables.index_columns``.
         carried: Columns that are the caller's own, and merely carried through to the output.
+        broken: Catalog name of each LoRA file that cannot be used, and why, as far as other
+            processes looked at files; ``rules.lora_files`` knows those of this one.
     """
 
-    rows: Sequence[Row]
+    rows: StoredRows
     problems: tuple[Problem, ...]
     left_out: Mapping[str, int] = field(default_factory=dict[str, int])
     carried: tuple[str, ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
+
+
+class CheckManifest(Protocol):
+    """``check_manifest``, or what does the same elsewhere."""
+
+    def __call__(
+        self, uri: str, rules: RowRules, *, allowed: AllowedRoots, place: str | None
+    ) -> CheckedManifest:
+        """Return the rows and problems of a manifest."""
+        ...
 
 
 def check_rows(
@@ -164,23 +178,14 @@ class _ManifestCheck:
         """Return what was found, ids compared."""
         for partition in range(self._ids.num_partitions):
             found = id_problems(self._ids.partition(partition))
-            self._problems += [(number, _OF_IDS, problem) for number, problem in found]
+            self._problems += [(number, OF_IDS, problem) for number, problem in found]
         self._ids.close()
-        self._problems.sort(key=itemgetter(0, 1))
-        enough = too_many_problems(len(self._problems))
-        last = self._num_given
-        if enough is not None:
-            del self._problems[MAX_PROBLEMS:]
-            last = self._problems[-1][0]
-            enough = too_many_problems(len(self._problems))
-        problems = [problem for _, _, problem in self._problems]
-        if enough is not None:
-            problems.append(Problem(place=self._place, field="(file)", problem=enough))
-        if not self._num_given:
-            problems.append(_no_rows(self._place))
+        problems, last = ordered_problems(
+            self._problems, place=self._place, is_empty=not self._num_given
+        )
         return CheckedManifest(
-            rows=StoredRows(self._good(last)),
-            problems=tuple(problems),
+            rows=StoredRows(self._good(self._num_given if last is None else last)),
+            problems=problems,
             left_out=self._left_out,
             carried=self._names.carried,
         )
@@ -194,9 +199,9 @@ class _ManifestCheck:
             self._rows.add(checked.rows)
             row_ids = checked.ids["row_id"].to_pylist()
             self._ids.add(checked.ids, id_partitions(row_ids, self._ids.num_partitions))
-            self._problems += [(place, _OF_ROWS, problem) for place, problem in checked.problems]
+            self._problems += [(place, OF_ROWS, problem) for place, problem in checked.problems]
             self._problems += [
-                (named.place, _OF_NAMES, problem)
+                (named.place, OF_NAMES, problem)
                 for named in checked.named
                 for problem in named.problems
             ]
@@ -204,12 +209,12 @@ class _ManifestCheck:
                 return
 
     def _report(self, problem: Problem) -> None:
-        self._problems.append((self._num_given, _OF_ROWS, problem))
+        self._problems.append((self._num_given, OF_ROWS, problem))
         self._num_given += 1
 
     def _good(self, last: int) -> Spool:
         """Return the rows up to a place without those whose id stands for another row."""
-        bad = {place for place, what, _ in self._problems if what == _OF_IDS}
+        bad = {place for place, what, _ in self._problems if what == OF_IDS}
         if not bad and last == self._num_given:
             return self._rows
         kept = Spool(CHECKED, max_held_bytes=HELD_BYTES)
@@ -222,8 +227,35 @@ class _ManifestCheck:
         return kept
 
 
-_OF_NAMES, _OF_ROWS, _OF_IDS = range(3)
-"""In the order that problems of one row are reported in."""
+def ordered_problems(
+    problems: list[tuple[int, int, Problem]], *, place: str, is_empty: bool
+) -> tuple[tuple[Problem, ...], int | None]:
+    """Return the problems of a manifest in its order, not too many, and the last that counts.
+
+    Args:
+        problems: Each with its place and what it is of; left sorted, and no more than count.
+        place: The manifest's name.
+        is_empty: Whether it holds no rows.
+
+    Returns:
+        The problems, and the place up to which rows are read if there are too many.
+    """
+    problems.sort(key=itemgetter(0, 1))
+    enough, last = too_many_problems(len(problems)), None
+    if enough is not None:
+        del problems[MAX_PROBLEMS:]
+        last = problems[-1][0]
+        enough = too_many_problems(len(problems))
+    found = [problem for _, _, problem in problems]
+    if enough is not None:
+        found.append(Problem(place=place, field="(file)", problem=enough))
+    if is_empty:
+        found.append(_no_rows(place))
+    return tuple(found), last
+
+
+OF_NAMES, OF_ROWS, OF_IDS = range(3)
+"""What a problem is of; in the order that problems of one row are reported in."""
 
 
 def checked_rows(

@@ -1,28 +1,48 @@
 """The good rows of a manifest, in its order: on disk once they outgrow memory."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import pyarrow as pa
 
 from clora_core.recipe.row import Row
-from manifests.rows.checked_rows import CHECKED, checked_tables, rows_of_checked
+from manifests.rows.checked_rows import (
+    CHECKED,
+    checked_tables,
+    rows_of_checked,
+    shared_values,
+)
+from manifests.tables.arrays import one_array
 from manifests.tables.spool import Spool
 
 MAX_TABLE_ROWS = 8192
 _ROWS_AT_ONCE = 256
 
 
+class RowSource(Protocol):
+    """Where rows are: a ``Spool`` of this process, or a cluster."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        ...
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield all rows as tables of ``CHECKED``, in order."""
+        ...
+
+
 class StoredRows(Sequence[Row]):
     """An immutable sequence of rows, each made when somebody looks at it.
 
     Args:
-        spool: Tables of ``CHECKED``, to which nothing is added any more.
+        source: Where they are; nothing is added to it any more.
     """
 
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
+    def __init__(self, source: RowSource) -> None:
+        self.source = source
         self._last: tuple[int, list[Row]] = (0, [])
 
     @classmethod
@@ -38,15 +58,27 @@ class StoredRows(Sequence[Row]):
     def tables(self) -> Iterator[pa.Table]:
         """Yield all rows as tables of ``CHECKED``, in order; places count from 0."""
         first = 0
-        for whole in self._spool.tables():
+        for whole in self.source.tables():
             for start in range(0, len(whole), MAX_TABLE_ROWS):
                 table = whole.slice(start, MAX_TABLE_ROWS)
                 places = pa.array(np.arange(first, first + len(table)))
                 yield table.set_column(0, CHECKED.field("place"), places)
                 first += len(table)
 
+    def kinds(self) -> Iterator[tuple[Row, int]]:
+        """Yield a row for each kind of row, without what is its own, and how many there are.
+
+        Grows with the kinds of rows alone; see ``checked_rows``.
+        """
+        counts: Counter[str] = Counter()
+        for table in self.source.tables():
+            found = one_array(table["shared_json"]).value_counts()
+            counts.update(dict(zip(*map(pa.Array.to_pylist, found.flatten()), strict=True)))
+        for text, count in counts.items():
+            yield Row(prompt="", seed=0, **shared_values(text)), count
+
     def __len__(self) -> int:
-        return self._spool.num_rows
+        return self.source.num_rows
 
     def __iter__(self) -> Iterator[Row]:
         for table in self.tables():

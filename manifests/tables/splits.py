@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
-from manifests.places.locations import LocationError
+from manifests.places.locations import LocationError, StoreAwayError
 from manifests.tables.guarded_parquet import row_group_sizes
 from manifests.tables.raw_rows import RawRow, RawTable
 from manifests.tables.readers import format_of, manifest_files, read_tables
@@ -48,6 +48,23 @@ def manifest_splits(uri: str, *, allowed: AllowedRoots = EVERYWHERE) -> list[Spl
         except LocationError as error:
             found.append(Problem(place=file, field="(file)", problem=str(error)))
     return found
+
+
+def count_rows(uri: str, *, at_most: int) -> int:
+    """Return how many rows a manifest's Parquet files have, as they say, at most ``at_most``.
+
+    Text files, and what cannot be read, count for none.
+    """
+    count = 0
+    try:
+        for file in manifest_files(uri):
+            if isinstance(file, str) and format_of(file) == "parquet":
+                count += sum(row_group_sizes(file))
+            if count >= at_most:
+                return at_most
+    except (LocationError, StoreAwayError):
+        return count
+    return count
 
 
 def split_tables(split: Split) -> Iterator[RawTable | Sequence[RawRow | Problem]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from manifests.tables.arrays import compacted, one_chunk
+from manifests.tables.arrow_functions import arrow
 
 MESSAGE = pa.schema(
     [
@@ -23,6 +24,9 @@ MESSAGE = pa.schema(
     ]
 )
 """``rows`` is a table in Arrow's stream format; ``facts`` are Python values. Both may be null."""
+
+BATCHES: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+"""How stages take messages: whole blocks, as tables."""
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -66,6 +70,11 @@ def tables_of(batch: pa.Table, kind: str, schema: pa.Schema) -> pa.Table:
         if each["kind"] == kind and each["rows"] is not None
     ]
     return one_chunk(pa.concat_tables([schema.empty_table(), *found]))
+
+
+def of_kind(batch: pa.Table, kind: str) -> pa.Table:
+    """Return the messages of a kind."""
+    return batch.filter(arrow.equal(batch["kind"], kind))
 
 
 def facts_of(batch: pa.Table, kind: str) -> Iterator[tuple[int, Any]]:

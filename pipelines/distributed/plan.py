@@ -20,9 +20,9 @@ from ray import data
 from manifests.rows.checked_rows import CHECKED
 from manifests.tables.arrow_functions import arrow
 from pipelines.distributed.messages import (
+    BATCHES,
     MESSAGE,
     dealt,
-    facts_of,
     message,
     messages,
     packed,
@@ -30,7 +30,7 @@ from pipelines.distributed.messages import (
     unpacked,
 )  # fmt: skip
 from pipelines.distributed.rows import CHUNK_BITS, ClusterRows
-from pipelines.distributed.session import finished, num_workers, ray_data
+from pipelines.distributed.session import facts_in, finished, num_workers, ray_data
 from pipelines.planning.cutting import PLANNED, cut_units
 from pipelines.planning.partitions import num_partitions, partition_of
 from pipelines.planning.pending import (
@@ -59,7 +59,6 @@ from pipelines.planning.unit_runs import dealt as dealt_units
 from pipelines.storage.storage import Storage
 from pipelines.units.receipts import Phase
 
-BATCHES: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 SAMPLE_STEP = 256
 
 
@@ -104,7 +103,7 @@ def plan_on_ray(
                 batch_format="pyarrow",
             )
         )
-        counts = [facts for _, facts in _facts(pending, "counts")]
+        counts = [facts for _, facts in facts_in(pending, "counts")]
         num_pending = sum(count for count, _ in counts)
         ordered = finished(
             rows.dataset.union(pending)
@@ -112,14 +111,14 @@ def plan_on_ray(
             .map_groups(partial(_ordered, rules=rules), batch_format="pyarrow")
         )
         samples, unusable = [], 0
-        for _, (some, num_unusable) in _facts(ordered, "ordered"):
+        for _, (some, num_unusable) in facts_in(ordered, "ordered"):
             samples += some
             unusable += num_unusable
         num_buckets = num_partitions(num_pending)
         borders = bucket_borders(samples, num_buckets)
         buckets = finished(ordered.map_batches(partial(_deal_buckets, borders=borders), **BATCHES))
         sizes: Counter[tuple[int, str]] = Counter()
-        for _, some in _facts(buckets, "sizes"):
+        for _, some in facts_in(buckets, "sizes"):
             sizes.update(some)
         edges = list(bucket_edges(sizes, num_buckets))
         cut = finished(
@@ -154,13 +153,6 @@ def _grouped(keys: data.Dataset, known: list[pa.Table], num: int) -> Any:
 def _num_groups(num_numbers: int) -> int:
     """Return how many tasks share so many numbers: several for each processor, and no more."""
     return max(1, min(num_numbers, 4 * num_workers()))
-
-
-def _facts(dataset: data.Dataset, kind: str) -> Iterator[tuple[int, Any]]:
-    for batch in dataset.select_columns(["number", "kind", "facts"]).iter_batches(
-        prefetch_batches=0, **BATCHES
-    ):
-        yield from facts_of(batch, kind)
 
 
 def _deal_keys(batch: pa.Table, *, num: int) -> pa.Table:
@@ -237,7 +229,7 @@ def _plan(
     rows_per_unit: int,
     abandoned: Collection[str],
 ) -> Plan:
-    facts = sorted(_facts(cut, "part"), key=lambda found: found[0])
+    facts = sorted(facts_in(cut, "part"), key=lambda found: found[0])
     left_over = [unpacked(left) for _, (_, _, left) in facts]
     across = cut_units(
         pa.concat_tables([ORDERED.empty_table(), *left_over]),

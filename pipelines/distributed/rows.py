@@ -10,7 +10,7 @@ from ray import data
 
 from manifests.rows.checked_rows import CHECKED
 from manifests.tables.arrow_functions import arrow
-from pipelines.distributed.messages import MESSAGE, message, messages, tables_of
+from pipelines.distributed.messages import BATCHES, MESSAGE, message, messages, of_kind, tables_of
 
 CHUNK_BITS = 24
 """A row's place is the number of its chunk and, in so many bits, its place there."""
@@ -45,9 +45,7 @@ class ClusterRows:
     @property
     def dataset(self) -> data.Dataset:
         """The messages that hold rows."""
-        return self.checked.map_batches(
-            partial(_of_kind, kind="rows"), batch_size=None, batch_format="pyarrow"
-        )
+        return self.checked.map_batches(partial(of_kind, kind="rows"), **BATCHES)
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield all rows (``CHECKED``), in order, some at a time."""
@@ -84,11 +82,7 @@ def to_cluster(tables: Iterable[pa.Table]) -> ClusterRows:
 
 
 def _chunks(block: pa.Table) -> list[int]:
-    return _of_kind(block, kind="rows")["number"].to_pylist()
-
-
-def _of_kind(block: pa.Table, *, kind: str) -> pa.Table:
-    return block.filter(arrow.equal(block["kind"], kind))
+    return of_kind(block, kind="rows")["number"].to_pylist()
 
 
 def _numbered(block: pa.Table, number: int) -> pa.Table:

@@ -1,7 +1,8 @@
 """Ray Data as planning uses it, and what goes wrong in it as a sentence."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 from ray import data
@@ -14,6 +15,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )  # fmt: skip
 
+from pipelines.distributed.messages import BATCHES, facts_of
 from pipelines.session.cluster_error import ClusterError
 from pipelines.stages.graph import own_error, set_up_ray_data
 
@@ -51,6 +53,13 @@ def ray_data(what: str) -> Generator[None]:
 def finished(dataset: data.Dataset) -> data.Dataset:
     """Return the dataset made: what comes after it begins when its tasks have ended."""
     return dataset.materialize()
+
+
+def facts_in(dataset: data.Dataset, kind: str) -> Iterator[tuple[int, Any]]:
+    """Yield number and facts of each message of a kind that has any, in no order."""
+    narrow = dataset.select_columns(["number", "kind", "facts"])
+    for batch in narrow.iter_batches(prefetch_batches=0, **BATCHES):
+        yield from facts_of(batch, kind)
 
 
 def num_workers() -> int:

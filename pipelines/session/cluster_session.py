@@ -28,6 +28,9 @@ _QUIET = {
     # Ray warns of this future default on every start.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+_OPEN: list[bool] = []
+"""Whether the open session's cluster is private."""
+
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 """Names that Ray replaces."""
 
@@ -52,12 +55,16 @@ def cluster_session(
     is_private = place.text is None
     running = _running_ray()
     if running is not None:
-        # Tests keep one cluster for the whole session; it is theirs to end.
-        yield _describe(running, is_private=True)
+        # A session within another one, or a cluster that tests keep; it is theirs to end.
+        yield _describe(running, is_private=_OPEN[-1] if _OPEN else True)
         return
     connected = private_cluster(note=note) if is_private else _connection(place)
     with connected as ray, _termination_as_interrupt():
-        yield _describe(ray, is_private=is_private)
+        _OPEN.append(is_private)
+        try:
+            yield _describe(ray, is_private=is_private)
+        finally:
+            _OPEN.pop()
 
 
 def _running_ray() -> Any | None:

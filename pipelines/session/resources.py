@@ -36,6 +36,9 @@ class Resources(BaseModel, frozen=True, extra="forbid"):
         store_retry_s: For how long, in seconds, a request to the store of the output or the
             references is repeated while the store is away, from its first failure. Longer
             outlasts longer outages; 0 repeats nothing. A disk has no use for it.
+        plan_on: Where the manifest is checked and planned: ``driver`` in the process that runs the
+            job, ``cluster`` by Ray Data on all machines, which then have to reach the manifest's
+            files. ``auto`` takes a cluster that is named, for a manifest of a million rows or more.
     """
 
     actors: Annotated[int, Field(ge=1)] = 1
@@ -49,6 +52,7 @@ class Resources(BaseModel, frozen=True, extra="forbid"):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     max_lanes: Annotated[int | None, Field(ge=1)] = None
     attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    plan_on: Literal["auto", "driver", "cluster"] = "auto"
     store_retry_s: Annotated[float, Field(ge=0.0, le=_DAY_S, allow_inf_nan=False)] = RETRY_S
 
     @field_validator("max_actors")

@@ -127,7 +127,7 @@ def _refused(field: str, problem: str) -> InputError:
 
 def _fusions(job: JobFile, prepared: PreparedJob, path: Path) -> list[Fusion]:
     found: dict[str, Fusion] = {}
-    for row in prepared.rows:
+    for row, _ in prepared.rows.kinds():
         fusion = fusion_of(row, dtype=job.resources.dtype)
         if fusion is not None:
             found.setdefault(fusion.key, fusion)
