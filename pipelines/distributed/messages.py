@@ -87,6 +87,8 @@ def facts_of(batch: pa.Table, kind: str) -> Iterator[tuple[int, Any]]:
 
 def dealt(rows: pa.Table, numbers: np.ndarray, kind: str) -> Iterator[dict[str, Any]]:
     """Yield a message for each number, with the rows of a table that have it, in their order."""
+    if not len(rows):
+        return
     order = np.argsort(numbers, kind="stable")
     ordered = one_chunk(rows).take(pa.array(order))
     found, starts = np.unique(numbers[order], return_index=True)

@@ -42,6 +42,23 @@ def described(plan: Plan) -> dict[str, Any]:
     return {"units": units, "uses": plan.uses, "num_rows": plan.num_rows} | counts
 
 
+def test_a_manifest_that_is_made_has_an_empty_plan():
+    from pipelines.distributed.plan import plan_on_ray
+    from pipelines.distributed.rows import to_cluster
+
+    manifest = manifest_of(random.Random(3), 20)
+    plan = plan_on_ray(
+        to_cluster(StoredRows.of(manifest).tables()),
+        made=[pa.table({"key": [one.key for one in manifest]}, schema=KEYS)],
+        failures=FAILURES.empty_table(),
+        rules=Rules(attempts=2),
+        rows_per_unit=3,
+        abandoned=frozenset(),
+    )
+    assert (plan.num_units, plan.num_rows, plan.num_manifest_rows) == (0, 0, 20)
+    assert plan.num_already_made == len({one.key for one in manifest})
+
+
 @pytest.mark.parametrize(("seed", "num_rows"), [(0, 400), (1, 90), (2, 1)])
 def test_ray_data_plans_what_one_process_plans(
     monkeypatch: pytest.MonkeyPatch, seed: int, num_rows: int
