@@ -6,7 +6,6 @@ plan as one file.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -127,21 +126,23 @@ def _keys(storage: Storage, name: str) -> Iterator[pa.Table]:
             yield pa.table([units, keys], schema=UNIT_KEYS)
 
 
-@dataclass(kw_only=True)
 class PlanReader:
     """Reads units of a run's plan, some neighbours at a time; can be sent to any machine.
 
-    Attributes:
+    Args:
         storage: The output that the plan is in.
         run_id: The run.
         phase: Of the run.
     """
 
-    storage: Storage
-    run_id: str
-    phase: Phase
-    _last: tuple[int, int] | None = field(default=None, init=False, repr=False)
-    _units: pa.Table = field(default=None, init=False, repr=False)
+    def __init__(self, *, storage: Storage, run_id: str, phase: Phase) -> None:
+        self._of = storage, run_id, phase
+        # One value, because several threads of an actor read: which group, and its units.
+        self._held: tuple[tuple[int, int], pa.Table] | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel without what was read."""
+        return _reader, self._of
 
     def read(self, part: int, place: int) -> UnitMessage:
         """Return the unit at a place of a part.
@@ -151,19 +152,16 @@ class PlanReader:
             FileNotFoundError: It is gone.
         """
         group, within = divmod(place, UNITS_PER_BATCH)
-        if self._last != (part, group):
-            name = part_name(self.run_id, self.phase, part)
-            with open_parquet(self.storage, name) as file:
-                self._units = file.read_row_group(group, use_threads=False).cast(PLAN)
-            self._last = part, group
-        (unit,) = self._units.slice(within, 1).combine_chunks().to_batches()
+        held = self._held
+        if held is None or held[0] != (part, group):
+            storage, run_id, phase = self._of
+            with open_parquet(storage, part_name(run_id, phase, part)) as file:
+                units = file.read_row_group(group, use_threads=False).cast(PLAN)
+            held = self._held = (part, group), units
+        (unit,) = held[1].slice(within, 1).combine_chunks().to_batches()
         rows = pa.Table.from_struct_array(unit["rows"].flatten()).cast(PLANNED_ROW)
         return UnitMessage(unit_id=unit["unit_id"][0].as_py(), rows=rows, facts=UnitFacts())
 
-    def __getstate__(self) -> dict[str, object]:
-        """Travel without what was read."""
-        return {"storage": self.storage, "run_id": self.run_id, "phase": self.phase}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Arrive with nothing read."""
-        self.__dict__.update(state, _last=None, _units=None)
+def _reader(storage: Storage, run_id: str, phase: Phase) -> PlanReader:
+    return PlanReader(storage=storage, run_id=run_id, phase=phase)
