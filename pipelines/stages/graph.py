@@ -12,7 +12,7 @@ row's error (Ray would, without end) and never drop a block.
 """
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray import data
-from ray.data import ActorPoolStrategy
+from ray.data import ActorPoolStrategy, TaskPoolStrategy
 from ray.exceptions import RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -41,6 +41,8 @@ from pipelines.units.receipts import Receipt, read_receipts
 
 SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
+
+TICKETS_PER_BOOK = 256
 
 WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -78,7 +80,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
     set_up_ray_data()
     store = stages.store
     receipts = (
-        data.from_arrow([pa.table({"ticket": [n]}) for n in range(plan.num_units)])
+        _tickets(plan.num_units)
         .map_batches(
             GenerateImages,
             fn_constructor_kwargs={
@@ -119,6 +121,33 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
             yield from read_receipts(batch)
     except RayTaskError as error:
         raise own_error(error) from error
+
+
+def _tickets(num_units: int) -> data.Dataset:
+    """Return a block for each unit, made when it is wanted.
+
+    Handed over one by one they would take the driver some 40 kB and milliseconds each. A block is
+    as large as Ray is let make it, and no row is smaller than a byte.
+    """
+    context = data.DataContext.get_current()
+    usual = context.target_max_block_size
+    context.target_max_block_size = 1
+    try:
+        books = [
+            pa.table({"ticket": range(first, min(first + TICKETS_PER_BOOK, num_units))})
+            for first in range(0, num_units, TICKETS_PER_BOOK)
+        ]
+        return data.from_arrow(
+            books or [pa.table({"ticket": pa.array([], pa.int64())})]
+        ).map_batches(_torn, compute=TaskPoolStrategy(size=1), num_cpus=0, **WHOLE_BLOCKS)
+    finally:
+        context.target_max_block_size = usual
+
+
+def _torn(book: pa.Table) -> Iterator[pa.Table]:
+    """Yield the tickets of a book one by one."""
+    for place in range(len(book)):
+        yield book.slice(place, 1)
 
 
 def _generators(num_units: int, shares: Shares) -> ActorPoolStrategy:
