@@ -135,11 +135,15 @@ class Spool:
         """Write a table to the end of the file; return its length."""
         if self._file is None:
             raise ValueError("the spool is closed")
-        with pa.ipc.new_stream(
-            pa.PythonFile(self._file, "w"), self.schema, options=_OPTIONS
-        ) as writer:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.schema, options=_OPTIONS) as writer:
             writer.write_table(compacted(table))
-        return self._file.tell() - self._end
+        content = memoryview(sink.getvalue())
+        left = content
+        while left:
+            # A disk that fills up takes a part of it, without an error.
+            left = left[self._file.write(left) :]
+        return len(content)
 
     def _read(self, start: int, length: int) -> pa.Table:
         if self._file is None:

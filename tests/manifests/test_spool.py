@@ -43,3 +43,26 @@ def test_a_full_disk_is_a_sentence_with_the_folder_and_the_way_out(
     spool = Spool(SCHEMA, max_held_bytes=0)
     with pytest.raises(SpoolError, match=r"do not fit .*: No space left on device; make room"):
         spool.add(pa.table({"number": [1], "text": ["a"]}, schema=SCHEMA))
+
+
+def test_a_disk_that_takes_a_part_of_what_is_written_is_given_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    whole = tempfile.TemporaryFile("w+b", buffering=0)  # noqa: SIM115 - the spool closes it
+
+    class Slow:
+        """Takes seven bytes at a time, as a disk may that is almost full."""
+
+        def write(self, content: memoryview) -> int:
+            return whole.write(content[:7])
+
+        def fileno(self) -> int:
+            return whole.fileno()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda *_, **__: Slow())
+    spool = Spool(SCHEMA, 2, max_held_bytes=0)
+    tables = [pa.table({"number": [n, n], "text": ["a", "b"]}, schema=SCHEMA) for n in range(5)]
+    for table in tables:
+        spool.add(table, np.array([0, 1], np.int64))
+    assert spool.partition(1)["number"].to_pylist() == [0, 1, 2, 3, 4]
+    assert spool.partition(1)["text"].to_pylist() == ["b"] * 5
