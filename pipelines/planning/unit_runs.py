@@ -16,7 +16,11 @@ from manifests.tables.arrays import one_array
 from pipelines.planning.shared_facts import shared_facts
 
 MAX_RUNS_PER_PART = 512
-"""Beyond that, neighbours that need different files are one run, known by the first one's."""
+"""Beyond that, neighbours that need different files are one run, known by the first one's needs.
+
+A dealer then cuts where it need not, and nothing else: it asks for needs to read files seldom. Runs
+of one attempt and base model stay apart from others, so there may be a few more.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,11 @@ class DealingOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitRun:
-    """Units that are neighbours in a part of a plan and need the same.
+    """Units that are neighbours in a part of a plan and need the same; see ``MAX_RUNS_PER_PART``.
 
     Attributes:
-        order: Of all of them.
-        needs: Of each of them.
+        order: Of the first of them.
+        needs: Of the first of them; all are of its attempt and base model.
         part: Number of the part.
         first: Place of the first unit in it.
         num_units: How many there are.
@@ -108,7 +112,7 @@ def unit_starts(rows: pa.Table) -> np.ndarray:
     """Return where each unit begins in a table of ``cutting.PLANNED``, and its length last."""
     if not len(rows):
         return np.zeros(1, np.int64)
-    # A hash stands for the text: units that are neighbours differ in it.
+    # Numbers are compared many times faster than texts.
     codes = rows["unit_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     return np.concatenate([[0], np.flatnonzero(codes[1:] != codes[:-1]) + 1, [len(rows)]])
 
@@ -117,30 +121,28 @@ def _runs(
     orders: Sequence[DealingOrder], files: Sequence[frozenset[str]], part: int
 ) -> list[UnitRun]:
     places = list(range(len(orders)))
-    grouped = [list(group) for _, group in groupby(places, key=lambda place: orders[place])]
-    if len(grouped) > MAX_RUNS_PER_PART:
+    alike = [list(run) for _, run in groupby(places, lambda at: (orders[at], files[at]))]
+    if len(alike) > MAX_RUNS_PER_PART:
         size = -(-len(places) // MAX_RUNS_PER_PART)
-        of_attempt = [list(group) for _, group in groupby(places, lambda at: orders[at].attempt)]
-        grouped = [
-            group[start : start + size]
-            for group in of_attempt
-            for start in range(0, len(group), size)
+        alike = [
+            run[start : start + size]
+            for run in (list(run) for _, run in groupby(places, lambda at: _model_of(orders[at])))
+            for start in range(0, len(run), size)
         ]
-    runs: list[UnitRun] = []
-    for group in grouped:
-        # Files of units of one order differ only where there are three sets and more in a unit.
-        for needs, members in groupby(group, key=lambda place: files[place]):
-            first, *rest = members
-            runs.append(
-                UnitRun(
-                    order=orders[first],
-                    needs=UnitNeeds(orders[first].attempt, needs),
-                    part=part,
-                    first=first,
-                    num_units=1 + len(rest),
-                )
-            )
-    return runs
+    return [
+        UnitRun(
+            order=orders[run[0]],
+            needs=UnitNeeds(orders[run[0]].attempt, files[run[0]]),
+            part=part,
+            first=run[0],
+            num_units=len(run),
+        )
+        for run in alike
+    ]
+
+
+def _model_of(order: DealingOrder) -> tuple[int, str]:
+    return order.attempt, order.base_model_digest
 
 
 def in_dealing_order(runs: Iterable[UnitRun]) -> tuple[UnitRun, ...]:
