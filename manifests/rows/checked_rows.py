@@ -17,7 +17,7 @@ import pyarrow as pa
 from clora_core.recipe.key import sampler_json
 from clora_core.recipe.row import Row
 from manifests.rows.table import ROW, lora_of, lora_values, sampler_of
-from manifests.tables.arrays import one_array
+from manifests.tables.arrays import compacted, one_array
 
 CHECKED = pa.schema(
     [
@@ -95,6 +95,8 @@ def rows_of_checked(table: pa.Table) -> Iterator[Row]:
 
 def row_columns(table: pa.Table) -> pa.Table:
     """Return the rows of a table of ``CHECKED`` as ``table.ROW``."""
+    # A slice has the dictionary of the whole table, of which it may use little.
+    table = compacted(table)
     shared = one_array(table["shared_json"])
     texts = [json.loads(text) for text in shared.dictionary.to_pylist()]
     types = {name: ROW.field(name).type for name in texts[0]} if texts else {}

@@ -18,7 +18,7 @@ import pyarrow as pa
 from clora_core.recipe.first_phase import FirstPhase, first_phase
 from clora_core.recipe.row import Row
 from manifests.rows.checked_rows import CHECKED, rows_of_checked
-from manifests.tables.arrays import one_array, one_chunk
+from manifests.tables.arrays import compacted, one_array, one_chunk
 from manifests.tables.arrow_functions import arrow
 from pipelines.planning.shared_facts import SharedFacts, shared_facts
 
@@ -130,7 +130,7 @@ def ordered_rows(rows: pa.Table, attempts: pa.Table, rules: Rules) -> tuple[pa.T
         attempts: Of each of them (``ATTEMPTS``), in the same order.
         rules: What else decides.
     """
-    rows = one_chunk(rows)
+    rows = compacted(rows)
     shared = one_array(rows["shared_json"])
     facts = [shared_facts(text) for text in shared.dictionary.to_pylist()]
     codes = shared.indices.to_numpy(zero_copy_only=False)

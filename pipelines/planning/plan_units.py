@@ -2,9 +2,9 @@
 
 The stages are ``pending_rows`` of each partition of the keys, ``cut_units`` of each bucket of the
 sorted rows, and ``dealt`` of each part; see there. Here they are one after another, with the rows
-between them on disk once they outgrow memory; ``ray_plan`` runs the same ones on a cluster. The
-units and their ids are the same, and the order of the manifest's rows changes nothing but which of
-several equal rows gives its ``row_id``.
+between them on disk once they outgrow memory; ``pipelines.distributed.plan`` runs the same ones on
+a cluster. The units and their ids are the same, and the order of the manifest's rows changes
+nothing but which of several equal rows gives its ``row_id``.
 """
 
 from bisect import bisect_right
@@ -40,7 +40,7 @@ from pipelines.planning.plan_uses import PlanUses, uses_of, uses_together
 from pipelines.planning.unit_runs import UnitRun, dealt, in_dealing_order
 
 SAMPLES = 64
-"""Rows of a bucket whose order is looked at to find its borders."""
+"""About so many rows of a bucket are looked at to find its borders."""
 
 
 def plan_units(
