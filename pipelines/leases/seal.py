@@ -108,14 +108,16 @@ def find_rivals(
     if not pending.num_rows:
         return Rivals(unit_ids=frozenset(), others=not earlier.is_whole)
     own = _dealt(own_keys(), KEYS, "key", num)
-    every: set[str] = set()
     rivals: set[str] = set()
     for number in range(num):
         units = pending.partition(number)
         is_own = arrow.is_in(units["key"], value_set=own.partition(number)["key"])
-        every.update(units["unit_id"].unique().to_pylist())
         rivals.update(units["unit_id"].filter(is_own).unique().to_pylist())
-    others = len(rivals) < len(every) or not earlier.is_whole
+    # Looked at again once all rivals are known, because rows of one unit are in many partitions.
+    others = not earlier.is_whole or not all(
+        rivals.issuperset(pending.partition(number)["unit_id"].unique().to_pylist())
+        for number in range(num)
+    )
     return Rivals(unit_ids=frozenset(rivals), others=others)
 
 

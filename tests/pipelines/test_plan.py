@@ -5,12 +5,14 @@ from itertools import pairwise
 import pyarrow as pa
 import pytest
 from engine_kit import SAMPLER, lora, planned_table, row, rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clora_core.recipe.config import SamplerConfig
 from clora_core.recipe.row import Row
+from manifests.tables import spool
 from pipelines.ledger.ledger import FailedRow
+from pipelines.planning import partitions
 from pipelines.planning.plan import Plan
 from pipelines.planning.plan_units import plan_units
 from pipelines.units.schemas import PLAN
@@ -98,11 +100,19 @@ def test_a_unit_holds_rows_that_one_batch_can_make(manifest: list[Row], rows_per
         assert unit["num_rows"] == len(unit["rows"]) <= rows_per_unit
 
 
-@given(manifests, st.integers(1, 5), st.data())
+@settings(max_examples=60)
+@given(manifests, st.integers(1, 5), st.sampled_from([1, 2, 7, 10_000]), st.data())
 def test_a_resumed_plan_has_the_units_that_were_not_committed_and_no_others_of_fresh_rows(
-    manifest: list[Row], rows_per_unit: int, data: st.DataObject
+    manifest: list[Row], rows_per_unit: int, rows_per_partition: int, data: st.DataObject
 ):
     """What lets a worker of a killed run and one of the next never commit a key twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partitions, "ROWS_PER_PARTITION", rows_per_partition)
+        patch.setattr(spool, "MAX_HELD_BYTES", min(1000 * rows_per_partition, 10**6))
+        check_resumed(manifest, rows_per_unit, data)
+
+
+def check_resumed(manifest: list[Row], rows_per_unit: int, data: st.DataObject) -> None:
     made: set[str] = set()
     failed: dict[str, FailedRow] = {}
     pending = units(plan(manifest, rows_per_unit=rows_per_unit))
