@@ -28,6 +28,7 @@ MESSAGE = pa.schema(
 BATCHES: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 """How stages take messages: whole blocks, as tables."""
 
+_NOTHING = "nothing"
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -44,8 +45,11 @@ def message(
 
 
 def messages(found: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return the messages as a table of ``MESSAGE``."""
-    return pa.Table.from_pylist(list(found), schema=MESSAGE)
+    """Return the messages as a table of ``MESSAGE``, which has one of no kind if there are none.
+
+    Ray Data forgets the schema of an empty block, and a shuffle that meets one fails.
+    """
+    return pa.Table.from_pylist(list(found) or [message(0, _NOTHING)], schema=MESSAGE)
 
 
 def packed(rows: pa.Table) -> bytes:
@@ -62,6 +66,22 @@ def unpacked(content: bytes) -> pa.Table:
         return reader.read_all()
 
 
+def numbers_of(batch: pa.Table, kind: str) -> list[int]:
+    """Return the numbers of the messages of a kind."""
+    return batch["number"].filter(arrow.equal(batch["kind"], kind)).to_pylist()
+
+
+def of_number(batch: pa.Table, number: int) -> pa.Table:
+    """Return the messages with a number."""
+    return batch.filter(arrow.equal(batch["number"], number))
+
+
+def of_kind(batch: pa.Table, kind: str) -> pa.Table:
+    """Return the messages of a kind, as ``messages`` does."""
+    found = batch.filter(arrow.equal(batch["kind"], kind))
+    return found if len(found) else messages([])
+
+
 def tables_of(batch: pa.Table, kind: str, schema: pa.Schema) -> pa.Table:
     """Return the rows of all messages of a kind as one table."""
     found = [
@@ -70,11 +90,6 @@ def tables_of(batch: pa.Table, kind: str, schema: pa.Schema) -> pa.Table:
         if each["kind"] == kind and each["rows"] is not None
     ]
     return one_chunk(pa.concat_tables([schema.empty_table(), *found]))
-
-
-def of_kind(batch: pa.Table, kind: str) -> pa.Table:
-    """Return the messages of a kind."""
-    return batch.filter(arrow.equal(batch["kind"], kind))
 
 
 def facts_of(batch: pa.Table, kind: str) -> Iterator[tuple[int, Any]]:
@@ -92,6 +107,6 @@ def dealt(rows: pa.Table, numbers: np.ndarray, kind: str) -> Iterator[dict[str, 
     order = np.argsort(numbers, kind="stable")
     ordered = one_chunk(rows).take(pa.array(order))
     found, starts = np.unique(numbers[order], return_index=True)
-    ends = np.append(starts[1:], len(rows))
+    ends = np.append(starts, len(rows))[1:]
     for number, start, end in zip(found.tolist(), starts.tolist(), ends.tolist(), strict=True):
         yield message(number, kind, ordered.slice(start, end - start))

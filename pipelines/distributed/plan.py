@@ -8,7 +8,7 @@ borders, what units need, and the few rows of units that lie across two buckets.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,15 +21,16 @@ from manifests.rows.checked_rows import CHECKED
 from manifests.tables.arrow_functions import arrow
 from pipelines.distributed.messages import (
     BATCHES,
-    MESSAGE,
     dealt,
     message,
     messages,
+    numbers_of,
+    of_number,
     packed,
     tables_of,
     unpacked,
 )  # fmt: skip
-from pipelines.distributed.rows import CHUNK_BITS, ClusterRows
+from pipelines.distributed.rows import CHUNK_BITS, ClusterRows, blocks_by_number
 from pipelines.distributed.session import facts_in, finished, num_workers, ray_data
 from pipelines.planning.cutting import PLANNED, cut_units
 from pipelines.planning.partitions import num_partitions, partition_of
@@ -50,8 +51,8 @@ from pipelines.planning.plan_units import (
     bucket_of,
     bucket_sizes,
     dealt_by_key,
-    is_sampled,
     plan_counts,
+    sampled,
 )  # fmt: skip
 from pipelines.planning.plan_uses import uses_of, uses_together
 from pipelines.planning.unit_runs import UnitRun, in_dealing_order
@@ -89,7 +90,7 @@ def plan_on_ray(
     with ray_data("planned"):
         num = num_partitions(rows.num_rows)
         keys = rows.dataset.map_batches(partial(_deal_keys, num=num), **BATCHES)
-        known = [*_known(made, "made", num)]
+        known = _known(made, "made", num)
         if asked_before is not None:
             known += _known(asked_before, "asked", num)
         pending = finished(
@@ -108,7 +109,9 @@ def plan_on_ray(
         ordered = finished(
             rows.dataset.union(pending)
             .groupby("number", num_partitions=_num_groups(rows.num_chunks))
-            .map_groups(partial(_ordered, rules=rules), batch_format="pyarrow")
+            .map_groups(
+                partial(_ordered, rules=rules, sample_step=SAMPLE_STEP), batch_format="pyarrow"
+            )
         )
         samples, unusable = [], 0
         for _, (some, num_unusable) in facts_in(ordered, "ordered"):
@@ -137,16 +140,18 @@ def plan_on_ray(
         )
 
 
-def _known(tables: Iterable[pa.Table], kind: str, num: int) -> Iterator[pa.Table]:
-    """Yield keys as messages, one a partition."""
+def _known(tables: Iterable[pa.Table], kind: str, num: int) -> list[Any]:
+    """Return keys as messages in the object store, one a partition."""
     spool = dealt_by_key(tables, KEYS, num)
-    for number in range(num):
-        yield messages([message(number, kind, spool.partition(number))])
+    known = [
+        ray.put(messages([message(number, kind, spool.partition(number))])) for number in range(num)
+    ]
     spool.close()
+    return known
 
 
-def _grouped(keys: data.Dataset, known: list[pa.Table], num: int) -> Any:
-    both = keys.union(data.from_arrow(known)) if known else keys
+def _grouped(keys: data.Dataset, known: list[Any], num: int) -> Any:
+    both = keys.union(data.from_arrow_refs(known))
     return both.groupby("number", num_partitions=_num_groups(num))
 
 
@@ -177,17 +182,17 @@ def _pending(batch: pa.Table, *, failures: bytes, rules: Rules, asks: bool) -> p
     )
 
 
-def _ordered(batch: pa.Table, *, rules: Rules) -> pa.Table:
+def _ordered(batch: pa.Table, *, rules: Rules, sample_step: int) -> pa.Table:
     """Return the rows of a chunk that are to be made, with their order."""
     attempts = tables_of(batch, "attempts", ATTEMPTS).sort_by("place")
     rows = tables_of(batch, "rows", CHECKED)
     if not len(attempts):
-        return MESSAGE.empty_table()
+        return messages([])
     rows = rows.filter(arrow.is_in(rows["place"], value_set=attempts["place"])).sort_by("place")
     ordered, num_unusable = ordered_rows(rows, attempts, rules)
-    is_sample = pa.array(is_sampled(ordered["key"], SAMPLE_STEP))
-    samples = ordered["order"].filter(is_sample).to_pylist()
     number = batch["number"][0].as_py()
+    places = sampled(len(ordered), sample_step, seed=number)
+    samples = ordered["order"].take(pa.array(places)).to_pylist()
     return messages([message(number, "ordered", ordered, (samples, num_unusable))])
 
 
@@ -239,7 +244,9 @@ def _plan(
     last, last_runs = dealt_units(across.rows, num_buckets)
     runs: list[UnitRun] = [run for _, (some, _, _) in facts for run in some]
     parts = _Parts(
-        blocks=cut.to_arrow_refs(), last=last, last_part=num_buckets if len(last) else None
+        blocks=blocks_by_number(cut.to_arrow_refs(), "part"),
+        last=last,
+        last_part=num_buckets if len(last) else None,
     )
     return Plan(
         **asdict(counts),
@@ -256,43 +263,34 @@ class _Parts:
     """The parts of a plan in Ray's object store; the last is here.
 
     Attributes:
-        blocks: Messages of parts, some in each block.
+        blocks: The block that each part is in; a block holds some.
         last: Rows of the last part.
         last_part: Its number; None if it is empty.
     """
 
-    blocks: list[Any]
+    blocks: dict[int, Any]
     last: pa.Table
     last_part: int | None
 
     def read(self, part: int) -> pa.Table:
-        """Return a part's rows; none for one without any."""
+        """Return a part's rows; errors as ``plan_on_ray``."""
         if part == self.last_part:
             return self.last
-        for block in self.blocks:
-            found = _part_of(ray.get(block), part)
-            if found is not None:
-                return found
-        return PLANNED.empty_table()
+        with ray_data("planned"):
+            return tables_of(of_number(ray.get(self.blocks[part]), part), "part", PLANNED)
 
     def write(self, storage: Storage, run_id: str, phase: Phase) -> None:
         """Write all parts, side by side."""
         written: Any = ray.remote(_write_block)
         with ray_data("planned"):
-            ray.get([written.remote(block, storage, run_id, phase) for block in self.blocks])
+            blocks = dict.fromkeys(self.blocks.values())
+            ray.get([written.remote(block, storage, run_id, phase) for block in blocks])
         if self.last_part is not None:
             write_part(storage, part_name(run_id, phase, self.last_part), self.last)
 
 
-def _part_of(block: pa.Table, part: int) -> pa.Table | None:
-    for each in block.to_pylist():
-        if each["number"] == part and each["kind"] == "part":
-            return unpacked(each["rows"])
-    return None
-
-
 def _write_block(block: pa.Table, storage: Storage, run_id: str, phase: Phase) -> None:
-    for number in block["number"].to_pylist():
-        rows = _part_of(block, number)
-        if rows is not None and len(rows):
+    for number in numbers_of(block, "part"):
+        rows = tables_of(of_number(block, number), "part", PLANNED)
+        if len(rows):
             write_part(storage, part_name(run_id, phase, number), rows)

@@ -6,11 +6,20 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+import ray
 from ray import data
 
 from manifests.rows.checked_rows import CHECKED
 from manifests.tables.arrow_functions import arrow
-from pipelines.distributed.messages import BATCHES, MESSAGE, message, messages, of_kind, tables_of
+from pipelines.distributed.messages import (
+    BATCHES,
+    message,
+    messages,
+    numbers_of,
+    of_kind,
+    of_number,
+    tables_of,
+)  # fmt: skip
 
 CHUNK_BITS = 24
 """A row's place is the number of its chunk and, in so many bits, its place there."""
@@ -49,22 +58,15 @@ class ClusterRows:
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield all rows (``CHECKED``), in order, some at a time."""
-        import ray
-
-        blocks = self.checked.to_arrow_refs()
-        places = ray.remote(_chunks)
-        where: dict[int, Any] = {}
-        for block, numbers in zip(blocks, ray.get([places.remote(b) for b in blocks]), strict=True):
-            where |= dict.fromkeys(numbers, block)
+        where = blocks_by_number(self.checked.to_arrow_refs(), "rows")
         for number in self.chunks:
-            block = ray.get(where[number])
-            yield tables_of(_numbered(block, number), "rows", CHECKED)
+            yield tables_of(of_number(ray.get(where[number]), number), "rows", CHECKED)
 
 
 def to_cluster(tables: Iterable[pa.Table]) -> ClusterRows:
     """Return rows that were checked in this process (tables of ``CHECKED``, in order)."""
-    found: list[pa.Table] = []
-    num_rows = 0
+    found: list[Any] = []
+    num_rows = num_chunks = 0
     for number, table in enumerate(tables):
         places = pa.array(range(len(table))).cast(pa.int64())
         placed = table.set_column(
@@ -72,18 +74,19 @@ def to_cluster(tables: Iterable[pa.Table]) -> ClusterRows:
             CHECKED.field("place"),
             arrow.add(places, pa.scalar(number << CHUNK_BITS, pa.int64())),
         )
-        found.append(messages([message(number, "rows", placed)]))
-        num_rows += len(table)
+        found.append(ray.put(messages([message(number, "rows", placed)])))
+        num_rows, num_chunks = num_rows + len(table), num_chunks + 1
+    if not found:
+        found.append(ray.put(messages([])))
     return ClusterRows(
-        checked=data.from_arrow(found or [MESSAGE.empty_table()]),
+        checked=data.from_arrow_refs(found),
         num_rows=num_rows,
-        chunks=tuple(range(len(found))),
+        chunks=tuple(range(num_chunks)),
     )
 
 
-def _chunks(block: pa.Table) -> list[int]:
-    return of_kind(block, kind="rows")["number"].to_pylist()
-
-
-def _numbered(block: pa.Table, number: int) -> pa.Table:
-    return block.filter(arrow.equal(block["number"], number))
+def blocks_by_number(blocks: list[Any], kind: str) -> dict[int, Any]:
+    """Return which of some blocks of messages holds the one of a kind with each number."""
+    found: Any = ray.remote(numbers_of)
+    numbers = ray.get([found.remote(block, kind) for block in blocks])
+    return {number: block for block, some in zip(blocks, numbers, strict=True) for number in some}

@@ -20,7 +20,6 @@ from manifests.rows.stored_rows import StoredRows
 from manifests.tables.arrays import one_chunk
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
-from manifests.tables.text_numbers import text_numbers
 from pipelines.ledger.ledger import FailedRow
 from pipelines.planning.cutting import PLANNED, cut_units, groups_of
 from pipelines.planning.partitions import num_partitions, partition_of
@@ -169,11 +168,12 @@ class _Attempts:
             self._again[row["place"]] = row["attempt"], row["failed_with"]
 
     def tables(self, step: int = 1) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Yield rows (``CHECKED``) and their attempts (``ATTEMPTS``); about one in ``step``."""
+        """Yield rows (``CHECKED``) and their attempts (``ATTEMPTS``); ``sampled`` of them."""
         for table in self._rows.tables():
             places = table["place"].to_numpy()
-            chosen = np.flatnonzero(self._is_pending[places] & is_sampled(table["key"], step))
+            chosen = np.flatnonzero(self._is_pending[places])
             if len(chosen):
+                chosen = chosen[sampled(len(chosen), step, seed=int(places[0]))]
                 again = [self._again.get(place, (1, "")) for place in places[chosen].tolist()]
                 columns = {
                     "place": places[chosen],
@@ -261,11 +261,15 @@ def plan_counts(found: Iterable[Pending], num_unusable: int) -> PlanCounts:
     )
 
 
-def is_sampled(keys: pa.ChunkedArray, step: int) -> np.ndarray:
-    """Return whether each row is one of about every ``step``-th, whatever their order [key]."""
-    if step == 1:
-        return np.ones(len(keys), bool)
-    return text_numbers(keys) % np.uint64(step) == 0
+def sampled(num_rows: int, step: int, *, seed: int) -> np.ndarray:
+    """Return a place of each stretch of ``step`` rows, ascending.
+
+    Drawn, because a manifest is often a grid, in which every 512th row may be of one method: all
+    borders would be there, and the other rows in two buckets.
+    """
+    starts = np.arange(0, num_rows, step)
+    drawn = np.random.default_rng(seed).integers(0, step, len(starts))
+    return np.minimum(starts + drawn, num_rows - 1)
 
 
 def bucket_borders(samples: Iterable[str], num_buckets: int) -> list[str]:
