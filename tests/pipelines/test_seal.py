@@ -44,10 +44,10 @@ SETS = [("cat", "dog"), ("cat",), ("fox", "dog")]
 INDEX_ONLY = ["left", "missing", "written", "damaged", "cut"]
 """What becomes of the index; ``left`` after ``written`` is one that later units are not in."""
 UNITS_TOO = [*INDEX_ONLY, "units set aside", "units deleted"]
-"""And the index says of the units what they were before."""
+"""And the index says of those units what they were before."""
 
-Choose = Callable[[str, Sequence[str]], set[str]]
-"""Returns some of the values; the first argument says what for."""
+Choose = Callable[[Sequence[str]], set[str]]
+"""Returns some of the values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def change(storage: LocalStorage, state: str, choose: Choose) -> None:
         elif state == "cut":
             storage.put(name, content[: len(content) // 2])
     if state.startswith("units"):
-        for unit_id in choose(state, sorted(ledger.unit_ids - ledger.abandoned)):
+        for unit_id in choose(sorted(ledger.unit_ids - ledger.abandoned)):
             if state == "units deleted":
                 storage.delete(rows_name(unit_id))
             else:
@@ -141,19 +141,19 @@ def check_takeover(out: Path, old: Side, new: Side, states: Sequence[str], choos
     old_plan = plan_rows(old_asked, read_ledger(storage))
     units = sorted(old_plan.unit_ids)
     start(old_asked, "old", old_plan)
-    work(storage, old_plan, old.rows, choose("first", units))
+    work(storage, old_plan, old.rows, choose(units))
     change(storage, while_working, choose)
-    work(storage, old_plan, old.rows, choose("before the kill", units))
+    work(storage, old_plan, old.rows, choose(units))
     change(storage, before_looking, choose)
 
     seen, ledger = latest_lease(storage), read_ledger(storage)
     change(storage, while_planning, choose)
     plan = plan_rows(new_asked, ledger)
-    work(storage, old_plan, old.rows, choose("while the new run plans", units))
+    work(storage, old_plan, old.rows, choose(units))
     with acquire(storage, "new", times=TIMES, note=print) as lease:
         planned = Planned(ledger=ledger, plan=plan)
         plan = sealed_plan(new_asked, lease, "new", planned, seen, print).plan
-        work(storage, old_plan, old.rows, choose("late", units))
+        work(storage, old_plan, old.rows, choose(units))
         work(storage, plan, new.rows, set(plan.unit_ids))
     work(storage, old_plan, old.rows, set(units))
 
@@ -169,26 +169,27 @@ def check_takeover(out: Path, old: Side, new: Side, states: Sequence[str], choos
     assert {one.key for one in old.rows} <= after.made | again.keys()
 
 
+def chosen_by(chance: random.Random) -> Choose:
+    """Return what draws about every third value; sets that Hypothesis draws are mostly empty."""
+    return lambda values: {value for value in values if chance.random() < 0.35}
+
+
 sides = st.builds(
     lambda seeds, size: Side(seeds=sorted(seeds), rows_per_unit=size),
-    st.sets(st.integers(0, 15), min_size=1),
+    st.sets(st.integers(0, 9), min_size=3),
     st.integers(1, 4),
 )
-index_states = st.tuples(
-    st.sampled_from(UNITS_TOO), st.sampled_from(UNITS_TOO), st.sampled_from(INDEX_ONLY)
-)
+units_too = st.sampled_from(UNITS_TOO[-2:]) | st.sampled_from(UNITS_TOO)
+index_states = st.tuples(units_too, units_too, st.sampled_from(INDEX_ONLY))
 
 
-@settings(max_examples=30)
-@given(sides, sides, index_states, st.data())
+@settings(max_examples=20)
+@given(sides, sides, index_states, st.integers(0, 2**32))
 def test_no_row_is_doubled_when_the_manifest_and_the_units_change_under_a_stopped_worker(
-    old: Side, new: Side, states: tuple[str, ...], data: st.DataObject
+    old: Side, new: Side, states: tuple[str, ...], seed: int
 ):
-    def choose(label: str, values: Sequence[str]) -> set[str]:
-        return data.draw(st.sets(st.sampled_from(values)), label=label) if values else set()
-
     with tempfile.TemporaryDirectory() as folder:
-        check_takeover(Path(folder), old, new, states, choose)
+        check_takeover(Path(folder), old, new, states, chosen_by(random.Random(seed)))
 
 
 @pytest.mark.ray
@@ -212,8 +213,4 @@ def test_no_row_is_doubled_when_ray_data_plans_both_runs(
         for _ in range(2)
     )
     states = [chance.choice(some) for some in (UNITS_TOO, UNITS_TOO, INDEX_ONLY)]
-
-    def choose(_label: str, values: Sequence[str]) -> set[str]:
-        return {value for value in values if chance.random() < 0.4}
-
-    check_takeover(tmp_path, old, new, states, choose)
+    check_takeover(tmp_path, old, new, states, chosen_by(chance))
