@@ -66,7 +66,7 @@ def cut_units(
         rows_per_unit: Most rows in a unit.
         abandoned: Unit ids that must not be used again, see ``seal``.
         num_before: Rows of the first row's group in earlier buckets.
-        is_continued: Whether the last row's group goes on in the next bucket.
+        is_continued: Whether the next bucket that holds rows begins with the last row's group.
     """
     rows = one_chunk(rows).sort_by("order")
     if not len(rows):
@@ -77,6 +77,8 @@ def cut_units(
     place = index - np.maximum.accumulate(np.where(starts_group, index, 0))
     place[codes == codes[0]] += num_before
     starts = np.flatnonzero(place % rows_per_unit == 0)
+    # Rows before ``first`` are of a unit that began in an earlier bucket, those from ``last`` on
+    # of one that a later bucket ends.
     first = int(starts[0]) if len(starts) else len(rows)
     last = len(rows)
     if is_continued and (int(place[-1]) + 1) % rows_per_unit:
