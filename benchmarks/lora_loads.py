@@ -11,12 +11,13 @@ from engine_kit import lora, row, store
 from benchmarks.sleeping import SleepingSource
 from clora_core.recipe.row import Row
 from pipelines.planning.plan import Plan
+from pipelines.planning.plan_files import PlanReader, write_plan
 from pipelines.planning.plan_units import plan_units
 from pipelines.planning.references import CentroidSource
 from pipelines.session.resources import Resources
 from pipelines.session.shares import Cluster, share_cluster
-from pipelines.stages.graph import Stages, make_units
 from pipelines.storage.local import LocalStorage
+from pipelines.units.receipts import Phase
 
 NUM_SETS = 50
 NUM_ACTORS = 4
@@ -25,6 +26,7 @@ ROWS_PER_UNIT = 8
 MAX_LORAS = 4
 SECONDS_A_ROW = 0.02
 SECONDS_A_LOAD = 0.05
+RUN_ID = "run-1"
 
 
 def lora_load_lines(repeats: int) -> Iterator[str]:
@@ -68,9 +70,15 @@ def as_they_come(manifest: Sequence[Row]) -> Plan:
 
 def loads(plan: Plan) -> int:
     """Return how many LoRAs the actors read while they made the plan on Ray."""
+    # Imported late: Ray reads its environment when it is imported, and its cluster sets it.
+    from pipelines.stages.graph import Stages, make_units
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        output = LocalStorage(folder / "out")
+        write_plan(output, RUN_ID, Phase.IMAGES, plan)
         stages = Stages(
+            plan=PlanReader(storage=output, run_id=RUN_ID, phase=Phase.IMAGES),
             load_model_host=SleepingSource(
                 log=folder / "log",
                 seconds_a_row=SECONDS_A_ROW,
@@ -79,7 +87,7 @@ def loads(plan: Plan) -> int:
             ),
             load_scorer=None,
             load_centroids=CentroidSource(),
-            store=store(LocalStorage(folder / "out")),
+            store=store(output, RUN_ID),
         )
         shares = share_cluster(
             Resources(actors=NUM_ACTORS, gpus_per_actor=0, cpus_per_actor=0.1),

@@ -13,6 +13,7 @@ from pipelines.ledger.asked_rows import asked_name, write_asked
 from pipelines.ledger.error_tables import restore_errors
 from pipelines.ledger.ledger import Ledger
 from pipelines.ledger.run_record import RunRecord, RunState, read_run_records, write_run_record
+from pipelines.outputs.listed_rows import ListedRows
 from pipelines.outputs.publish import is_published, publish
 from pipelines.request import RunRequest
 from pipelines.run_plan import Planned
@@ -81,7 +82,12 @@ def nothing_to_make(
 
 
 def publish_run(
-    request: RunRequest, record: RunRecord, account: Account, ledger: Ledger, damages: Damages
+    request: RunRequest,
+    record: RunRecord,
+    account: Account,
+    ledger: Ledger,
+    damages: Damages,
+    listed: ListedRows | None = None,
 ) -> None:
     """Write what a run leaves for people beside its data."""
     publish(
@@ -93,6 +99,7 @@ def publish_run(
         references_folder=request.references_folder,
         references=request.references_storage if request.references else None,
         damages=damages,
+        listed=listed,
     )
 
 

@@ -25,6 +25,7 @@ from pipelines.ledger.run_record import PhaseTotals, RunRecord, RunState, write_
 from pipelines.ledger.tries import TryMarks
 from pipelines.ledger.update_index import update_index
 from pipelines.metrics.run import RunMetrics
+from pipelines.outputs.listed_rows import ListedRows
 from pipelines.outputs.publish import FreshStamps, announce
 from pipelines.planning.plan import Plan
 from pipelines.planning.plan_files import PLANS_FOLDER, PlanReader, write_plan
@@ -243,14 +244,15 @@ class Run:
         request, record = self.request, self.record
         damages = Damages(note=self.observer.note)
         # Rows of a unit that was damaged meanwhile are nowhere, and the account says so.
-        ledger = survey(request.storage)
+        listed = ListedRows(request.storage, damages.skip)
+        ledger = survey(request.storage, listed)
         for damage in ledger.damaged:
             damages.skip(damage)
         account = manifest_account(request, self.planned, ledger)
         record.account = account
         self.end(state, error)
         request.storage.put("metrics.prom", self.metrics.text())
-        publish_run(request, record, account, ledger, damages)
+        publish_run(request, record, account, ledger, damages, listed)
         # Last: it saves the next run time, and is nothing that this one is asked for.
         update_index(ledger)
         return account

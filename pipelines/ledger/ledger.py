@@ -32,6 +32,7 @@ from pipelines.ledger.unit_rows import (
     MAX_KEYS,
     NARROW,
     UNIT,
+    Beside,
     file_identity,
     footers,
     key_table,
@@ -228,8 +229,13 @@ def read_ledger(storage: Storage) -> Ledger:
     return ledger
 
 
-def survey(storage: Storage) -> Ledger:
-    """Return the ledger of an output without its damaged units, which are named in it."""
+def survey(storage: Storage, beside: Beside[Any] | None = None) -> Ledger:
+    """Return the ledger of an output without its damaged units, which are named in it.
+
+    Args:
+        storage: The output.
+        beside: Reads more of each unit whose file is read: of those in no index.
+    """
     # Units are listed last: what an index says of a unit that is gone must not count.
     names = storage.list(INDEX_FOLDER, ".parquet")
     listing = UnitListing(storage)
@@ -251,7 +257,7 @@ def survey(storage: Storage) -> Ledger:
             unused.append(name)
     damaged: list[DamagedFileError] = []
     read = Spool(UNIT, max_held_bytes=_MAX_HELD_BYTES, what="the committed rows")
-    for table in read_unit_rows(storage, listing.left(), skip=damaged.append):
+    for table in read_unit_rows(storage, listing.left(), skip=damaged.append, beside=beside):
         units.append(table.select(_NARROW.names))
         read.add(table)
     return Ledger(

@@ -4,6 +4,8 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,9 @@ import pyarrow as pa
 from manifests.tables.arrow_functions import arrow
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_unit import UnitFooter, in_threads, read_footer
-from pipelines.units.output_files import DamagedFileError, open_parquet
+from pipelines.units.output_files import DamagedFileError, OpenParquet, open_parquet
+
+Found = TypeVar("Found")
 
 IDENTITY_BYTES = 16
 
@@ -49,13 +53,37 @@ def file_identity(num_bytes: int, version: str) -> bytes:
     return hashlib.blake2b(text, digest_size=IDENTITY_BYTES).digest()
 
 
-def read_unit_row(storage: Storage, name: str, identity: bytes) -> pa.Table:
+class Beside(Protocol[Found]):
+    """Reads more of units while they are open for the ledger, which changes nothing of that."""
+
+    def read(self, name: str, file: OpenParquet, keys: pa.Array) -> Found:
+        """Return what is read of a unit, damaged or not; called in threads.
+
+        Args:
+            name: The unit's file.
+            file: The same, open.
+            keys: Of its rows.
+        """
+        ...
+
+    def take(self, found: Found) -> None:
+        """Take what was read, in the order of the units."""
+        ...
+
+
+def read_unit_row(
+    storage: Storage,
+    name: str,
+    identity: bytes,
+    also: Callable[[OpenParquet, pa.Array], None] = lambda _file, _keys: None,
+) -> pa.Table:
     """Return one row of ``UNIT``.
 
     Args:
         storage: The output.
         name: The unit's file.
         identity: Of that file, from before it is read.
+        also: Gets the open file, once it is known to be whole, and the keys of its rows.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -70,7 +98,7 @@ def read_unit_row(storage: Storage, name: str, identity: bytes) -> pa.Table:
         if keys.null_count:
             raise ValueError("a row without a key")
         errors = json.dumps(list(footer.errors)) if footer.errors else None
-        return pa.table(
+        row = pa.table(
             {
                 "unit_id": [footer.unit_id],
                 "file_identity": [identity],
@@ -85,6 +113,8 @@ def read_unit_row(storage: Storage, name: str, identity: bytes) -> pa.Table:
             },
             schema=UNIT,
         )
+        also(file, keys)
+        return row
 
 
 def read_unit_rows(
@@ -92,6 +122,7 @@ def read_unit_rows(
     names: Iterable[tuple[str, bytes]],
     *,
     skip: Callable[[DamagedFileError], None] | None = None,
+    beside: Beside[Found] | None = None,
 ) -> Iterator[pa.Table]:
     """Yield tables of ``UNIT``, read from the files of units, many at a time.
 
@@ -99,14 +130,23 @@ def read_unit_rows(
         storage: The output.
         names: Files and their identities. One that is gone by now is left out.
         skip: Gets each damaged unit, which is left out; None raises the first.
+        beside: Reads more of each unit that is not.
 
     Raises:
         DamagedFileError: A unit is damaged, and there is no ``skip``.
     """
 
-    def tried(named: tuple[str, bytes]) -> pa.Table | DamagedFileError | None:
+    def read(named: tuple[str, bytes]) -> tuple[pa.Table, list[Found]]:
+        more: list[Found] = []
+        if beside is None:
+            return read_unit_row(storage, *named), more
+        also = partial(beside.read, named[0])
+        row = read_unit_row(storage, *named, lambda file, keys: more.append(also(file, keys)))
+        return row, more
+
+    def tried(named: tuple[str, bytes]) -> tuple[pa.Table, list[Found]] | DamagedFileError | None:
         try:
-            return read_unit_row(storage, *named)
+            return read(named)
         except DamagedFileError as error:
             return error
         except FileNotFoundError:
@@ -119,7 +159,11 @@ def read_unit_rows(
                     raise found
                 skip(found)
             elif found is not None:
-                yield found
+                row, more = found
+                if beside is not None:
+                    for each in more:
+                        beside.take(each)
+                yield row
 
     yield from regrouped(rows())
 

@@ -8,6 +8,7 @@ show it. Small images are enlarged, long sheets cut to evenly spread rows.
 import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -46,6 +47,13 @@ def choose_rows(rows: Sequence[SheetRow]) -> list[tuple[Composition, dict[str, S
         names = tuple(lora["name"] for lora in row["loras"])
         composition = (row["prompt"], names, row["seed"], row["width"], row["height"])
         groups.setdefault(composition, {}).setdefault(row["method"], row)
+    return evenly_chosen(groups)
+
+
+def evenly_chosen(
+    groups: Mapping[Composition, dict[str, SheetRow]],
+) -> list[tuple[Composition, dict[str, SheetRow]]]:
+    """Return what ``choose_rows`` does, of compositions with their rows by method."""
     fullest = max((len(methods) for methods in groups.values()), default=0)
     ordered = [item for item in sorted(groups.items()) if len(item[1]) == fullest]
     count = min(len(ordered), MAX_SHEET_ROWS)
@@ -153,5 +161,6 @@ def _fitting(method: str) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return next((font for font in fonts if font.getlength(method) <= TILE_PX), fonts[-1])
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

@@ -15,16 +15,16 @@ from pipelines.ledger.account import Account
 from pipelines.ledger.asked_rows import asked_tables
 from pipelines.ledger.ledger import Ledger
 from pipelines.outputs.card_stamp import content_stamp, writer_stamp
-from pipelines.outputs.contact_sheet import contact_sheet
+from pipelines.outputs.contact_sheet import SheetRow, contact_sheet
 from pipelines.outputs.data_card import CardFacts, has_stamp, restamp, write_data_card
 from pipelines.outputs.image_list import IMAGES_CSV, SCORES, ListSource, image_list
+from pipelines.outputs.listed_rows import LISTED, ListedRows
+from pipelines.outputs.sheet_choice import SheetChoice
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import IMAGE_COLUMNS
-from pipelines.units.committed_unit import ROWS_FOLDER
+from pipelines.units.committed_unit import ROWS_FOLDER, read_units, rows_name
 from pipelines.units.damages import Damages
-from pipelines.units.output_files import DamagedFileError
-from pipelines.units.output_table import read_output_rows
-from pipelines.units.schemas import ADDED_COLUMNS
+from pipelines.units.output_files import DamagedFileError, read_table
 
 SHEET_NAME = "contact_sheet.png"
 
@@ -32,9 +32,11 @@ RESTAMP_S = 30.0
 """While rows are committed the card gets another stamp as often."""
 
 _SHEET_COLUMNS = [
-    *IMAGE_COLUMNS, "prompt", "loras", "seed", "method", "width", "height", *SCORES,
-    "unet_evaluations", "base_model_digest", *sorted(ADDED_COLUMNS - {*SCORES}),
+    *IMAGE_COLUMNS, "prompt", "loras", "seed", "method", "width", "height", "dino_min",
+    "unet_evaluations", "base_model_digest",
 ]  # fmt: skip
+
+_MADE = pa.schema([LISTED.field(name) for name in ("key", *SCORES)])
 
 _REFERENCE_COLUMNS = [*IMAGE_COLUMNS, "loras", "seed", "base_model_digest"]
 
@@ -49,6 +51,7 @@ def publish(
     references_folder: str | None,
     references: Storage | None,
     damages: Damages,
+    listed: ListedRows | None = None,
 ) -> None:
     """Write what the module names; damage is named and left out.
 
@@ -61,19 +64,26 @@ def publish(
         references_folder: Where references are, relative to the output; None if elsewhere.
         references: Where references are kept; None if there are none.
         damages: Gets what cannot be read.
+        listed: Committed rows that were read with the ledger; None for none.
     """
-    lacking: set[str] = set()
-    table = read_output_rows(storage, _SHEET_COLUMNS, skip=damages.skip, lacks=lacking.add)
+    listed = listed or ListedRows(storage, damages.skip)
+    listed.take_rest(ledger)
+    choice = SheetChoice()
+    made = [_MADE.empty_table()]
+    for table in listed.tables():
+        choice.add(table)
+        made.append(table.select(_MADE.names))
     if record.get("manifest") is not None:
-        _write_list(storage, record, table, ledger, damages)
+        _write_list(storage, record, pa.concat_tables(made), ledger, damages)
+    shown = _shown(storage, choice.chosen(), damages)
     model = PurePosixPath(str(record["job"].get("base_model", ""))).name
     models = ", ".join([model, *record.get("base_models", {})])
     title = f"{ledger.num_made:,} images by {models}"
     sheet = contact_sheet(
-        table.to_pylist(),
+        shown,
         lambda row: damages.image(storage, row),
         title=title,
-        alone_of=_Alone(references, damages),
+        alone_of=_Alone(references, damages, shown),
     )
     if sheet is not None:
         storage.put(SHEET_NAME, sheet)
@@ -90,7 +100,7 @@ def publish(
             digests=record["digests"],
             base_models=record.get("base_models", {}),
             loras=loras,
-            lacking=lacking,
+            lacking=listed.lacking,
         ),
     )
 
@@ -169,7 +179,7 @@ def _write_list(
 ) -> None:
     source = ListSource(
         asked=partial(asked_tables, storage, record["manifest"]),
-        made=table.select(["key", *SCORES]),
+        made=table,
         failed=ledger.last_errors,
         base_model=str(record["job"].get("base_model", "")),
     )
@@ -179,28 +189,62 @@ def _write_list(
         damages.skip(damage)
 
 
-class _Alone:
-    """What each LoRA of a row makes alone: its reference of the lowest seed."""
+def _shown(storage: Storage, chosen: Sequence[SheetRow], damages: Damages) -> list[SheetRow]:
+    """Return the rows of the contact sheet with all that it shows."""
+    keys: dict[str, set[str]] = {}
+    for row in chosen:
+        keys.setdefault(row["unit_id"], set()).add(row["key"])
+    shown: list[SheetRow] = []
+    for unit_id, wanted in keys.items():
+        try:
+            table = read_table(storage, rows_name(unit_id), _SHEET_COLUMNS)
+        except DamagedFileError as damage:
+            damages.skip(damage)
+        except FileNotFoundError:
+            continue
+        else:
+            shown += [row for row in table.to_pylist() if row["key"] in wanted]
+    return shown
 
-    def __init__(self, references: Storage | None, damages: Damages) -> None:
+
+class _Alone:
+    """What each LoRA of a row makes alone: its reference of the lowest seed.
+
+    Args:
+        references: Where they are kept; None if there are none.
+        damages: Gets what cannot be read.
+        rows: All that are asked for, with loras and base_model_digest.
+    """
+
+    def __init__(
+        self, references: Storage | None, damages: Damages, rows: Sequence[SheetRow]
+    ) -> None:
         self._storage = references
         self._damages = damages
         self._first: dict[tuple[str, str], Mapping[str, Any]] = {}
         if references is None:
             return
-        found = read_output_rows(references, _REFERENCE_COLUMNS, skip=damages.skip).to_pylist()
-        for row in sorted(found, key=lambda row: row["seed"]):
-            for lora in row["loras"]:
-                self._first.setdefault((row["base_model_digest"], lora["digest"]), row)
+        wanted = {_alone_key(row, lora) for row in rows for lora in row["loras"]}
+        read = partial(read_table, references, columns=_REFERENCE_COLUMNS)
+        for table in read_units(references, read, skip=damages.skip) if wanted else ():
+            for row in table.to_pylist():
+                for key in wanted.intersection(_alone_key(row, lora) for lora in row["loras"]):
+                    former = self._first.get(key)
+                    if former is None or row["seed"] < former["seed"]:
+                        self._first[key] = row
 
     def __call__(self, row: Mapping[str, Any]) -> list[bytes]:
         """Return their images as PNG, in the row's order, as many as there are."""
         if self._storage is None:
             return []
-        keys = [(row["base_model_digest"], lora["digest"]) for lora in row["loras"]]
+        keys = [_alone_key(row, lora) for lora in row["loras"]]
         found = [self._first[key] for key in keys if key in self._first]
         images = [self._damages.image(self._storage, each) for each in found]
         return [image for image in images if image is not None]
+
+
+def _alone_key(row: Mapping[str, Any], lora: Mapping[str, Any]) -> tuple[str, str]:
+    return row["base_model_digest"], lora["digest"]
 
 
 def reference_units(storage: Storage, folder: str | None) -> list[tuple[str, int]]:

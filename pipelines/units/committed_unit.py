@@ -7,6 +7,7 @@ after the commit and written again if it is missing.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ ERRORS_FOLDER = "errors"
 _FOOTER_KEY = b"clora.unit"
 _ROWS_PER_GROUP = 100
 _NUM_READERS = 16
+_NUM_BUSY_READERS = 4
 _ERROR_NAMES: frozenset[str] = frozenset(ERRORS.names) - {"failed_at"}
 
 _READ_AHEAD = 512
@@ -142,9 +144,16 @@ def read_units(
 
 
 def in_threads(do: Callable[[Given], Found], given: Iterable[Given]) -> Iterator[Found]:
-    """Yield what ``do`` returns of each, in order, with few of them under way."""
+    """Yield what ``do`` returns of each, in order, with few of them under way.
+
+    Where the first does not wait, few threads are quicker than many: they would wait for each
+    other.
+    """
     left = iter(given)
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
+    start_s, busy_s = time.perf_counter(), time.thread_time()
+    yield from [do(first) for first in islice(left, 1)]
+    waits = time.perf_counter() - start_s > 2 * (time.thread_time() - busy_s)
+    with ThreadPoolExecutor(_NUM_READERS if waits else _NUM_BUSY_READERS) as pool:
         while some := list(islice(left, _READ_AHEAD)):
             yield from pool.map(do, some)
 

@@ -28,6 +28,9 @@ from pipelines.storage.storage import Storage
 
 Value = TypeVar("Value")
 
+OpenParquet = pq.ParquetFile
+"""What ``open_parquet`` gives."""
+
 _MAGIC = b"PAR1"
 _TAIL_BYTES = 8
 """Of a Parquet file: the footer's length and the magic number."""
@@ -209,7 +212,7 @@ def open_parquet(storage: Storage, name: str) -> Generator[pq.ParquetFile]:
             written_as = (file.metadata.metadata or {}).get(_NAME, name.encode()).decode()
             if written_as != name:
                 raise ValueError(f"the content of {written_as}")
-            _check_types(file.schema_arrow)
+            _check_schema(file.schema_arrow)
             yield file
 
 
@@ -217,6 +220,16 @@ def read_table(storage: Storage, name: str, columns: Sequence[str] | None = None
     """Return columns of a Parquet file of the output (None: all); errors as ``open_parquet``."""
     with open_parquet(storage, name) as file:
         return file.read(columns=None if columns is None else list(columns), use_threads=False)
+
+
+_good_schemas: list[pa.Schema] = []
+"""The last that was checked; the files of an output have few, and one after another the same."""
+
+
+def _check_schema(schema: pa.Schema) -> None:
+    if not any(schema.equals(good) for good in _good_schemas):
+        _check_types(schema)
+        _good_schemas[:] = [schema]
 
 
 def _check_types(fields: Iterable[pa.Field]) -> None:
