@@ -30,7 +30,7 @@ LISTED = pa.schema(
 )
 """One committed row."""
 
-_NO_KEYS = pa.array([], pa.string())
+_NO_KEYS = pa.nulls(0, pa.string())
 _READ = [name for name in LISTED.names if name in ROWS.names and name not in ("key", "unit_id")]
 _LORA_NAME = "loras.list.element.name"
 _ROWS_PER_TABLE = 8_192
