@@ -98,6 +98,6 @@ def test_problems_of_all_parts_are_found_in_the_manifests_order(
 def test_a_misspelt_column_is_one_problem_of_its_file(
     tmp_path: Path, rules: RowRules, monkeypatch: pytest.MonkeyPatch
 ):
-    rows = [row | {"negativ_prompt": "blur"} for row in good_rows(random.Random(2), 130)]
+    rows = [row | {"Negative Prompt": "blur"} for row in good_rows(random.Random(2), 130)]
     found, _ = both(write(tmp_path / "rows", rows), rules, monkeypatch)
-    assert [problem.field for problem in found.problems] == ["negativ_prompt"]
+    assert [problem.field for problem in found.problems] == ["Negative Prompt"]

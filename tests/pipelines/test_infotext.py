@@ -45,7 +45,9 @@ def test_a_reader_of_pictures_finds_the_row(storage: LocalStorage, prompt: str, 
         lora("犬", weight=-1.0),
         lora("unknown", a1111_hash=None),
     )
-    sampler = SAMPLER.model_copy(update={"num_steps": 7, "scheduler": "dpmpp"})
+    sampler = SAMPLER.model_copy(
+        update={"num_steps": 7, "guide_until_step": 5, "scheduler": "dpmpp"}
+    )
     one = row(
         prompt=prompt, negative_prompt=negative, loras=loras, seed=2**53 + 1, width=16,
         sampler=sampler, method="clora-gated",
