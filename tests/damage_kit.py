@@ -30,16 +30,16 @@ __all__ = [
 REFERENCES = "references/dino-d1d1d1d1d1d1"
 
 WHOLE_KINDS = (
-    "unit", "image", "errors", "plan of images", "plan of references", "centroids", "manifest",
-    "run record", "earlier run record", "lease", "earlier lease", "edition", "earlier edition",
+    "unit", "image", "errors", "plan of images", "record of a plan", "plan of references",
+    "centroids", "manifest", "run record", "earlier run record", "lease", "earlier lease", "edition", "earlier edition",
     "latest.json", "README.md", "metrics.prom", "contact sheet", "reference unit",
     "reference image", "thumbnail", "report page", "tables", "maps",
 )  # fmt: skip
 """Kinds of an output of which all is made."""
 
 KILLED_KINDS = (
-    "unit", "image", "errors", "plan of images", "manifest", "run record", "lease",
-    "earlier lease", "edition", "reference unit", "reference image", "mark",
+    "unit", "image", "errors", "plan of images", "record of a plan", "manifest", "run record",
+    "lease", "earlier lease", "edition", "reference unit", "reference image", "mark",
 )  # fmt: skip
 """Kinds that a run reads when it continues one that was killed."""
 

@@ -34,10 +34,11 @@ _MADE = {"unit": _present, "image": _of_another_size}
 _CHECKED = {
     **_UNITS, **_RECORDS,
     **dict.fromkeys(
-        ("errors", "plan of images", "plan of references", "centroids", "manifest", "lease",
-         "earlier lease", "edition", "earlier edition"),
+        ("errors", "centroids", "manifest", "lease", "earlier lease", "edition",
+         "earlier edition", "record of a plan"),
         _present,
     ),
+    **dict.fromkeys(("plan of images", "plan of references"), _always),
     "latest.json": _always,
     "image": _always,
     "reference image": _always,
@@ -61,7 +62,12 @@ NAMED: Mapping[str, Mapping[str, Condition]] = {
 }
 """Kinds of files whose damage a command names, and when it does."""
 
-_NAMED_WHEN_CONTINUED = {"plan of images": _present, "lease": _present, "reference unit": _present}
+_NAMED_WHEN_CONTINUED = {
+    "plan of images": _always,
+    "record of a plan": _present,
+    "lease": _present,
+    "reference unit": _present,
+}
 """What ``compose`` and ``catalog`` name as well when they continue a run that was killed."""
 
 

@@ -113,6 +113,20 @@ def read_parts(storage: Storage, name: str) -> list[int]:
     return read_json(storage, name, lambda values: list(map(int, values["parts"])))
 
 
+def check_record(storage: Storage, name: str) -> None:
+    """Raise what is wrong with a plan's record: it is damaged, or a part that it names is missing.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedFileError: Of the record; parts that are there are not read.
+    """
+    for part in read_parts(storage, name):
+        # As ``part_name`` makes it.
+        file = f"{name.removesuffix('.json')}-{part:05}.parquet"
+        if not storage.exists(file):
+            raise DamagedFileError(storage.uri, name, f"names {file}, which is missing")
+
+
 def _keys(storage: Storage, name: str) -> Iterator[pa.Table]:
     with open_parquet(storage, name) as file:
         for group in range(file.num_row_groups):

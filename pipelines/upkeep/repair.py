@@ -33,7 +33,13 @@ from pipelines.storage.storage import Storage, open_storage
 from pipelines.units.committed_image import restore_images_of
 from pipelines.units.committed_unit import ERRORS_FOLDER, unit_id_of
 from pipelines.units.output_files import DAMAGED_FOLDER, DamagedFileError
-from pipelines.upkeep.verify import UnitCheck, damaged_files, nested_outputs, verify_units
+from pipelines.upkeep.verify import (
+    UnitCheck,
+    damaged_files,
+    damaged_records,
+    nested_outputs,
+    verify_units,
+)
 
 Note = Callable[[str], None]
 
@@ -79,6 +85,9 @@ def repair_output(storage: Storage, *, times: LeaseTimes, note: Note) -> Repair:
             if any(damage.name.startswith((LEASES_FOLDER, PLANS_FOLDER)) for damage in files):
                 _shut_out_all(storage, lease, run_id, note)
             for damage in files:
+                steps.set_aside(output, damage)
+            # They name parts that were set aside just now.
+            for damage in list(damaged_records(output)):
                 steps.set_aside(output, damage)
             if maker_ids(output):
                 restore_shared_images(output, times=times, note=note)

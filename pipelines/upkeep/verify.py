@@ -19,7 +19,7 @@ from pipelines.ledger.index_files import INDEX_FOLDER
 from pipelines.ledger.run_record import read_run_records
 from pipelines.outputs.edition import read_edition
 from pipelines.outputs.editions import EDITIONS_FOLDER, LATEST, edition_name
-from pipelines.planning.plan_files import PLANS_FOLDER, read_parts
+from pipelines.planning.plan_files import PLANS_FOLDER, check_record
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_image import (
     IMAGE_COLUMNS,
@@ -110,9 +110,8 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
             yield DamagedFileError(storage.uri, name, "is no lease")
     plans = sorted(name for name, _ in storage.sizes(PLANS_FOLDER))
     tables = [name for name in plans if name.endswith(".parquet")]
-    records = [name for name in plans if name.endswith(".json")]
     yield from _damaged(storage, tables, _read_through)
-    yield from _damaged(storage, records, read_parts)
+    yield from damaged_records(storage)
     for folder in (MANIFESTS_FOLDER, ERRORS_FOLDER):
         yield from _damaged(storage, storage.list(folder, ".parquet"), _read_through)
     yield from _damaged(storage, storage.list(INDEX_FOLDER, ".parquet"), check_index)
@@ -127,6 +126,12 @@ def damaged_files(storage: Storage) -> Iterator[DamagedFileError]:
     except FileNotFoundError:
         if storage.list(EDITIONS_FOLDER, ".parquet"):
             yield DamagedFileError(storage.uri, LATEST, "is missing")
+
+
+def damaged_records(storage: Storage) -> Iterator[DamagedFileError]:
+    """Yield the damage of every record of a plan; see ``check_record``."""
+    records = [name for name, _ in storage.sizes(PLANS_FOLDER) if name.endswith(".json")]
+    yield from _damaged(storage, sorted(records), check_record)
 
 
 def nested_outputs(storage: Storage) -> list[str]:

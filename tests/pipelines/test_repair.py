@@ -203,3 +203,26 @@ def test_a_lease_with_one_changed_letter_is_no_lease(output: Output):
     changed = latest_lease(storage)
     assert changed is not None
     assert changed.is_damaged
+
+
+def test_a_plan_with_a_missing_part_is_named_and_set_aside_once(
+    output: Output, capfd: pytest.CaptureFixture[str]
+):
+    (part,) = (n for n in output.storage.walk("plans") if n.endswith("/images-00000.parquet"))
+    record = part.replace("-00000.parquet", ".json")
+    output.storage.delete(part)
+    assert verify(output.storage.uri) == 1
+    assert f"{output.storage.uri}/{record} is damaged: it names {part}, which is missing" in (
+        capfd.readouterr().err
+    )
+    assert output.repair() == 0
+    assert f"set aside   {output.storage.uri}/{record}" in capfd.readouterr().out
+    assert verify(output.storage.uri) == 0
+
+
+def test_the_record_of_a_plan_goes_with_a_damaged_part(output: Output):
+    (part,) = (n for n in output.storage.walk("plans") if n.endswith("/images-00000.parquet"))
+    output.storage.put(part, output.storage.read(part)[:-9])
+    assert output.repair() == 0
+    assert not output.storage.exists(part.replace("-00000.parquet", ".json"))
+    assert verify(output.storage.uri) == 0
