@@ -31,9 +31,9 @@ REFERENCES = "references/dino-d1d1d1d1d1d1"
 
 WHOLE_KINDS = (
     "unit", "image", "errors", "plan of images", "record of a plan", "plan of references",
-    "centroids", "manifest", "run record", "earlier run record", "lease", "earlier lease", "edition", "earlier edition",
-    "latest.json", "README.md", "metrics.prom", "contact sheet", "reference unit",
-    "reference image", "thumbnail", "report page", "tables", "maps",
+    "centroids", "manifest", "run record", "earlier run record", "lease", "earlier lease",
+    "edition", "earlier edition", "latest.json", "README.md", "metrics.prom", "contact sheet",
+    "reference unit", "reference image", "thumbnail", "report page", "tables", "maps",
 )  # fmt: skip
 """Kinds of an output of which all is made."""
 

@@ -6,6 +6,7 @@ plan as one file.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -52,12 +53,14 @@ def write_plan(storage: Storage, run_id: str, phase: Phase, plan: Plan) -> None:
     else:
         for part in plan.part_numbers:
             write_part(storage, part_name(run_id, phase, part), plan.read_part(part))
+    name = record_name(run_id, phase)
     values = {
+        "name": name,
         "parts": list(plan.part_numbers),
         "num_units": plan.num_units,
         "num_rows": plan.num_rows,
     }
-    storage.put(record_name(run_id, phase), encode_json(values))
+    storage.put(name, encode_json(values))
 
 
 def write_part(storage: Storage, name: str, rows: pa.Table) -> None:
@@ -110,7 +113,13 @@ def planned_keys(
 
 def read_parts(storage: Storage, name: str) -> list[int]:
     """Return the numbers of a plan's parts, from its record; errors as ``read_json``."""
-    return read_json(storage, name, lambda values: list(map(int, values["parts"])))
+
+    def parts(values: dict[str, Any]) -> list[int]:
+        if values["name"] != name:
+            raise ValueError(f"the content of {values['name']}")
+        return list(map(int, values["parts"]))
+
+    return read_json(storage, name, parts)
 
 
 def check_record(storage: Storage, name: str) -> None:
