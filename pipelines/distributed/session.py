@@ -1,5 +1,7 @@
 """Ray Data as planning uses it, and what goes wrong in it as a sentence."""
 
+import errno
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +22,7 @@ from pipelines.session.cluster_error import ClusterError
 from pipelines.stages.graph import own_error, set_up_ray_data
 
 _FULL = (OutOfDiskError, ObjectStoreFullError)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _LOST = (ObjectLostError, WorkerCrashedError, OutOfMemoryError)
 
 
@@ -34,6 +37,8 @@ def ray_data(what: str) -> Generator[None]:
         ClusterError: The cluster has no room for it, or lost it.
     """
     set_up_ray_data()
+    # On a full disk each line that Ray cannot log would be a traceback on the terminal.
+    are_raised, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     except RayTaskError as error:
@@ -43,11 +48,18 @@ def ray_data(what: str) -> Generator[None]:
         raise cause from error
     except _FULL as error:
         raise _no_room(what, error) from error
+    except OSError as error:
+        # Ray's logs are on that disk, and closing them hides the reason.
+        if error.errno not in _NO_SPACE:
+            raise
+        raise _no_room(what, error) from error
     except _LOST as error:
         raise ClusterError(
             f"the cluster lost a worker or what it held while the manifest was {what} "
             f"({_first_line(error)}); nothing is lost of the output: run the same command again"
         ) from error
+    finally:
+        logging.raiseExceptions = are_raised
 
 
 def finished(dataset: data.Dataset) -> data.Dataset:

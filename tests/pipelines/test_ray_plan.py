@@ -1,5 +1,7 @@
 """A plan that Ray Data makes is the plan that is made in one process, row for row."""
 
+import errno
+import logging
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +68,23 @@ def test_a_manifest_that_is_made_has_an_empty_plan():
     )
     assert (plan.num_units, plan.num_rows, plan.num_manifest_rows) == (0, 0, 20)
     assert plan.num_already_made == len({one.key for one in manifest})
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_that_hides_itself_in_rays_logs_is_a_sentence(number: int):
+    from pipelines.distributed.session import ray_data
+    from pipelines.session.cluster_error import ClusterError
+
+    with pytest.raises(ClusterError, match="set TMPDIR"), ray_data("planned"):
+        raise OSError(number, "No space left on device")
+    assert logging.raiseExceptions
+
+
+def test_another_error_of_the_system_is_raised_as_it_is():
+    from pipelines.distributed.session import ray_data
+
+    with pytest.raises(PermissionError), ray_data("planned"):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 @pytest.mark.parametrize(("seed", "num_rows"), [(0, 400), (1, 90), (2, 1)])
