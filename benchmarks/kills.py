@@ -47,26 +47,34 @@ def main(argv: list[str] | None = None) -> None:
         job = write_job(
             Path(name), arguments.rows, rows_per_unit=arguments.rows_per_unit, plan_on="cluster"
         )
-        whole_s = until_planned(job)
+        whole_s, family = until_planned(job)
         undisturbed = described(job, arguments.rows)
         print(f"undisturbed: planned after {whole_s:.1f} s; {undisturbed}", flush=True)
         shutil.rmtree(job.parent / "out")
         for number in range(1, arguments.kills + 1):
             after_s = chance.uniform(0, whole_s)
-            num_left = killed(job, after_s)
-            print(
-                f"kill {number} after {after_s:.1f} s; {num_left} of its processes had to be "
-                f"ended; in the output: {left_in(job.parent / 'out')}",
-                flush=True,
-            )
-        print(f"planned after {until_planned(job):.1f} s more; {described(job, arguments.rows)}")
-        print(f"in the output: {left_in(job.parent / 'out')}")
-        if described(job, arguments.rows) != undisturbed:
+            family |= killed(job, after_s)
+            left = left_in(job.parent / "out")
+            print(f"kill {number} after {after_s:.1f} s; in the output: {left}", flush=True)
+        last_s, last_family = until_planned(job)
+        found = described(job, arguments.rows)
+        print(f"planned after {last_s:.1f} s more; {found}")
+        print(f"in the output: {left_in(job.parent / 'out')}", flush=True)
+        passed_s, num_left = gone(family | last_family)
+        print(
+            f"all processes had ended {passed_s:.0f} s after the last kill, "
+            f"{num_left} of them only because they were ended"
+        )
+        if found != undisturbed:
             sys.exit("the plans differ")
 
 
-def until_planned(job: Path) -> float:
-    """Run the job until its plan is whole, then kill it; return after how many seconds it was."""
+def until_planned(job: Path) -> tuple[float, dict[int, str]]:
+    """Run the job until its plan is whole, then kill it.
+
+    Returns:
+        After how many seconds that was, and the processes that the run had started.
+    """
     before = set(_plans(job))
     start = time.monotonic()
     run = _started(job)
@@ -75,16 +83,15 @@ def until_planned(job: Path) -> float:
             raise RuntimeError(f"the run ended: {(job.parent / 'log').read_text()[-2000:]}")
         time.sleep(POLL_S)
     passed_s = time.monotonic() - start
-    _end(run)
-    return passed_s
+    return passed_s, _killed(run)
 
 
-def killed(job: Path, after_s: float) -> int:
-    """Kill the job's run after some seconds; return how many of its processes outlived it."""
+def killed(job: Path, after_s: float) -> dict[int, str]:
+    """Kill the job's run after some seconds; return the processes that it had started."""
     run = _started(job)
     with suppress(subprocess.TimeoutExpired):
         run.wait(after_s)
-    return _end(run)
+    return _killed(run)
 
 
 def described(job: Path, num_rows: int) -> str:
@@ -129,18 +136,27 @@ def _started(job: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=log)
 
 
-def _end(run: subprocess.Popen[bytes]) -> int:
-    """Kill a run; end what is left of it after a while by its ids, and return how many that is."""
+def _killed(run: subprocess.Popen[bytes]) -> dict[int, str]:
     family = _descendants(run.pid)
     run.kill()
     run.wait()
-    deadline = time.monotonic() + GONE_S
-    while (left := _alive(family)) and time.monotonic() < deadline:
+    return family
+
+
+def gone(family: dict[int, str]) -> tuple[float, int]:
+    """Wait until processes have ended themselves; end those by their ids that do not.
+
+    Returns:
+        How many seconds that took, and how many had to be ended.
+    """
+    start = time.monotonic()
+    while (left := _alive(family)) and time.monotonic() < start + GONE_S:
         time.sleep(POLL_S)
+    passed_s = time.monotonic() - start
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    return len(left)
+    return passed_s, len(left)
 
 
 def _descendants(root: int) -> dict[int, str]:
