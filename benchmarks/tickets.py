@@ -1,10 +1,9 @@
-"""What a run's tickets cost on their way into Ray: a block for each unit, made by the driver.
+"""What a run's tickets cost on their way into Ray, before the first unit is made.
 
-    python -m benchmarks.tickets NUM_UNITS [--blocks]
+    python -m benchmarks.tickets NUM_UNITS [--each]
 
-``data.from_arrow`` runs a task for the metadata of each; ``--blocks`` measures
-``data.from_blocks``, which runs none. Prints a line of JSON, of which ``benchmarks.planning``
-makes a table.
+``--each`` measures a block for each ticket, handed over by the driver, in place of what a run does.
+Prints a line of JSON, of which ``benchmarks.planning`` makes a table.
 """
 
 import argparse
@@ -19,23 +18,29 @@ def main() -> None:
     """Hand over as many tickets as is asked for, as ``pipelines.stages.graph`` does."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("num_units", type=int)
-    parser.add_argument("--blocks", action="store_true")
+    parser.add_argument("--each", action="store_true")
     arguments = parser.parse_args()
     with private_cluster(num_cpus=1):
         import pyarrow as pa
         from ray import data
 
-        hand_over = data.from_blocks if arguments.blocks else data.from_arrow
+        from pipelines.stages.graph import tickets
+
+        def hand_over(num_units: int) -> data.Dataset:
+            if not arguments.each:
+                return tickets(num_units)
+            return data.from_arrow([pa.table({"ticket": [n]}) for n in range(num_units)])
+
         # What the first call loads is not of the tickets.
-        hand_over([pa.table({"ticket": [0]})])
+        hand_over(1)
         before, start = status_bytes("VmRSS"), time.perf_counter()
-        tickets = hand_over([pa.table({"ticket": [n]}) for n in range(arguments.num_units)])
+        handed = hand_over(arguments.num_units)
         found = {
             "hand_over_s": time.perf_counter() - start,
             "before_bytes": before,
             "peak_bytes": status_bytes("VmHWM"),
         }
-        del tickets
+        del handed
     print(json.dumps(found))
 
 

@@ -80,7 +80,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
     set_up_ray_data()
     store = stages.store
     receipts = (
-        _tickets(plan.num_units)
+        tickets(plan.num_units)
         .map_batches(
             GenerateImages,
             fn_constructor_kwargs={
@@ -123,7 +123,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
         raise own_error(error) from error
 
 
-def _tickets(num_units: int) -> data.Dataset:
+def tickets(num_units: int) -> data.Dataset:
     """Return a block for each unit, made when it is wanted.
 
     Handed over one by one they would take the driver some 40 kB and milliseconds each. A block is
