@@ -20,6 +20,10 @@ from manifests.tables.arrays import compacted, one_chunk
 MAX_HELD_BYTES = 8 * 1024**2
 """Of tables in memory before they are written; a small manifest is never written."""
 
+MIN_PIECE_BYTES = 64 * 1024
+"""Of a partition that are written at once, on average; a piece costs as much to write as some
+thousand rows."""
+
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -36,7 +40,7 @@ class Spool:
     Args:
         schema: Of all tables.
         num_partitions: How many there are.
-        max_held_bytes: What is held in memory; ``MAX_HELD_BYTES`` if None.
+        max_held_bytes: What is held in memory; ``MAX_HELD_BYTES`` or more if None.
         what: The rows, as the beginning of a sentence.
     """
 
@@ -51,7 +55,8 @@ class Spool:
         self.schema = schema
         self.num_partitions = num_partitions
         self.num_rows = 0
-        self._max_held_bytes = MAX_HELD_BYTES if max_held_bytes is None else max_held_bytes
+        usual = max(MAX_HELD_BYTES, num_partitions * MIN_PIECE_BYTES)
+        self._max_held_bytes = usual if max_held_bytes is None else max_held_bytes
         self._what = what
         self._held: list[list[pa.Table]] = [[] for _ in range(num_partitions)]
         self._held_bytes = 0

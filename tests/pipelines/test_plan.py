@@ -109,6 +109,7 @@ def test_a_resumed_plan_has_the_units_that_were_not_committed_and_no_others_of_f
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "ROWS_PER_PARTITION", rows_per_partition)
         patch.setattr(spool, "MAX_HELD_BYTES", min(1000 * rows_per_partition, 10**6))
+        patch.setattr(spool, "MIN_PIECE_BYTES", 0)
         check_resumed(manifest, rows_per_unit, data)
 
 

@@ -63,6 +63,7 @@ def test_units_do_not_depend_on_how_rows_are_dealt_into_partitions_and_buckets(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "ROWS_PER_PARTITION", partition_rows)
         patch.setattr(spool, "MAX_HELD_BYTES", 1000)
+        patch.setattr(spool, "MIN_PIECE_BYTES", 0)
         pieces = planned()
     assert units(pieces) == units(whole)
     assert (pieces.num_rows, pieces.num_units) == (whole.num_rows, whole.num_units)

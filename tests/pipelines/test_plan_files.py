@@ -39,6 +39,7 @@ RUN = "run-1"
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "ROWS_PER_PARTITION", 9)
     monkeypatch.setattr(spool, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(spool, "MIN_PIECE_BYTES", 0)
 
 
 @pytest.fixture

@@ -74,6 +74,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(update_index, "MIN_UNITS", 1)
     monkeypatch.setattr(partitions, "ROWS_PER_PARTITION", 3)
     monkeypatch.setattr(spool, "MAX_HELD_BYTES", 1000)
+    monkeypatch.setattr(spool, "MIN_PIECE_BYTES", 0)
     monkeypatch.setattr(os, "fsync", lambda _file: None)
 
 

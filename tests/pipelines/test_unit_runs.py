@@ -44,6 +44,7 @@ def test_a_part_has_few_runs_and_every_unit_is_in_one(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(partitions, "ROWS_PER_PARTITION", rows_per_part)
         patch.setattr(spool, "MAX_HELD_BYTES", 1000)
+        patch.setattr(spool, "MIN_PIECE_BYTES", 0)
         exact = plan(manifest, failed, rows_per_unit)
         patch.setattr(unit_runs, "MAX_RUNS_PER_PART", most)
         few = plan(manifest, failed, rows_per_unit)
