@@ -101,19 +101,8 @@ def present(storage: Storage, run_id: str, times: LeaseTimes) -> Generator[None]
 
 def live_maker(storage: Storage, run_id: str) -> Maker | None:
     """Return a run that may be at work in a store, None if it is certainly over."""
-    try:
-        maker = read_json(storage, _name(run_id), lambda values: _maker(values, run_id))
-    except FileNotFoundError:
-        return None
-    except DamagedFileError:
-        try:
-            content = storage.read(_name(run_id))
-        except FileNotFoundError:
-            return None
-        # What it holds instead of a beat: if that changes, somebody writes it.
-        sign = hashlib.sha256(content).hexdigest()
-        return Maker(run_id=run_id, host="", process="", began_at="", beat_at=sign)
-    return None if maker.is_over or is_gone(maker.process) else maker
+    maker = _read_maker(storage, run_id)
+    return None if maker is None or _is_over(maker) else maker
 
 
 def maker_ids(storage: Storage) -> set[str]:
@@ -130,7 +119,9 @@ def forget_maker(storage: Storage, run_id: str) -> None:
 def forget_makers_over(storage: Storage) -> None:
     """Forget every run that is certainly over, in a store where that leaves nothing to be done."""
     for run_id in maker_ids(storage):
-        if live_maker(storage, run_id) is None:
+        maker = _read_maker(storage, run_id)
+        # One without a file has gone by itself, and may be back by now.
+        if maker is not None and _is_over(maker):
             forget_maker(storage, run_id)
 
 
@@ -205,6 +196,26 @@ def refuse_while_made(
         if seen:
             waited_s = min(times.beat_s / 2, times.silence_s)
             sleep(waited_s)
+
+
+def _read_maker(storage: Storage, run_id: str) -> Maker | None:
+    """Return what a run's file says, None if it has none."""
+    try:
+        return read_json(storage, _name(run_id), lambda values: _maker(values, run_id))
+    except FileNotFoundError:
+        return None
+    except DamagedFileError:
+        try:
+            content = storage.read(_name(run_id))
+        except FileNotFoundError:
+            return None
+        # What it holds instead of a beat: if that changes, somebody writes it.
+        sign = hashlib.sha256(content).hexdigest()
+        return Maker(run_id=run_id, host="", process="", began_at="", beat_at=sign)
+
+
+def _is_over(maker: Maker) -> bool:
+    return maker.is_over or is_gone(maker.process)
 
 
 def _say_over(storage: Storage, maker: Maker) -> None:

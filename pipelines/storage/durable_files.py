@@ -19,6 +19,9 @@ UNFINISHED = ".writing-"
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS)
 """Answers of file systems that know no sync of a folder, or have nothing to sync."""
 
+_MOST_TRIES = 100
+"""Of making a folder that others remove whenever it is empty."""
+
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -67,13 +70,11 @@ def write_hidden(target: Path, parts: Iterable[bytes]) -> Path:
 def open_new(path: Path, *, syncs_folder: bool = True) -> int:
     """Open a new file for writing, in a folder that may have to be made, see ``make_folder``."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    make_folder(path.parent, syncs=syncs_folder)
-    try:
-        return os.open(path, flags, 0o666)
-    except FileNotFoundError:
-        # Somebody removed the folder because it was empty.
+    for _ in range(_MOST_TRIES):
         make_folder(path.parent, syncs=syncs_folder)
-        return os.open(path, flags, 0o666)
+        with suppress(FileNotFoundError):
+            return os.open(path, flags, 0o666)
+    return os.open(path, flags, 0o666)
 
 
 def make_folder(folder: Path, *, syncs: bool = True) -> None:
@@ -82,16 +83,22 @@ def make_folder(folder: Path, *, syncs: bool = True) -> None:
     Args:
         folder: The folder.
         syncs: False leaves its own name unsynced: for a folder that nothing durable is in.
+
+    Raises:
+        NotADirectoryError: Its name, or one above, is that of a file or of a broken link.
+        FileNotFoundError: Its file system lets no folder be made there.
     """
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    with suppress(FileExistsError):
-        folder.mkdir()
-        if syncs:
-            sync_folder(folder.parent)
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    for _ in range(_MOST_TRIES):
+        if folder.is_dir():
+            return
+        make_folder(folder.parent)
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir()
+            if syncs:
+                sync_folder(folder.parent)
+            return
+    reason = errno.ENOTDIR if os.path.lexists(folder) else errno.ENOENT
+    raise OSError(reason, os.strerror(reason), str(folder))
 
 
 def sync_file(path: Path) -> None:

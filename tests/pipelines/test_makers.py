@@ -11,6 +11,7 @@ from pipelines.leases.heartbeat import LeaseTimes, SilenceWatch
 from pipelines.leases.lease import LeaseHeldError
 from pipelines.leases.makers import (
     MakerWatch,
+    forget_makers_over,
     live_maker,
     live_makers,
     maker_ids,
@@ -87,6 +88,17 @@ def test_a_run_whose_process_is_gone_from_this_machine_is_over_at_once(
     assert live_maker(storage, "one") is not None
     monkeypatch.setattr(makers, "is_gone", bool)
     assert live_maker(storage, "one") is None
+
+
+def test_a_run_that_comes_back_between_two_looks_is_not_forgotten(storage: LocalStorage):
+    with present(storage, "one", TIMES):
+
+        class GoneForOneRead(LocalStorage):
+            def read(self, name: str) -> bytes:
+                raise FileNotFoundError(name)
+
+        forget_makers_over(GoneForOneRead(Path(storage.uri)))
+        assert live_maker(storage, "one") is not None
 
 
 def test_a_run_that_was_silent_for_long_enough_is_over_for_all_until_it_writes_again(

@@ -137,6 +137,23 @@ def test_what_is_deleted_is_gone_and_its_folder_can_be_used_again(storage: Stora
     assert storage.list("attempts/u", "") == ["attempts/u/2"]
 
 
+def test_writers_that_empty_a_folder_again_and_again_do_not_disturb_each_other(
+    disk: LocalStorage, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pipelines.storage.durable_files.sync_file", lambda _path: None)
+    monkeypatch.setattr("pipelines.storage.local.sync_file", lambda _path: None)
+    monkeypatch.setattr("pipelines.storage.local.sync_folder", lambda _path: None)
+
+    def work(name: str) -> None:
+        for _ in range(500):
+            disk.put(name, b"here")
+            disk.delete(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [f"makers/{number}.json" for number in range(4)]))
+    assert list(disk.walk("")) == []
+
+
 def test_a_column_is_read_without_the_rest_of_its_file(storage: Storage):
     table = pa.table({"key": ["a", "b"], "image": [os.urandom(400_000) for _ in range(2)]})
     sink = io.BytesIO()
