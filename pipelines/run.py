@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from manifests.places.locations import LocationError
 from manifests.places.place_names import joined
+from pipelines.early_reads import EarlyReads
 from pipelines.fusing.fused_files import FUSED_FOLDER
 from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.lease import HeldLease, LeaseHeldError, LeaseLostError, acquire
@@ -84,20 +85,23 @@ def compose_rows(request: RunRequest, observer: Observer, *, address: str | None
         fusions = plan_row_fusions(request, planned.plan)
         if fusions.fusions:
             observer.note(_announced_fusions(request, fusions))
-        run = Run(
-            request=request,
-            observer=observer,
-            planned=planned,
-            references=references,
-            fusions=fusions,
-            lease=lease,
-            record=new_record(request, run_id),
-            metrics=RunMetrics(planned.plan.num_rows),
-        )
+        record, metrics = new_record(request, run_id), RunMetrics(planned.plan.num_rows)
         with (
-            served(run.metrics.registry, request.metrics_at),
+            served(metrics.registry, request.metrics_at),
             cluster_session(address, note=observer.note) as cluster,
+            EarlyReads(storage) as early_reads,
         ):
+            run = Run(
+                request=request,
+                observer=observer,
+                planned=planned,
+                references=references,
+                fusions=fusions,
+                lease=lease,
+                record=record,
+                metrics=metrics,
+                early_reads=early_reads,
+            )
             shares = share_cluster(request.resources, cluster)
             try:
                 return _made(run, shares)

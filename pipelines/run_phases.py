@@ -9,6 +9,7 @@ from functools import partial
 
 from clora_core.recipe.row import Row
 from manifests.places.place_names import joined
+from pipelines.early_reads import EarlyReads
 from pipelines.fuse_phase import fuse_missing
 from pipelines.fusing.fused_source import FusedSource
 from pipelines.fusing.plan import FusionPlan
@@ -20,12 +21,10 @@ from pipelines.ledger.account import Account
 from pipelines.ledger.asked_rows import write_asked
 from pipelines.ledger.error_tables import restore_errors
 from pipelines.ledger.failure_budget import TooManyFailuresError
-from pipelines.ledger.ledger import survey
 from pipelines.ledger.run_record import PhaseTotals, RunRecord, RunState, write_run_record
 from pipelines.ledger.tries import TryMarks
 from pipelines.ledger.update_index import update_index
 from pipelines.metrics.run import RunMetrics
-from pipelines.outputs.listed_rows import ListedRows
 from pipelines.outputs.publish import FreshStamps, announce
 from pipelines.planning.plan import Plan
 from pipelines.planning.plan_files import PLANS_FOLDER, PlanReader, write_plan
@@ -60,6 +59,7 @@ class Run:
         lease: On the output.
         record: Of the run, in the output.
         metrics: Of the run, for Prometheus.
+        early_reads: Of the output, at work.
     """
 
     request: RunRequest
@@ -70,6 +70,7 @@ class Run:
     lease: HeldLease
     record: RunRecord
     metrics: RunMetrics
+    early_reads: EarlyReads
 
     def make(self, shares: Shares) -> None:
         """Make references, then fused adapters, then rows."""
@@ -224,6 +225,8 @@ class Run:
                 totals.wall_seconds = time.perf_counter() - start
                 if not is_shared:
                     stamps.committed()
+                    if receipt.committed:
+                        self.early_reads.committed(receipt.unit_id)
                     self.metrics.observe(receipt)
                 observer.stored(receipt)
                 num_failed += 0 if receipt.facts.is_done else receipt.num_failed
@@ -244,8 +247,7 @@ class Run:
         request, record = self.request, self.record
         damages = Damages(note=self.observer.note)
         # Rows of a unit that was damaged meanwhile are nowhere, and the account says so.
-        listed = ListedRows(request.storage, damages.skip)
-        ledger = survey(request.storage, listed)
+        ledger, listed = self.early_reads.survey()
         for damage in ledger.damaged:
             damages.skip(damage)
         account = manifest_account(request, self.planned, ledger)

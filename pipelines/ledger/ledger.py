@@ -10,7 +10,7 @@ refuses). A command that only looks can name it and use the rest (``survey``).
 Memory holds a line a unit. Keys stay in the index, and on disk those that were read from units.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from shlex import quote
@@ -50,6 +50,10 @@ _NARROW = pa.schema([UNIT.field(name) for name in NARROW if name != "file_identi
 
 class LedgerError(CloraError):
     """Committed units are damaged; the message names each and the way out."""
+
+
+class UnitsChangedError(CloraError):
+    """Units that were read before are other files now, or gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,12 +233,18 @@ def read_ledger(storage: Storage) -> Ledger:
     return ledger
 
 
-def survey(storage: Storage, beside: Beside[Any] | None = None) -> Ledger:
+def survey(
+    storage: Storage, beside: Beside[Any] | None = None, known: Iterable[pa.Table] = ()
+) -> Ledger:
     """Return the ledger of an output without its damaged units, which are named in it.
 
     Args:
         storage: The output.
         beside: Reads more of each unit whose file is read: of those in no index.
+        known: Units (``UNIT``) that were read before and are not read again.
+
+    Raises:
+        UnitsChangedError: A unit of ``known`` is another file now, or gone.
     """
     # Units are listed last: what an index says of a unit that is gone must not count.
     names = storage.list(INDEX_FOLDER, ".parquet")
@@ -257,6 +267,12 @@ def survey(storage: Storage, beside: Beside[Any] | None = None) -> Ledger:
             unused.append(name)
     damaged: list[DamagedFileError] = []
     read = Spool(UNIT, max_held_bytes=_MAX_HELD_BYTES, what="the committed rows")
+    for table in known:
+        if len(listing.current_rows(table)) < len(table):
+            raise UnitsChangedError(f"units in {storage.uri} changed while they were read")
+        listing.found(table["unit_id"].combine_chunks())
+        units.append(table.select(_NARROW.names))
+        read.add(table)
     for table in read_unit_rows(storage, listing.left(), skip=damaged.append, beside=beside):
         units.append(table.select(_NARROW.names))
         read.add(table)

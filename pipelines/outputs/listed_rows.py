@@ -5,7 +5,7 @@ by, are read from the same open file. Units in an index are not opened for the a
 afterwards. The rows are kept on disk, and taken some thousand at a time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -44,16 +44,16 @@ class ListedRows:
 
     Args:
         storage: The output.
-        skip: Gets each damaged unit, whose rows are left out.
 
     Attributes:
+        damaged: Units that are damaged, whose rows are left out.
         lacking: Columns that units of earlier releases do not have.
     """
 
-    def __init__(self, storage: Storage, skip: Callable[[DamagedFileError], None]) -> None:
+    def __init__(self, storage: Storage) -> None:
+        self.damaged: list[DamagedFileError] = []
         self.lacking: set[str] = set()
         self._storage = storage
-        self._skip = skip
         self._taken: set[str] = set()
         self._held: list[pa.Table] = []
         self._num_held = 0
@@ -79,7 +79,7 @@ class ListedRows:
         """Keep the rows of a unit."""
         if isinstance(found, DamagedFileError):
             self._taken.add(unit_id_of(found.name))
-            self._skip(found)
+            self.damaged.append(found)
             return
         unit_id, rows, lacking = found
         self._taken.add(unit_id)

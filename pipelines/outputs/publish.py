@@ -66,8 +66,10 @@ def publish(
         damages: Gets what cannot be read.
         listed: Committed rows that were read with the ledger; None for none.
     """
-    listed = listed or ListedRows(storage, damages.skip)
+    listed = listed or ListedRows(storage)
     listed.take_rest(ledger)
+    for damage in listed.damaged:
+        damages.skip(damage)
     choice = SheetChoice()
     made = [_MADE.empty_table()]
     for table in listed.tables():

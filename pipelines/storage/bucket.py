@@ -183,6 +183,12 @@ class ObjectStorage:
             if above == folder and not last.startswith("."):
                 yield name, int(item["size"]), item.get("e_tag") or ""
 
+    def version(self, name: str) -> tuple[int, str]:
+        """Return bytes and version of an object, as ``versions`` has them."""
+        with self._sentences(name, "read"):
+            found = self._found(name)
+            return int(found["size"]), found.get("e_tag") or ""
+
     def _entries(self, folder: str) -> "Iterator[ObjectMeta]":
         after: str | None = None
         with self._sentences(folder, "listed"):
@@ -222,8 +228,10 @@ class ObjectStorage:
             self._repeated(lambda: obstore.delete(self._store, self._path(name)))
 
     def _num_bytes(self, name: str) -> int:
-        found = self._repeated(lambda: obstore.head(self._store, self._path(name)))
-        return int(found["size"])
+        return int(self._found(name)["size"])
+
+    def _found(self, name: str) -> "ObjectMeta":
+        return self._repeated(lambda: obstore.head(self._store, self._path(name)))
 
     def _part(self, name: str, start: int, length: int) -> memoryview:
         return self._repeated(

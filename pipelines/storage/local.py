@@ -174,11 +174,15 @@ class LocalStorage:
                         continue
                     # Another process may remove a file between the two calls.
                     with suppress(FileNotFoundError):
-                        is_ = entry.stat()
-                        version = f"{is_.st_mtime_ns} {is_.st_ctime_ns} {is_.st_ino}"
-                        yield f"{folder}/{entry.name}", is_.st_size, version
+                        yield f"{folder}/{entry.name}", *_version(entry.stat())
         except FileNotFoundError:
             return
+
+    def version(self, name: str) -> tuple[int, str]:
+        """Return bytes and version of a file, as ``versions`` has them."""
+        path = self._path(name)
+        with disk_sentences(str(path), "read"):
+            return _version(path.stat())
 
     def _entries(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield (name, entry) of all files below ``folder``; a folder that goes meanwhile is fine.
@@ -262,6 +266,10 @@ class LocalStorage:
         for folder in (*chain, self._root, self._root.parent):
             with disk_sentences(str(folder), "written"):
                 sync_folder(folder)
+
+
+def _version(found: os.stat_result) -> tuple[int, str]:
+    return found.st_size, f"{found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
 
 
 @contextmanager

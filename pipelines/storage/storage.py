@@ -94,6 +94,14 @@ class Storage(Protocol):
         """
         ...
 
+    def version(self, name: str) -> tuple[int, str]:
+        """Return bytes and version of a file, as ``versions`` has them.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine."""
         ...

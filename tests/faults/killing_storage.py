@@ -102,6 +102,9 @@ class KillingStorage:
     def versions(self, folder: str) -> Iterator[tuple[str, int, str]]:
         return self._real.versions(folder)
 
+    def version(self, name: str) -> tuple[int, str]:
+        return self._real.version(name)
+
     def delete(self, name: str) -> None:
         self._real.delete(name)
 

@@ -16,14 +16,10 @@ from pipelines.outputs.image_list import SCORES
 from pipelines.outputs.listed_rows import LISTED, ListedRows
 from pipelines.storage.local import LocalStorage
 from pipelines.units.committed_unit import rows_name
-from pipelines.units.output_files import DamagedFileError, open_parquet
+from pipelines.units.output_files import open_parquet
 from pipelines.units.output_table import read_output_rows
 
 PLAIN = ["key", "unit_id", "prompt", "seed", "method", "width", "height", *SCORES]
-
-
-def no_damage(damage: DamagedFileError) -> None:
-    raise damage
 
 
 def values(tables: list[pa.Table]) -> list[dict[str, Any]]:
@@ -51,9 +47,10 @@ def output(tmp_path: Path) -> LocalStorage:
 
 
 def test_rows_read_with_the_ledger_are_those_of_the_units(output: LocalStorage):
-    listed = ListedRows(output, no_damage)
+    listed = ListedRows(output)
     ledger = survey(output, listed)
     listed.take_rest(ledger)
+    assert not listed.damaged
     assert values(list(listed.tables())) == by_reading_units(output)
     assert ledger.num_made == 7
 
@@ -64,10 +61,11 @@ def test_rows_of_indexed_units_are_read_afterwards(
     monkeypatch.setattr(indexing, "MIN_UNITS", 2)
     indexing.update_index(survey(output))
     commit(output, "later", [row(12)])
-    listed = ListedRows(output, no_damage)
+    listed = ListedRows(output)
     ledger = survey(output, listed)
     assert len(values(list(listed.tables()))) == 1
     listed.take_rest(ledger)
+    assert not listed.damaged
     assert values(list(listed.tables())) == by_reading_units(output)
 
 
@@ -80,7 +78,7 @@ def test_a_unit_is_opened_once(output: LocalStorage, monkeypatch: pytest.MonkeyP
         return open_(name)
 
     monkeypatch.setattr(output, "open", counted)
-    listed = ListedRows(output, no_damage)
+    listed = ListedRows(output)
     listed.take_rest(survey(output, listed))
     assert opened == Counter(output.list("rows", ".parquet"))
 
@@ -93,12 +91,11 @@ def test_damage_that_the_ledger_does_not_see_leaves_its_rows_made(output: LocalS
     content = bytearray(output.read(name))
     content[start + chunk.total_compressed_size // 2] ^= 0xFF
     Path(output.uri, name).write_bytes(content)
-    skipped: list[DamagedFileError] = []
-    listed = ListedRows(output, skipped.append)
+    listed = ListedRows(output)
     ledger = survey(output, listed)
     listed.take_rest(ledger)
     assert not ledger.damaged
     assert ledger.num_made == 7
-    assert [damage.name for damage in skipped] == [name]
+    assert [damage.name for damage in listed.damaged] == [name]
     assert {value["unit_id"] for value in values(list(listed.tables()))} == {"u1", "alone", "last"}
-    assert re.search(r"u0.*is damaged", str(skipped[0]))
+    assert re.search(r"u0.*is damaged", str(listed.damaged[0]))
