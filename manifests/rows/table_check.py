@@ -7,91 +7,37 @@ the words, or finds it good after all. So each row has the result that it has th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clora_core.recipe.reading.syntax import reads_as_written
 from clora_core.recipe.row import Row
 from manifests.places.place_names import parent
-from manifests.rows.bulk.groups import Group, row_groups, table_groups
-from manifests.rows.bulk.own_values import (
-    SHARED_COLUMNS,
-    Texts,
-    carried_of,
-    ids_of,
-    seeds_of,
-    texts_of,
+from manifests.rows.bulk.findings import (
+    OWN_NAMES,
+    CheckedTables,
+    Found,
+    NamedColumns,
+    named_columns,
 )
+from manifests.rows.bulk.groups import Group, row_groups, table_groups
+from manifests.rows.bulk.own_values import SHARED_COLUMNS, OwnValues, own_values
+from manifests.rows.bulk.shortness import BY_TOKENS, shortness
 from manifests.rows.bulk.templates import Template
-from manifests.rows.checked_rows import CHECKED, shared_json
+from manifests.rows.checked_rows import shared_json
 from manifests.rows.columns import ColumnNames, NamedRow
-from manifests.rows.id_check import IDS, UsedId, content_digest
+from manifests.rows.id_check import content_digest
 from manifests.rows.row_check import GENERATED_ID_CHARACTERS, RowChecker
 from manifests.rows.rules import RowModel, RowRules
-from manifests.rows.text_reader import WordReader
 from manifests.tables.cell_codes import joint_codes
 from manifests.tables.raw_rows import RawRow, RawTable
 from manifests.text.problems import Problem
-from manifests.text.sections import SIZE_NAMES
 
 MAX_TEMPLATES = 4096
 MAX_NAME_CHARACTERS = 10_000
 """Of what rows share, as text, that is remembered."""
-
-_OWN_NAMES = CHECKED.names[1:]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NamedColumns:
-    """Rows of one file that give the same columns, and what was made of their names.
-
-    Attributes:
-        place: Of the first of them, in the manifest.
-        first: The first, with those values alone that a name's meaning depends on.
-        problems: New problems of the file.
-        renamed: What ``ColumnNames`` said of them but for the problems.
-    """
-
-    place: int
-    first: RawRow
-    problems: tuple[Problem, ...]
-    verdict: tuple[object, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class CheckedTables:
-    """What the check of some rows found.
-
-    Attributes:
-        rows: The good ones, in order, of ``CHECKED``; where an id stands for two rows is not known
-            yet.
-        ids: Uses of ids by good and bad rows, of ``id_check.IDS``.
-        problems: Of the others, each with the row's place, in order. Those of names are in
-            ``named``.
-        left_out: In how many rows a column held the number of its row and nothing else.
-        named: Columns that rows give, each time that others are met, in order.
-        num_slow: Rows that were looked at one by one.
-    """
-
-    rows: pa.Table
-    ids: pa.Table
-    problems: tuple[tuple[int, Problem], ...]
-    left_out: Mapping[str, int]
-    named: tuple[NamedColumns, ...]
-    num_slow: int
-
-
-def named_again(found: Sequence[NamedColumns], names: ColumnNames) -> list[NamedColumns]:
-    """Return what ``names`` says of columns that were looked at elsewhere, in the same order.
-
-    Where a verdict is another one than it was there, the rows have to be checked again under
-    ``names``: what a column is taken for depends on what rows before it give.
-    """
-    return [_named(each.place, each.first, names.named(each.first)) for each in found]
 
 
 class TableChecker:
@@ -130,7 +76,7 @@ class TableChecker:
             groups, left_out = row_groups(rows), _left_out(rows)
         else:
             rows, (groups, left_out) = (), grouped
-        found = _Found(len(raw), first_place)
+        found = Found(len(raw), first_place)
         found.problems += [
             (first_place + number, row) for number, row in enumerate(rows) if type(row) is Problem
         ]
@@ -138,7 +84,7 @@ class TableChecker:
         for group in groups:
             first = group.row(0)
             verdict = names.named(first)
-            named.append(_named(first_place + int(group.index[0]), first, verdict))
+            named.append(named_columns(first_place + int(group.index[0]), first, verdict))
             if verdict.is_renamed:
                 for number in range(len(group)):
                     self._one(group, number, found, names)
@@ -154,7 +100,7 @@ class TableChecker:
         )
 
     def _one(
-        self, group: Group, number: int, found: "_Found", names: ColumnNames | None = None
+        self, group: Group, number: int, found: "Found", names: ColumnNames | None = None
     ) -> Row | None:
         """Check a row by itself, and return it if it is good."""
         raw = group.row(number)
@@ -167,11 +113,11 @@ class TableChecker:
             found.used.append((index, used, "row_id" not in named.settled))
         if row is None or named.is_renamed:
             return None
-        found.good[index] = (*(getattr(row, name) for name in _OWN_NAMES[:-1]), shared_json(row))
+        found.good[index] = (*(getattr(row, name) for name in OWN_NAMES[:-1]), shared_json(row))
         return row
 
-    def _group(self, group: Group, found: "_Found") -> None:
-        own = _own_values(group)
+    def _group(self, group: Group, found: "Found") -> None:
+        own = own_values(group)
         combinations = None if own is None else _combinations(group)
         if own is None or combinations is None:
             for number in range(len(group)):
@@ -182,12 +128,12 @@ class TableChecker:
             left = self._learn(group, members, found)
             if left is not None and len(left[1]):
                 learnt.append(left)
-        shortness = _shortness(learnt, own, len(group))
+        how_short = shortness(learnt, own, len(group))
         for template, members in learnt:
-            self._like(template, members, group, own, shortness, found)
+            self._like(template, members, group, own, how_short, found)
 
     def _learn(
-        self, group: Group, members: np.ndarray, found: "_Found"
+        self, group: Group, members: np.ndarray, found: "Found"
     ) -> tuple[Template, np.ndarray] | None:
         """Return what rows of one kind share and those that are left; None if none are."""
         shared = [name for name in SHARED_COLUMNS if name in group.columns]
@@ -222,12 +168,12 @@ class TableChecker:
         template: Template,
         members: np.ndarray,
         group: Group,
-        own: "_OwnValues",
-        shortness: np.ndarray,
-        found: "_Found",
+        own: "OwnValues",
+        how_short: np.ndarray,
+        found: "Found",
     ) -> None:
         """Check rows that share all but their own values with a good one."""
-        is_short = shortness[members].tolist()
+        is_short = how_short[members].tolist()
         syntax, key_of, shared = template.syntax, template.key, template.shared_json
         prompts, negatives = own.prompts, own.negatives
         index = group.index[members].tolist()
@@ -240,7 +186,7 @@ class TableChecker:
             prompt, negative = prompts.values[number], negatives.values[number]
             if signs and right:
                 right = reads_as_written(prompt, syntax) and reads_as_written(negative, syntax)
-            has = right and template.has_subjects(prompt, stand_apart=short == _BY_TOKENS)
+            has = right and template.has_subjects(prompt, stand_apart=short == BY_TOKENS)
             if has is False:
                 self._one(group, number, found)
                 continue
@@ -262,54 +208,6 @@ class TableChecker:
         found.fast_files += [group.place] * (len(used) - len(found.fast_files))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _OwnValues:
-    """What each row of a group says by itself.
-
-    Attributes:
-        prompts: Of each.
-        negatives: Of each.
-        seeds: Of each.
-        ids: Of each, None where it gives none.
-        carried: As canonical JSON; None where no row carries anything.
-        is_right: Whether all of these hold to their rules.
-        has_signs: Whether a text may say more than its words.
-    """
-
-    prompts: Texts
-    negatives: Texts
-    seeds: list[int]
-    ids: Sequence[str | None]
-    carried: list[str] | None
-    is_right: np.ndarray
-    has_signs: np.ndarray
-
-
-def _own_values(group: Group) -> _OwnValues | None:
-    """Return what each row says by itself; None where that has to be looked at row by row."""
-    if "seed" not in group.columns or "prompt" not in group.columns:
-        return None
-    try:
-        prompts = texts_of(group, "prompt")
-        negatives = texts_of(group, "negative_prompt", may_be_blank=True)
-        ids = ids_of(group)
-        if prompts is None or negatives is None or ids is None:
-            return None
-        seeds, are_seeds = seeds_of(group)
-        carried, can_be_carried = carried_of(group)
-    except (RecursionError, ValueError, OverflowError, pa.ArrowException):
-        return None
-    return _OwnValues(
-        prompts=prompts,
-        negatives=negatives,
-        seeds=seeds,
-        ids=ids[0],
-        carried=carried,
-        is_right=prompts.is_right & negatives.is_right & ids[1] & are_seeds & can_be_carried,
-        has_signs=prompts.has_signs | negatives.has_signs,
-    )
-
-
 def _combinations(group: Group) -> list[np.ndarray] | None:
     """Return the rows that give the same LoRAs, settings and sizes, by what they give."""
     try:
@@ -321,120 +219,6 @@ def _combinations(group: Group) -> list[np.ndarray] | None:
     numbers = joint_codes(codes, len(group))
     members = np.argsort(numbers, kind="stable")
     return np.split(members, np.flatnonzero(np.diff(numbers[members])) + 1)
-
-
-_TOO_LONG, _BY_CHARACTERS, _BY_TOKENS = 0, 1, 2
-"""Whether a row's texts are surely one chunk, and why."""
-
-_UNKNOWN = 2**31
-"""More characters or tokens than any text has."""
-
-
-def _shortness(
-    learnt: Sequence[tuple[Template, np.ndarray]], own: _OwnValues, num_rows: int
-) -> np.ndarray:
-    """Return for each row whether its texts are surely one chunk; tokens are counted if need be."""
-    prompts, negatives = own.prompts, own.negatives
-    capacity, characters = np.full((2, num_rows), _UNKNOWN, np.int64)
-    for template, members in learnt:
-        capacity[members] = _UNKNOWN if template.reader is None else template.capacity
-        if template.reader is None:
-            characters[members] = 0
-        elif template.trigger_characters is not None:
-            characters[members] = template.trigger_characters
-    has_reader = capacity < _UNKNOWN
-    is_short = np.maximum(prompts.num_bytes + characters, negatives.num_bytes) <= capacity
-    is_short &= (prompts.is_ascii & negatives.is_ascii) | ~has_reader
-    found = np.where(is_short, _BY_CHARACTERS, _TOO_LONG)
-    readers: dict[int, WordReader] = {}
-    num_tokens = np.full(num_rows, _UNKNOWN, np.int64)
-    for template, members in learnt:
-        reader: Any = template.reader
-        if reader is None or is_short[members].all() or template.trigger_tokens is None:
-            continue
-        readers[id(reader)] = reader
-        num_tokens[members] = template.trigger_tokens
-    if len(readers) == 1:  # of several models with a tokenizer each, rows are counted one by one
-        (reader,) = readers.values()
-        prompt = _num_tokens(prompts.cells, reader)
-        negative = _num_tokens(negatives.cells, reader)
-        if prompt is not None and negative is not None:
-            fits = np.maximum(prompt + num_tokens, negative) <= capacity
-            found[fits & ~is_short] = _BY_TOKENS
-    return found
-
-
-def _num_tokens(texts: pa.Array, reader: WordReader) -> np.ndarray | None:
-    """Return the tokens of the words of each text; None if they need not be the text's."""
-    split = pc.call_function("split_pattern", [texts], pc.SplitPatternOptions(" "))
-    words = split.flatten().dictionary_encode()
-    counts = reader.word_tokens(words.dictionary.to_pylist())
-    if counts is None:
-        return None
-    of_each = np.array(counts, np.int64)[np.asarray(words.indices)]
-    ends = np.cumsum(np.asarray(pc.call_function("list_value_length", [split])))
-    sums = np.concatenate([[0], np.cumsum(of_each)])[ends]
-    return np.diff(sums, prepend=0)
-
-
-class _Found:
-    """What was found so far of some rows, by their place among them."""
-
-    def __init__(self, num_rows: int, first_place: int) -> None:
-        self.first_place = first_place
-        self.good: list[tuple[Any, ...] | None] = [None] * num_rows
-        self.used: list[tuple[int, UsedId, bool]] = []
-        self.fast_ids: list[tuple[int, str, bytes, int]] = []
-        self.fast_files: list[str] = []
-        self.problems: list[tuple[int, Problem]] = []
-        self.num_slow = 0
-
-    def rows(self) -> pa.Table:
-        """Return the good rows, of ``CHECKED``."""
-        numbers = [number for number, row in enumerate(self.good) if row is not None]
-        columns = list(zip(*(row for row in self.good if row is not None), strict=True))
-        if not columns:
-            return CHECKED.empty_table()
-        places = pa.array(np.array(numbers, np.int64) + self.first_place)
-        own = [
-            pa.array(values, CHECKED.field(name).type)
-            for name, values in zip(_OWN_NAMES[:-1], columns, strict=False)
-        ]
-        known: dict[str, int] = {}
-        indices = pa.array([known.setdefault(text, len(known)) for text in columns[-1]], pa.int32())
-        shared = pa.DictionaryArray.from_arrays(indices, pa.array(list(known), pa.string()))
-        return pa.table([places, *own, shared.dictionary_decode()], schema=CHECKED)
-
-    def ids(self) -> pa.Table:
-        """Return the uses of ids, of ``IDS``."""
-        slow = [
-            (number, used.row_id, used.content, used.file, used.line, is_reported)
-            for number, used, is_reported in self.used
-        ]
-        fast = [
-            (number, row_id, content, file, line, True)
-            for (number, row_id, content, line), file in zip(
-                self.fast_ids, self.fast_files, strict=True
-            )
-        ]
-        columns = list(zip(*slow, *fast, strict=True))
-        if not columns:
-            return IDS.empty_table()
-        places = pa.array(np.array(columns[0], np.int64) + self.first_place)
-        own = [pa.array(each, kind) for each, kind in zip(columns[1:], IDS.types[1:], strict=True)]
-        return pa.table([places, *own], schema=IDS)
-
-
-def _named(place: int, first: RawRow, verdict: NamedRow) -> NamedColumns:
-    values = {
-        name: value if name.lower() in SIZE_NAMES else None for name, value in first.values.items()
-    }
-    return NamedColumns(
-        place=place,
-        first=replace(first, values=values, left_out=()),
-        problems=verdict.problems,
-        verdict=(verdict.is_renamed, verdict.settled, tuple(verdict.raw.values)),
-    )
 
 
 def _left_out(rows: Sequence[RawRow | Problem]) -> Mapping[str, int]:

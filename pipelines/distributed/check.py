@@ -16,6 +16,7 @@ from ray.data import ActorPoolStrategy
 
 from manifests.places.allowed_roots import EVERYWHERE, AllowedRoots
 from manifests.places.locations import LocationError
+from manifests.rows.bulk.findings import NamedColumns, named_again
 from manifests.rows.check import (
     ID_PARTITIONS,
     OF_IDS,
@@ -30,7 +31,7 @@ from manifests.rows.columns import ColumnNames
 from manifests.rows.id_check import IDS, id_partitions, id_problems
 from manifests.rows.rules import RowRules
 from manifests.rows.stored_rows import StoredRows
-from manifests.rows.table_check import NamedColumns, TableChecker, named_again
+from manifests.rows.table_check import TableChecker
 from manifests.tables.splits import Split, manifest_splits, split_tables
 from manifests.text.problems import Problem
 from pipelines.distributed.messages import (

@@ -32,6 +32,13 @@ from pipelines.distributed.messages import (
 )  # fmt: skip
 from pipelines.distributed.rows import CHUNK_BITS, ClusterRows, blocks_by_number
 from pipelines.distributed.session import facts_in, finished, num_workers, ray_data
+from pipelines.planning.buckets import (
+    bucket_borders,
+    bucket_edges,
+    bucket_of,
+    bucket_sizes,
+    sampled,
+)
 from pipelines.planning.cutting import PLANNED, cut_units
 from pipelines.planning.partitions import num_partitions, partition_of
 from pipelines.planning.pending import (
@@ -45,15 +52,7 @@ from pipelines.planning.pending import (
 )  # fmt: skip
 from pipelines.planning.plan import Plan
 from pipelines.planning.plan_files import part_name, write_part
-from pipelines.planning.plan_units import (
-    bucket_borders,
-    bucket_edges,
-    bucket_of,
-    bucket_sizes,
-    dealt_by_key,
-    plan_counts,
-    sampled,
-)  # fmt: skip
+from pipelines.planning.plan_units import dealt_by_key, plan_counts  # fmt: skip
 from pipelines.planning.plan_uses import uses_of, uses_together
 from pipelines.planning.unit_runs import UnitRun, in_dealing_order
 from pipelines.planning.unit_runs import dealt as dealt_units

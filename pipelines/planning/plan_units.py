@@ -7,9 +7,8 @@ a cluster. The units and their ids are the same, and the order of the manifest's
 nothing but which of several equal rows gives its ``row_id``.
 """
 
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -21,7 +20,15 @@ from manifests.tables.arrays import one_chunk
 from manifests.tables.arrow_functions import arrow
 from manifests.tables.spool import Spool
 from pipelines.ledger.ledger import FailedRow
-from pipelines.planning.cutting import PLANNED, cut_units, groups_of
+from pipelines.planning.buckets import (
+    SAMPLES,
+    bucket_borders,
+    bucket_edges,
+    bucket_of,
+    bucket_sizes,
+    sampled,
+)
+from pipelines.planning.cutting import PLANNED, cut_units
 from pipelines.planning.partitions import num_partitions, partition_of
 from pipelines.planning.pending import (
     ATTEMPTS,
@@ -37,9 +44,6 @@ from pipelines.planning.pending import (
 from pipelines.planning.plan import Plan, PlanCounts
 from pipelines.planning.plan_uses import PlanUses, uses_of, uses_together
 from pipelines.planning.unit_runs import UnitRun, dealt, in_dealing_order
-
-SAMPLES = 64
-"""About so many rows of a bucket are looked at to find its borders."""
 
 
 def plan_units(
@@ -259,55 +263,3 @@ def plan_counts(found: Iterable[Pending], num_unusable: int) -> PlanCounts:
         num_unusable=num_unusable,
         quarantined=tuple(sorted(key for each in every for key in each.quarantined)),
     )
-
-
-def sampled(num_rows: int, step: int, *, seed: int) -> np.ndarray:
-    """Return a place of each stretch of ``step`` rows, ascending.
-
-    Drawn, because a manifest is often a grid, in which every 512th row may be of one method: all
-    borders would be there, and the other rows in two buckets.
-    """
-    starts = np.arange(0, num_rows, step)
-    drawn = np.random.default_rng(seed).integers(0, step, len(starts))
-    return np.minimum(starts + drawn, num_rows - 1)
-
-
-def bucket_borders(samples: Iterable[str], num_buckets: int) -> list[str]:
-    """Return where buckets of about equal size begin, but for the first."""
-    known = sorted(samples) or [""]
-    places = [bucket * len(known) // num_buckets for bucket in range(1, num_buckets)]
-    return [known[place] for place in places]
-
-
-def bucket_of(rows: pa.Table, borders: Sequence[str]) -> np.ndarray:
-    """Return the bucket of each row of a table of ``ORDERED`` [row]."""
-    if not borders:
-        return np.zeros(len(rows), np.int64)
-    found = [bisect_right(borders, order) for order in rows["order"].to_pylist()]
-    return np.array(found, np.int64)
-
-
-def bucket_sizes(rows: pa.Table, numbers: np.ndarray) -> Counter[tuple[int, str]]:
-    """Return how many rows of each group are in each bucket."""
-    return Counter(zip(numbers.tolist(), groups_of(rows).to_pylist(), strict=True))
-
-
-def bucket_edges(
-    sizes: Mapping[tuple[int, str], int], num_buckets: int
-) -> Iterator[tuple[int, bool]]:
-    """Yield ``num_before`` and ``is_continued`` of each bucket, as ``cut_units`` takes them.
-
-    Args:
-        sizes: Rows by bucket and group.
-        num_buckets: How many there are.
-    """
-    groups: list[list[str]] = [[] for _ in range(num_buckets)]
-    for bucket, group in sorted(sizes):
-        groups[bucket].append(group)
-    before: Counter[str] = Counter()
-    for bucket, own in enumerate(groups):
-        following = next((each for each in groups[bucket + 1 :] if each), [])
-        is_continued = bool(own and following) and own[-1] == following[0]
-        yield before[own[0]] if own else 0, is_continued
-        for group in own:
-            before[group] += sizes[bucket, group]

@@ -24,10 +24,11 @@ from manifests.loras.catalog import read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows import check as manifest_check
+from manifests.rows.bulk.findings import named_again
 from manifests.rows.check import CheckedManifest, check_manifest, check_rows, check_tables
 from manifests.rows.columns import ColumnNames
 from manifests.rows.rules import RowModel, RowRules
-from manifests.rows.table_check import TableChecker, named_again
+from manifests.rows.table_check import TableChecker
 from manifests.tables import limits, splits
 from manifests.tables.cell_codes import cell_codes
 from manifests.tables.raw_rows import RawRow, RawTable

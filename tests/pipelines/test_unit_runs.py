@@ -12,8 +12,8 @@ from clora_core.recipe.row import Row
 from manifests.tables import spool
 from pipelines.ledger.ledger import FailedRow
 from pipelines.planning import partitions, plan_units, unit_runs
+from pipelines.planning.buckets import bucket_borders, sampled
 from pipelines.planning.plan import Plan
-from pipelines.planning.plan_units import bucket_borders, sampled
 from pipelines.stages.dealing import Dealer
 
 manifests = st.lists(

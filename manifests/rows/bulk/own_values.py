@@ -48,7 +48,55 @@ class Texts:
     is_ascii: np.ndarray
 
 
-def texts_of(group: Group, name: str, *, may_be_blank: bool = False) -> Texts | None:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class OwnValues:
+    """What each row of a group says by itself.
+
+    Attributes:
+        prompts: Of each.
+        negatives: Of each.
+        seeds: Of each.
+        ids: Of each, None where it gives none.
+        carried: As canonical JSON; None where no row carries anything.
+        is_right: Whether all of these hold to their rules.
+        has_signs: Whether a text may say more than its words.
+    """
+
+    prompts: Texts
+    negatives: Texts
+    seeds: list[int]
+    ids: Sequence[str | None]
+    carried: list[str] | None
+    is_right: np.ndarray
+    has_signs: np.ndarray
+
+
+def own_values(group: Group) -> OwnValues | None:
+    """Return what each row says by itself; None where that has to be looked at row by row."""
+    if "seed" not in group.columns or "prompt" not in group.columns:
+        return None
+    try:
+        prompts = _texts_of(group, "prompt")
+        negatives = _texts_of(group, "negative_prompt", may_be_blank=True)
+        ids = _ids_of(group)
+        if prompts is None or negatives is None or ids is None:
+            return None
+        seeds, are_seeds = _seeds_of(group)
+        carried, can_be_carried = _carried_of(group)
+    except (RecursionError, ValueError, OverflowError, pa.ArrowException):
+        return None
+    return OwnValues(
+        prompts=prompts,
+        negatives=negatives,
+        seeds=seeds,
+        ids=ids[0],
+        carried=carried,
+        is_right=prompts.is_right & negatives.is_right & ids[1] & are_seeds & can_be_carried,
+        has_signs=prompts.has_signs | negatives.has_signs,
+    )
+
+
+def _texts_of(group: Group, name: str, *, may_be_blank: bool = False) -> Texts | None:
     """Return a group's prompts or negative prompts; None if the column holds other things."""
     cells = _text_cells(group.columns.get(name), len(group))
     if cells is None:
@@ -67,7 +115,7 @@ def texts_of(group: Group, name: str, *, may_be_blank: bool = False) -> Texts | 
     )
 
 
-def ids_of(group: Group) -> tuple[Sequence[str | None], np.ndarray] | None:
+def _ids_of(group: Group) -> tuple[Sequence[str | None], np.ndarray] | None:
     """Return the id of each row, and whether it holds to the rules; None for other things."""
     if "row_id" not in group.columns:
         return [None] * len(group), np.ones(len(group), bool)
@@ -86,7 +134,7 @@ def ids_of(group: Group) -> tuple[Sequence[str | None], np.ndarray] | None:
     return cells.to_pylist(), is_right
 
 
-def seeds_of(group: Group) -> tuple[list[int], np.ndarray]:
+def _seeds_of(group: Group) -> tuple[list[int], np.ndarray]:
     """Return the seed of each row, and whether it is one."""
     values = group.values("seed")
     may_be_short = "seed" in group.exact_to
@@ -97,7 +145,7 @@ def seeds_of(group: Group) -> tuple[list[int], np.ndarray]:
     return seeds, np.array(seeds) != _NO_SEED
 
 
-def carried_of(group: Group) -> tuple[list[str] | None, np.ndarray]:
+def _carried_of(group: Group) -> tuple[list[str] | None, np.ndarray]:
     """Return what each row carries along as canonical JSON (None for nothing), and whether it can.
 
     Raises:
