@@ -157,6 +157,7 @@ class _CheckSplits:
         left_out: Counter[str] = Counter()
         chunks: list[tuple[int, int]] = []
         rows: list[pa.Table] = []
+        ids: list[pa.Table] = []
         place = chunk_number(number, 0) << CHUNK_BITS
         num_given = 0
         try:
@@ -167,17 +168,15 @@ class _CheckSplits:
                 named += found.named
                 left_out.update(found.left_out)
                 rows.append(found.rows)
-                if len(found.ids):
-                    of_ids = id_partitions(found.ids["row_id"].to_pylist(), ID_PARTITIONS)
-                    yield messages(dealt(found.ids, of_ids, "ids"))
+                ids.append(found.ids)
                 if num_given >= CHUNK_ROWS:
-                    yield messages(_chunk(rows, chunks, place))
-                    rows, num_given = [], 0
+                    yield messages([*_chunk(rows, chunks, place), *_of_ids(ids)])
+                    rows, ids, num_given = [], [], 0
                     place = chunk_number(number, len(chunks)) << CHUNK_BITS
         except LocationError as error:
             problem = Problem(place=split.file, field="(file)", problem=str(error))
             problems.append((place + num_given, OF_ROWS, problem))
-        last = list(_chunk(rows, chunks, place))
+        last = [*_chunk(rows, chunks, place), *_of_ids(ids)]
         facts = FoundInSplit(
             problems=tuple(problems),
             named=tuple(named),
@@ -196,6 +195,14 @@ def _chunk(
     if len(table):
         chunks.append((place >> CHUNK_BITS, len(table)))
         yield message(place >> CHUNK_BITS, "rows", table)
+
+
+def _of_ids(ids: list[pa.Table]) -> Iterator[dict[str, Any]]:
+    """Yield the messages of the ids of a chunk: one of each partition of ids."""
+    table = pa.concat_tables([IDS.empty_table(), *ids])
+    if len(table):
+        numbers = id_partitions(table["row_id"].to_pylist(), ID_PARTITIONS)
+        yield from dealt(table, numbers, "ids")
 
 
 def _id_problems(checked: data.Dataset) -> list[tuple[int, int, Problem]]:
