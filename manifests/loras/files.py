@@ -4,6 +4,7 @@ A file that cannot be used is no reason to stop: the rows that name it get its s
 digest that says so, and all others are made.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,14 @@ class LoraFiles:
             if state.problem is not None
         )
         return tuple(dict.fromkeys(found))
+
+    @property
+    def seen(self) -> Mapping[str, str]:
+        """What each file was that was looked at, and where, by catalog name."""
+        return {
+            entry.name: f"{self.place(entry)} {state.digest}"
+            for entry, (state, _) in self._seen.items()
+        }
 
     def _look(self, entry: LoraEntry) -> tuple[LoraFileState, Path | None]:
         """Return the state of a file whatever it goes on, and where it is if it can be used."""

@@ -5,7 +5,7 @@ of the ids, and names of columns, which are read in the light of all rows before
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -59,6 +59,7 @@ class FoundInSplit:
         left_out: In how many rows a column held the number of its row and nothing else.
         chunks: Number and rows of each chunk.
         broken: LoRA files that cannot be used, by name, and why.
+        seen: What each LoRA file was that was looked at, by name.
     """
 
     problems: tuple[tuple[int, int, Problem], ...]
@@ -66,6 +67,7 @@ class FoundInSplit:
     left_out: Mapping[str, int]
     chunks: tuple[tuple[int, int], ...]
     broken: tuple[tuple[str, str], ...]
+    seen: Mapping[str, str]
 
 
 def check_on_ray(
@@ -101,6 +103,9 @@ def check_on_ray(
             )
         )
         found = dict(facts_in(checked, "found"))
+        if not _saw_the_same(found.values()):
+            # A file, or a branch of the hub, changed meanwhile.
+            return check_manifest(uri, rules, allowed=allowed, place=place)
         problems = [problem for each in found.values() for problem in each.problems]
         problems += [
             (chunk_number(number, 0) << CHUNK_BITS, OF_ROWS, split)
@@ -183,6 +188,7 @@ class _CheckSplits:
             left_out=left_out,
             chunks=tuple(chunks),
             broken=self._rules.lora_files.broken,
+            seen=self._rules.lora_files.seen,
         )
         yield messages([*last, message(number, "found", facts=facts)])
 
@@ -195,6 +201,14 @@ def _chunk(
     if len(table):
         chunks.append((place >> CHUNK_BITS, len(table)))
         yield message(place >> CHUNK_BITS, "rows", table)
+
+
+def _saw_the_same(found: Iterable[FoundInSplit]) -> bool:
+    """Return whether each LoRA's file was the same one to all that looked at it."""
+    seen: dict[str, str] = {}
+    return all(
+        seen.setdefault(name, file) == file for each in found for name, file in each.seen.items()
+    )
 
 
 def _of_ids(ids: list[pa.Table]) -> Iterator[dict[str, Any]]:

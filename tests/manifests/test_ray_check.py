@@ -1,6 +1,8 @@
 """A manifest that Ray Data checks has the rows and problems that one process finds."""
 
+import os
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from input_kit import write_catalog, write_jsonl
 
 from clora_core.recipe.config import SamplerConfig
-from manifests.loras.catalog import read_lora_catalog
+from manifests.loras.catalog import LoraEntry, read_lora_catalog
 from manifests.loras.files import LoraFiles
 from manifests.loras.fit import LoraFit
 from manifests.rows.check import CheckedManifest, check_manifest
@@ -101,3 +103,23 @@ def test_a_misspelt_column_is_one_problem_of_its_file(
     rows = [row | {"Negative Prompt": "blur"} for row in good_rows(random.Random(2), 130)]
     found, _ = both(write(tmp_path / "rows", rows), rules, monkeypatch)
     assert [problem.field for problem in found.problems] == ["Negative Prompt"]
+
+
+def test_a_lora_that_workers_saw_differently_is_looked_at_by_one_process(
+    tmp_path: Path, rules: RowRules, monkeypatch: pytest.MonkeyPatch
+):
+    class Changing(LoraFiles):  # sent to workers by value, because it is no module's
+        """Finds another file in each process, as if it changed in between."""
+
+        def state(self, entry: LoraEntry, fit: LoraFit = rules.base_models[""].lora_fit) -> Any:
+            found = replace(super().state(entry, fit), digest=f"of process {os.getpid()}")
+            self._seen[entry] = found, None
+            return found
+
+    changing = replace(rules, lora_files=Changing())
+    found, _ = both(
+        write(tmp_path / "rows", good_rows(random.Random(4), 200)), changing, monkeypatch
+    )
+    assert {lora.digest for row in found.rows for lora in row.loras} == {
+        f"of process {os.getpid()}"
+    }
