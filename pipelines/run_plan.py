@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from pipelines.distributed.rows import ClusterRows
 
 
+MANY_ROWS = 1_000_000
+"""Planning them takes long enough to say so."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Planned:
     """What a run is to make, and what it was planned from.
@@ -61,8 +65,10 @@ def plan_rows(
     Args:
         request: What is asked for.
         ledger: Of the output.
-        note: Gets a sentence for each record of a run that is damaged.
+        note: Gets a sentence for each record of a run that is damaged, and one if it takes long.
     """
+    if len(request.rows) >= MANY_ROWS:
+        note(f"{len(request.rows):,} rows are checked, and are planned now")
     asked = _asked_before(request.storage, note) if request.only_failed else None
     rows = StoredRows.of(request.rows)
     plan = partial(plan_tables, rows)

@@ -12,7 +12,9 @@ from jobs.job.base_models import JobModel
 from jobs.job.inputs import Scoring, prepare
 from jobs.job.job_file import load_job
 from jobs.job.output_places import output_problems
+from jobs.job.planning_place import check_here
 from jobs.job.run_request import run_request
+from jobs.notes import note
 from manifests.text.problems import InputError
 from pipelines.fusing.plan import FusionPlan
 from pipelines.ledger.ledger import read_ledger
@@ -28,12 +30,12 @@ def plan(path: str | Path) -> int:
     0, 1 if the output cannot be used now, 2 if the input is bad or the output never can be.
     """
     job = load_job(path)
-    prepared = prepare(job, place=str(path))
+    prepared = prepare(job, place=str(path), check=check_here(note))
     request = run_request(job, prepared)
     problems = output_problems(job, place=str(path))
     if problems:
         raise InputError(problems)
-    rows = plan_rows(request, read_ledger(request.storage))
+    rows = plan_rows(request, read_ledger(request.storage), note=note)
     references = plan_references(request, rows)
     fusions = plan_row_fusions(request, rows)
     made = read_output_rows(request.storage, COST_COLUMNS)

@@ -16,6 +16,7 @@ from jobs.exit_code import ALL_MADE, BAD_INPUT, command
 from jobs.job.inputs import PreparedJob, prepare
 from jobs.job.job_file import load_job
 from jobs.job.output_places import output_problems
+from jobs.job.planning_place import check_here
 from jobs.notes import note
 from manifests.rows.stored_rows import StoredRows
 from manifests.text.problems import InputError, Problem, render
@@ -35,7 +36,7 @@ def validate(path: str | Path) -> int:
     prepared = None
     job = load_job(path)
     try:
-        prepared = prepare(job, place=str(path))
+        prepared = prepare(job, place=str(path), check=check_here(note))
     except InputError as error:
         problems += error.problems
     try:

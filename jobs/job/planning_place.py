@@ -1,8 +1,10 @@
 """Where a job's manifest is checked and planned: in this process, or by Ray Data on a cluster."""
 
 import os
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 
 from jobs.job.job_file import JobFile
 from manifests.rows.check import CheckManifest, check_manifest
@@ -12,6 +14,9 @@ from pipelines.session.cluster_session import cluster_session
 
 MANY_ROWS = 1_000_000
 """From here on a cluster that is there plans faster than one process."""
+
+SAY_EVERY_S = 15.0
+"""How often a long check says how far it is."""
 
 
 @contextmanager
@@ -29,13 +34,26 @@ def planning_place(
         ClusterError: The cluster is wanted and there is none.
     """
     if not _is_for_cluster(job, address):
-        yield check_manifest
+        yield check_here(note)
         return
     with cluster_session(address, note=note) as cluster:
         from pipelines.distributed.check import check_on_ray
 
         note(f"the manifest is checked and planned by Ray Data on {cluster.cpus:g} processor(s)")
         yield check_on_ray
+
+
+def check_here(note: Callable[[str], None]) -> CheckManifest:
+    """Return what checks a manifest in this process, and says now and then how far it is."""
+    said_s = time.monotonic()
+
+    def watch(num_rows: int) -> None:
+        nonlocal said_s
+        if time.monotonic() - said_s >= SAY_EVERY_S:
+            said_s = time.monotonic()
+            note(f"{num_rows:,} rows of the manifest are checked so far")
+
+    return partial(check_manifest, watch=watch)
 
 
 def _is_for_cluster(job: JobFile, address: str | None) -> bool:

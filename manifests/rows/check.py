@@ -7,7 +7,7 @@ settings are the sampler's own, so a row that passes is not refused later for an
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Protocol
@@ -114,7 +114,12 @@ def check_rows(
 
 
 def check_manifest(
-    uri: str, rules: RowRules, *, allowed: AllowedRoots = EVERYWHERE, place: str | None = None
+    uri: str,
+    rules: RowRules,
+    *,
+    allowed: AllowedRoots = EVERYWHERE,
+    place: str | None = None,
+    watch: Callable[[int], None] = lambda _num_rows: None,
 ) -> CheckedManifest:
     """Return the rows and problems of a manifest; what ``check_rows`` says of its rows.
 
@@ -125,8 +130,10 @@ def check_manifest(
         rules: What its rows are checked against.
         allowed: Where its files may be.
         place: The manifest's name, for the problem that it is empty; ``uri`` if None.
+        watch: Gets the number of rows that are checked so far, again and again.
     """
-    return _ManifestCheck(rules, place=uri if place is None else place).run(uri, allowed)
+    check = _ManifestCheck(rules, place=uri if place is None else place, watch=watch)
+    return check.run(uri, allowed)
 
 
 def check_tables(
@@ -148,10 +155,18 @@ class _ManifestCheck:
     Args:
         rules: What its rows are checked against.
         place: Its name.
+        watch: As in ``check_manifest``.
     """
 
-    def __init__(self, rules: RowRules, *, place: str) -> None:
+    def __init__(
+        self,
+        rules: RowRules,
+        *,
+        place: str,
+        watch: Callable[[int], None] = lambda _num_rows: None,
+    ) -> None:
         self._checker = TableChecker(rules)
+        self._watch = watch
         self._place = place
         self._names = ColumnNames()
         self._rows = Spool(CHECKED, max_held_bytes=HELD_BYTES)
@@ -207,6 +222,7 @@ class _ManifestCheck:
             ]
             if too_many_problems(len(self._problems)) is not None:
                 return
+            self._watch(self._num_given)
 
     def _report(self, problem: Problem) -> None:
         self._problems.append((self._num_given, OF_ROWS, problem))
