@@ -9,6 +9,7 @@ and every key once. No row is made: a run ends as soon as its plan is whole.
 """
 
 import argparse
+import atexit
 import os
 import random
 import shutil
@@ -133,7 +134,10 @@ def _plans(job: Path) -> list[str]:
 def _started(job: Path) -> subprocess.Popen[bytes]:
     with (job.parent / "log").open("ab") as log:
         command = [sys.executable, "-m", "jobs", "compose", str(job)]
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        run = subprocess.Popen(command, stdout=log, stderr=log)
+    # Nothing is left at work if this breaks off.
+    atexit.register(run.kill)
+    return run
 
 
 def _killed(run: subprocess.Popen[bytes]) -> dict[int, str]:
