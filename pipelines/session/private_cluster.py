@@ -21,6 +21,7 @@ from manifests.text.text_rules import one_line
 from pipelines.session.abandoned_folders import remove_abandoned_folders
 from pipelines.session.chatter import hidden_chatter
 from pipelines.session.cluster_error import ClusterError, ClusterRefusesError, first_words
+from pipelines.session.fewer_servers import fewer_servers
 from pipelines.session.folder_writers import end_writers
 from pipelines.session.loopback import check_loopback
 from pipelines.session.private_folder import (
@@ -160,7 +161,7 @@ def _started(folder: Path, num_cpus: int | None) -> Any:
         )
     begun_s = time.monotonic()
     try:
-        with hidden_chatter(folder / SAID_NAME):
+        with hidden_chatter(folder / SAID_NAME), fewer_servers():
             ray.init(
                 # Not None: that is any cluster that was started on this machine.
                 address="local",
