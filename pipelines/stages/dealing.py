@@ -14,7 +14,8 @@ the same unit, so there is nothing to lease and nothing to time out; what was le
 stretch is taken by others.
 
 Pure but for what it remembers; ``graph`` puts it into an actor beside the driver, whose fate it
-shares.
+shares. One actor alone would get the units in their order, so there is nothing to remember and no
+process for it.
 """
 
 from bisect import bisect_right
@@ -24,16 +25,41 @@ from itertools import accumulate, groupby
 from pipelines.planning.unit_runs import UnitRun
 
 
-class Dealer:
-    """Deals units out, each once; units are counted in the order of their runs.
+class PlanOrder:
+    """Where each unit is, counted in the order of the runs: what one actor alone is dealt.
 
     Args:
         runs: All units, in the plan's order: by attempt, then by what they need.
     """
 
     def __init__(self, runs: Iterable[UnitRun]) -> None:
-        self._runs = list(runs)
-        self._starts = [0, *accumulate(run.num_units for run in self._runs)]
+        self.runs = list(runs)
+        self.starts = [0, *accumulate(run.num_units for run in self.runs)]
+
+    def __call__(self, unit: int) -> tuple[int, int]:
+        """Return a unit's part of the plan and its place there.
+
+        Raises:
+            IndexError: There are fewer units.
+        """
+        number = self.run_of(unit)
+        run = self.runs[number]
+        return run.part, run.first + unit - self.starts[number]
+
+    def run_of(self, unit: int) -> int:
+        """Return the number of the run that a unit is of."""
+        return bisect_right(self.starts, unit) - 1
+
+
+class Dealer:
+    """Deals units out, each once.
+
+    Args:
+        runs: All units, in the plan's order: by attempt, then by what they need.
+    """
+
+    def __init__(self, runs: Iterable[UnitRun]) -> None:
+        self._order = PlanOrder(runs)
         self._later = self._spans()
         self._stretches: dict[str, range] = {}
         self._bound: dict[int, int] = {}
@@ -51,15 +77,12 @@ class Dealer:
         if ticket not in self._bound:
             stretch = self._stretches.get(taker) or self._further()
             self._bound[ticket], self._stretches[taker] = stretch[0], stretch[1:]
-        unit = self._bound[ticket]
-        number = self._run_of(unit)
-        run = self._runs[number]
-        return run.part, run.first + unit - self._starts[number]
+        return self._order(self._bound[ticket])
 
     def _spans(self) -> list[range]:
         """Return the units of each attempt, the first to be dealt last."""
         spans: list[range] = []
-        for _, members in groupby(self._runs, key=lambda run: run.needs.attempt):
+        for _, members in groupby(self._order.runs, key=lambda run: run.needs.attempt):
             start = spans[-1].stop if spans else 0
             spans.append(range(start, start + sum(run.num_units for run in members)))
         return spans[::-1]
@@ -86,8 +109,8 @@ class Dealer:
         last = max(stretch.stop - quarter, first + 1) - 1
         middle = stretch.start + len(stretch) / 2
         candidates: set[int] = set()
-        for number in range(self._run_of(first), self._run_of(last) + 1):
-            start, end = self._starts[number : number + 2]
+        for number in range(self._order.run_of(first), self._order.run_of(last) + 1):
+            start, end = self._order.starts[number : number + 2]
             nearest = (int(middle), int(middle) + 1, start + 1, end - 1)
             candidates |= {start, *(place for place in nearest if start < place < end)}
 
@@ -99,8 +122,5 @@ class Dealer:
 
         return min((unit for unit in candidates if first <= unit <= last), key=cost) - stretch.start
 
-    def _run_of(self, unit: int) -> int:
-        return bisect_right(self._starts, unit) - 1
-
     def _files(self, unit: int) -> frozenset[str]:
-        return self._runs[self._run_of(unit)].needs.files
+        return self._order.runs[self._order.run_of(unit)].needs.files

@@ -38,7 +38,7 @@ def make_fusions(
     """
     set_up_ray_data()
     most = min(shares.max_generators, len(fusions))
-    receipts = data.from_arrow(
+    receipts = data.from_blocks(
         [pa.table({"ticket": [n]}) for n in range(len(fusions))]
     ).map_batches(
         FuseLoras,

@@ -2,7 +2,7 @@
 
     tickets ─► generate (actors) ─► score and store (actors) ─► receipts
                   ▲ units
-               dealer (an actor beside the driver)
+               dealer (an actor beside the driver, if several actors generate)
 
 Every ticket is a block of its own from the start: the driver hands them over one by one, because
 Ray's Parquet reader packs small files into one block and its reading and repartitioning tasks ask
@@ -31,7 +31,7 @@ from pipelines.planning.plan_files import PlanReader
 from pipelines.session.shares import Shares
 from pipelines.stages import finish, generate
 from pipelines.stages.commit import CommitUnits
-from pipelines.stages.dealing import Dealer
+from pipelines.stages.dealing import Dealer, PlanOrder
 from pipelines.stages.finish import FinishUnits
 from pipelines.stages.generate import GenerateImages
 from pipelines.stages.model_host import LoadModelHost
@@ -43,6 +43,9 @@ SILENT_S = 24 * 3600.0
 """A cold start or a slow model may be silent for longer than Ray's half hour."""
 
 TICKETS_PER_BOOK = 256
+
+FEW_TICKETS = 64
+"""As many are handed over one by one, in a fraction of a second."""
 
 WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
 
@@ -84,7 +87,7 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
         .map_batches(
             GenerateImages,
             fn_constructor_kwargs={
-                "take_unit": TakeUnit(_start_dealer(plan), stages.plan),
+                "take_unit": TakeUnit(_deal(plan, shares), stages.plan),
                 "load_model_host": partial(stages.load_model_host, shares),
                 "attempts": store.attempts,
                 "fence": store.fence,
@@ -124,24 +127,32 @@ def make_units(plan: Plan, stages: Stages, shares: Shares) -> Generator[Receipt]
 
 
 def tickets(num_units: int) -> data.Dataset:
-    """Return a block for each unit, made when it is wanted.
+    """Return a block for each unit.
 
-    Handed over one by one they would take the driver some 40 kB and milliseconds each. A block is
-    as large as Ray is let make it, and no row is smaller than a byte.
+    Handed over one by one they take the driver some 40 kB and milliseconds each, so many are made
+    when they are wanted, by a task that tears them from books: a block is as large as Ray is let
+    make it, and no row is smaller than a byte. A few are there at once, and wait for no process.
+    ``from_arrow`` would have a worker look at each block first.
     """
+    if num_units <= FEW_TICKETS:
+        return data.from_blocks(
+            [_book(number, number + 1) for number in range(num_units)] or [_book(0, 0)]
+        )
     context = data.DataContext.get_current()
     usual = context.target_max_block_size
     context.target_max_block_size = 1
     try:
-        books = [
-            pa.table({"ticket": range(first, min(first + TICKETS_PER_BOOK, num_units))})
-            for first in range(0, num_units, TICKETS_PER_BOOK)
-        ]
-        return data.from_arrow(
-            books or [pa.table({"ticket": pa.array([], pa.int64())})]
-        ).map_batches(_torn, compute=TaskPoolStrategy(size=1), num_cpus=0, **WHOLE_BLOCKS)
+        firsts = range(0, num_units, TICKETS_PER_BOOK)
+        books = [_book(first, min(first + TICKETS_PER_BOOK, num_units)) for first in firsts]
+        return data.from_blocks(books).map_batches(
+            _torn, compute=TaskPoolStrategy(size=1), num_cpus=0, **WHOLE_BLOCKS
+        )
     finally:
         context.target_max_block_size = usual
+
+
+def _book(first: int, end: int) -> pa.Table:
+    return pa.table({"ticket": pa.array(range(first, end), pa.int64())})
 
 
 def _torn(book: pa.Table) -> Iterator[pa.Table]:
@@ -193,21 +204,36 @@ def own_error(error: RayTaskError) -> Exception:
 
 
 class TakeUnit:
-    """Asks the dealer for the unit of a ticket, and reads it; called in an actor."""
+    """Finds out which unit a ticket is, and reads it; called in an actor."""
 
-    def __init__(self, dealer: Any, plan: PlanReader) -> None:
-        """Keep the handle of the dealer's actor."""
-        self._dealer = dealer
+    def __init__(self, deal: Callable[[int], tuple[int, int]], plan: PlanReader) -> None:
+        """Keep what says where the unit of a ticket is, and what reads it."""
+        self._deal = deal
         self._plan = plan
 
     def __call__(self, ticket: int) -> UnitMessage:
         """Return the unit that this actor makes for ``ticket``."""
-        taker = ray.get_runtime_context().get_actor_id() or ""
-        part, place = ray.get(self._dealer.deal.remote(ticket, taker))
+        part, place = self._deal(ticket)
         return self._plan.read(part, place)
 
 
-def _start_dealer(plan: Plan) -> Any:
+class AskDealer:
+    """Asks the dealer's actor which unit a ticket is for the actor that this is called in."""
+
+    def __init__(self, dealer: Any) -> None:
+        """Keep the handle of the dealer's actor."""
+        self._dealer = dealer
+
+    def __call__(self, ticket: int) -> tuple[int, int]:
+        """Return the unit's part of the plan and its place there."""
+        taker = ray.get_runtime_context().get_actor_id() or ""
+        return ray.get(self._dealer.deal.remote(ticket, taker))
+
+
+def _deal(plan: Plan, shares: Shares) -> Callable[[int], tuple[int, int]]:
+    """Return what says which unit a ticket is."""
+    if shares.max_generators == 1:
+        return PlanOrder(plan.runs)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Dealer)
-    return actor.options(num_cpus=0, scheduling_strategy=here).remote(plan.runs)
+    return AskDealer(actor.options(num_cpus=0, scheduling_strategy=here).remote(plan.runs))

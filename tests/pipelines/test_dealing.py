@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.planning.plan_units import plan_units
 from pipelines.planning.unit_runs import DealingOrder, UnitNeeds, UnitRun
-from pipelines.stages.dealing import Dealer
+from pipelines.stages.dealing import Dealer, PlanOrder
 
 
 def needs(*files: str, attempt: int = 1) -> UnitNeeds:
@@ -184,3 +184,13 @@ def test_a_plan_knows_what_its_units_need():
     ]
     assert [set(one.files) for one in told] == members
     assert [one.attempt for one in told] == [1] * plan.num_units
+
+
+def test_one_actor_alone_is_dealt_the_units_in_their_order_which_needs_no_dealer():
+    units = [needs("a"), needs("a"), needs("b"), needs("a", attempt=2), needs("c", attempt=2)]
+    dealer, order = Dealer(runs_of(units)), PlanOrder(runs_of(units))
+    dealt = [dealer.deal(ticket, "one") for ticket in range(len(units))]
+    assert [order(ticket) for ticket in range(len(units))] == dealt
+    assert dealt == [(0, place) for place in range(len(units))]
+    with pytest.raises(IndexError):
+        order(len(units))
