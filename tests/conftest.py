@@ -3,11 +3,14 @@
 import os
 import secrets
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from s3_kit import BUCKET, S3Server, running_s3
+
+from pipelines.session import cluster_session
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -16,6 +19,12 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # A test says what holds, not how fast: a busy machine must not fail one.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _no_early_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that a test runs in this process starts no cluster that it may not want."""
+    monkeypatch.setattr(cluster_session, "starting_early", nullcontext)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from jobs.run_job import RunOptions, run_job
 from pipelines.ledger.failure_budget import TooManyFailuresError
 from pipelines.ledger.ledger import survey
 from pipelines.request import RunRequest
+from pipelines.session.cluster_session import preparing_session
 
 
 @command()
@@ -37,7 +38,8 @@ def compose(
         them, 2 it will be refused again, 130 interrupted.
     """
     job = load_job(path)
-    with planning_place(job, options.get("address"), note=note) as check:
+    address = options.get("address")
+    with preparing_session(address), planning_place(job, address, note=note) as check:
         prepared = prepare(job, place=str(path), check=check)
         for columns in prepared.left_out_columns():
             note(f"left out: {columns}")

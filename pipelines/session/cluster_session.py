@@ -10,12 +10,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from pipelines.session.chatter import NOWHERE, hidden_chatter
 from pipelines.session.cluster_address import AUTO, ClusterAddress, find_address
 from pipelines.session.cluster_error import ClusterError, not_reached
+from pipelines.session.early_start import starting_early
 from pipelines.session.knock import knock
 from pipelines.session.private_cluster import private_cluster
 from pipelines.session.shares import Cluster
@@ -36,6 +37,23 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 @contextmanager
+def preparing_session(address: str | None) -> Generator[None]:
+    """Let the private cluster of a session within the block start meanwhile, if it has one.
+
+    Args:
+        address: As that of the session.
+
+    Raises:
+        ClusterError: It is no address.
+    """
+    _keep_quiet()
+    is_private = find_address(address, os.environ).text is None
+    # Where Ray is imported, a session would be within another one, or refused.
+    with starting_early() if is_private and "ray" not in sys.modules else nullcontext():
+        yield
+
+
+@contextmanager
 def cluster_session(
     address: str | None, *, note: Callable[[str], None] = lambda _text: None
 ) -> Generator[Cluster]:
@@ -49,8 +67,7 @@ def cluster_session(
         ClusterError: Nobody answers there, or it wants something else; no private one can be
             started.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    _keep_quiet()
     place = find_address(address, os.environ)
     is_private = place.text is None
     running = _running_ray()
@@ -65,6 +82,11 @@ def cluster_session(
             yield _describe(ray, is_private=is_private)
         finally:
             _OPEN.pop()
+
+
+def _keep_quiet() -> None:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def _running_ray() -> Any | None:

@@ -9,6 +9,7 @@ import signal
 import stat
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 ASKED_S = 2.0
@@ -39,7 +40,20 @@ def end_writers(folder: Path) -> bool:
     Returns:
         Whether none is left.
     """
-    for number, wait_s in ((signal.SIGTERM, ASKED_S), (signal.SIGKILL, KILLED_S)):
+    return _end(folder, ((signal.SIGTERM, ASKED_S), (signal.SIGKILL, KILLED_S)))
+
+
+def kill_writers(folder: Path) -> bool:
+    """Kill all writers of a folder that holds nothing of value.
+
+    Returns:
+        Whether none is left.
+    """
+    return _end(folder, ((signal.SIGKILL, KILLED_S),))
+
+
+def _end(folder: Path, ways: Iterable[tuple[signal.Signals, float]]) -> bool:
+    for number, wait_s in ways:
         found = writers(folder)
         for pid in found:
             _send(number, pid, folder)

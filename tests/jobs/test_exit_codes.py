@@ -79,6 +79,7 @@ BROAD = {
     ("manifests/places/patience.py", "Exception"),
     ("pipelines/session/cluster_session.py", "Exception"),
     ("pipelines/session/knock.py", "Exception"),
+    ("pipelines/session/local_servers.py", "Exception"),
     ("pipelines/session/private_cluster.py", "Exception"),
     # What else a row, a fusion or a device can fail of is kept, or ends the process.
     ("pipelines/stages/generate.py", "Exception"),

@@ -20,11 +20,11 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at only
 
 DRIVER = """
 import sys
-from pipelines.session.cluster_session import cluster_session
+from pipelines.session.cluster_session import cluster_session, preparing_session
 from pipelines.session.cluster_error import ClusterError
 
 try:
-    with cluster_session(None):
+    with preparing_session(None), cluster_session(None):
         import ray
         from ray import data
 
@@ -113,7 +113,8 @@ def test_a_private_cluster_is_closed_while_it_lives_and_gone_after_a_kill(
         finally:
             first.send_signal(signal.SIGKILL)
     assert folder.is_dir()
-    # It finds what is left, and fails itself at once: its own logs stay until the one after it.
+    # It finds what is left, and fails itself at once, started early and once more: its own logs
+    # stay until the one after it.
     with driver(base, RAY_gcs_server_port_wait_time_s="0") as second:
         _, said = second.communicate()
     assert second.returncode == 1
