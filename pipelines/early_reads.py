@@ -12,11 +12,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from clora_core.recipe.errors import CloraError
-from manifests.tables.spool import Spool
+from manifests.places.locations import StoreAwayError
+from manifests.tables.spool import Spool, SpoolError
 from pipelines.ledger.ledger import Ledger, UnitsChangedError, survey
 from pipelines.ledger.unit_rows import UNIT, file_identity, read_unit_rows
 from pipelines.outputs.listed_rows import ListedRows
+from pipelines.storage.error import StorageError
 from pipelines.storage.storage import Storage
 from pipelines.units.committed_unit import rows_name
 
@@ -36,7 +37,7 @@ class EarlyReads:
         self._spool = Spool(UNIT, what="the committed rows")
         self._committed = queue.SimpleQueue[str]()
         self._is_stopped = False
-        self._is_usable = True
+        self._is_usable = self._has_versions = True
         self._thread = threading.Thread(target=self._work, name="early-reads", daemon=True)
 
     def __enter__(self) -> Self:
@@ -74,18 +75,17 @@ class EarlyReads:
     def _work(self) -> None:
         try:
             while self._is_usable and (unit_ids := self._next_units()):
+                # If this breaks off, a unit may be among the listed rows and not in the spool.
+                self._is_usable = False
+                names = self._named(unit_ids)
                 # Damage is left for the end to find.
                 for table in read_unit_rows(
-                    self._storage,
-                    self._named(unit_ids),
-                    skip=lambda _damage: None,
-                    beside=self._listed,
+                    self._storage, names, skip=lambda _damage: None, beside=self._listed
                 ):
                     self._spool.add(table)
-        except (CloraError, OSError):
-            # A unit may be among the listed rows and not among the others. If what went wrong
-            # matters, the end meets it.
-            self._is_usable = False
+                self._is_usable = self._has_versions
+        except (StorageError, StoreAwayError, SpoolError, OSError):
+            return  # if it matters, the end meets it
 
     def _next_units(self) -> list[str]:
         """Return units that are committed, waiting for the first; none if there is an end."""
@@ -101,5 +101,5 @@ class EarlyReads:
             with suppress(FileNotFoundError):
                 num_bytes, version = self._storage.version(name)
                 # Without one nothing says at the end that it is the same file.
-                self._is_usable &= bool(version)
+                self._has_versions &= bool(version)
                 yield name, file_identity(num_bytes, version)

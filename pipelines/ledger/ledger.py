@@ -52,7 +52,7 @@ class LedgerError(CloraError):
     """Committed units are damaged; the message names each and the way out."""
 
 
-class UnitsChangedError(CloraError):
+class UnitsChangedError(Exception):
     """Units that were read before are other files now, or gone."""
 
 
