@@ -28,8 +28,9 @@ sys.stdin.read()
 """
 
 
-def started_processes() -> list[psutil.Process]:
-    return psutil.Process().children()
+def started_for(base: Path) -> list[psutil.Process]:
+    """Return the processes that were started for a cluster below a folder."""
+    return [each for each in psutil.Process().children() if str(base) in " ".join(each.cmdline())]
 
 
 def test_the_cluster_that_starts_early_is_the_sessions_and_ends_with_it(
@@ -48,15 +49,15 @@ def test_the_cluster_that_starts_early_is_the_sessions_and_ends_with_it(
             assert not (base / "ended").exists()
         assert ray.is_shut_down
         assert [path.name for path in base.iterdir()] == ["ended"]
-        assert started_processes() == []
+        assert started_for(base) == []
     assert {name: os.environ.get(name) for name in before} == before
 
 
 def test_a_cluster_that_no_session_wants_is_killed(base: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(early_start, "_STARTER", STARTER)
     with starting_early():
-        assert len(started_processes()) == len(list(base.iterdir())) == 1
-    assert started_processes() == list(base.iterdir()) == []
+        assert len(started_for(base)) == len(list(base.iterdir())) == 1
+    assert started_for(base) == list(base.iterdir()) == []
 
 
 def test_a_second_session_has_a_cluster_of_its_own(
@@ -89,7 +90,7 @@ def test_a_cluster_that_is_not_there_is_started_again_which_says_why(
     with starting_early(), cluster_session(None):
         assert ray.options["address"] == "local"
         assert len(list(base.iterdir())) == 1
-    assert started_processes() == list(base.iterdir()) == []
+    assert started_for(base) == list(base.iterdir()) == []
 
 
 def test_an_interrupt_while_it_is_waited_for_leaves_nothing(
@@ -99,7 +100,7 @@ def test_an_interrupt_while_it_is_waited_for_leaves_nothing(
     fake(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), starting_early(), cluster_session(None):
         pass
-    assert started_processes() == list(base.iterdir()) == []
+    assert started_for(base) == list(base.iterdir()) == []
 
 
 @pytest.mark.usefixtures("base")
@@ -125,7 +126,7 @@ def test_a_folder_that_cannot_be_had_is_said_when_a_cluster_is_wanted(
 ):
     monkeypatch.setenv("RAY_GCS_SERVER_PORT", "none")
     with starting_early():
-        assert started_processes() == list(base.iterdir()) == []
+        assert started_for(base) == list(base.iterdir()) == []
 
 
 def test_a_refused_manifest_leaves_no_cluster(base: Path, tmp_path: Path):
