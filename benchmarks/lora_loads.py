@@ -16,6 +16,7 @@ from pipelines.planning.plan_units import plan_units
 from pipelines.planning.references import CentroidSource
 from pipelines.session.resources import Resources
 from pipelines.session.shares import Cluster, share_cluster
+from pipelines.stages.phases import UnitPhase
 from pipelines.storage.local import LocalStorage
 from pipelines.units.receipts import Phase
 
@@ -71,21 +72,20 @@ def as_they_come(manifest: Sequence[Row]) -> Plan:
 def loads(plan: Plan) -> int:
     """Return how many LoRAs the actors read while they made the plan on Ray."""
     # Imported late: Ray reads its environment when it is imported, and its cluster sets it.
-    from pipelines.stages.graph import Stages, make_units
+    from pipelines.stages.graph import Engine
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         output = LocalStorage(folder / "out")
         write_plan(output, RUN_ID, Phase.IMAGES, plan)
-        stages = Stages(
+        source = SleepingSource(
+            log=folder / "log",
+            seconds_a_row=SECONDS_A_ROW,
+            seconds_a_load=SECONDS_A_LOAD,
+            max_loras=MAX_LORAS,
+        )
+        work = UnitPhase(
             plan=PlanReader(storage=output, run_id=RUN_ID, phase=Phase.IMAGES),
-            load_model_host=SleepingSource(
-                log=folder / "log",
-                seconds_a_row=SECONDS_A_ROW,
-                seconds_a_load=SECONDS_A_LOAD,
-                max_loras=MAX_LORAS,
-            ),
-            load_scorer=None,
             load_centroids=CentroidSource(),
             store=store(output, RUN_ID),
         )
@@ -93,4 +93,6 @@ def loads(plan: Plan) -> int:
             Resources(actors=NUM_ACTORS, gpus_per_actor=0, cpus_per_actor=0.1),
             Cluster(cpus=2, gpus=0, is_private=True),
         )
-        return sum(receipt.facts.lora_misses for receipt in make_units(plan, stages, shares))
+        with Engine(load_model_host=source, load_scorer=None, shares=shares) as engine:
+            receipts = engine.make_units(plan, work, is_last=True)
+            return sum(receipt.facts.lora_misses for receipt in receipts)

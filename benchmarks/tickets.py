@@ -15,7 +15,7 @@ from pipelines.session.private_cluster import private_cluster
 
 
 def main() -> None:
-    """Hand over as many tickets as is asked for, as ``pipelines.stages.graph`` does."""
+    """Hand over as many tickets as is asked for, as ``pipelines.stages.tickets`` does."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("num_units", type=int)
     parser.add_argument("--each", action="store_true")
@@ -24,11 +24,11 @@ def main() -> None:
         import pyarrow as pa
         from ray import data
 
-        from pipelines.stages.graph import tickets
+        from pipelines.stages.tickets import tickets_of_one_phase
 
         def hand_over(num_units: int) -> data.Dataset:
             if not arguments.each:
-                return tickets(num_units)
+                return tickets_of_one_phase(num_units)
             return data.from_arrow([pa.table({"ticket": [n]}) for n in range(num_units)])
 
         # What the first call loads is not of the tickets.

@@ -8,20 +8,19 @@ from clora_core.results import RowFailure
 from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.makers import forget_makers_over, present
-from pipelines.session.shares import Shares
-from pipelines.stages.fuse_stage import CommitFused, FusionReceipt
-from pipelines.stages.model_host import LoadModelHost
+from pipelines.stages.fuse_stage import CommitFused
+from pipelines.stages.phases import FusionPhase
 from pipelines.stages.shared_fusions import make_shared_fusions
+from pipelines.units.receipts import Receipt
 
 
 def fuse_missing(
     plan: FusionPlan,
     into: CommitFused,
-    load_model_host: LoadModelHost,
-    shares: Shares,
+    make: Callable[[FusionPhase], Generator[Receipt]],
     *,
     times: LeaseTimes,
-    stored: Callable[[FusionReceipt], None],
+    stored: Callable[[Receipt], None],
     note: Callable[[str], None],
 ) -> dict[str, RowFailure]:
     """Make the adapters of ``plan``; return why some could not be made, by key.
@@ -29,27 +28,24 @@ def fuse_missing(
     Args:
         plan: What is missing.
         into: Where adapters are committed.
-        load_model_host: Where actors get their model host.
-        shares: What the actors may use.
+        make: Makes those that no other run holds, and yields receipts of all.
         times: How this run shows that it lives, and how long a silence of another is death.
         stored: Gets a receipt of each adapter.
         note: Gets sentences for the user.
     """
     if not plan.fusions:
         return {}
-    # Imported late: Ray reads its environment when it is imported, and the session sets it.
-    from pipelines.stages import fuse_graph
 
-    def make(fusions: Sequence[Fusion]) -> Generator[FusionReceipt]:
+    def make_present(fusions: Sequence[Fusion]) -> Generator[Receipt]:
         # Only while it makes something: a run that waits holds nothing, so what failed here is free
         # and two runs never wait for each other.
         with present(into.storage, into.run_id, times):
-            yield from fuse_graph.make_fusions(fusions, load_model_host, into, shares)
+            yield from make(FusionPhase(fusions=tuple(fusions), into=into))
 
     failures: dict[str, RowFailure] = {}
     # An adapter is whole once it is there, so nothing of a killed run is left to be done.
     forget_makers_over(into.storage)
-    made = make_shared_fusions(plan.fusions, make, into.storage, times=times, note=note)
+    made = make_shared_fusions(plan.fusions, make_present, into.storage, times=times, note=note)
     # Closed at once if the run stops: Ray's actors hold processors until then.
     with closing(made) as receipts:
         for receipt in receipts:

@@ -1,4 +1,4 @@
-"""The phases of one run, references and then images, and what the run leaves behind."""
+"""The phases of one run, references, fusions and images, and what the run leaves for others."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 from clora_core.recipe.row import Row
 from manifests.places.place_names import joined
@@ -39,11 +40,15 @@ from pipelines.run_account import loras_of, manifest_account, publish_run
 from pipelines.run_plan import Planned, wanted_references
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
-from pipelines.stages.fuse_stage import CommitFused, FusionReceipt
+from pipelines.stages.fuse_stage import CommitFused
 from pipelines.stages.fused_work import References
+from pipelines.stages.phases import UnitPhase
 from pipelines.storage.storage import Storage
 from pipelines.units.damages import Damages
-from pipelines.units.receipts import Phase
+from pipelines.units.receipts import Phase, Receipt
+
+if TYPE_CHECKING:
+    from pipelines.stages.graph import Engine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +95,19 @@ class Run:
         self.lease.fence.check()
         if self.planned.is_sealed:
             self.lease.sealed()
-        centroids = self._make_references(shares)
-        fused = self._fuse(shares)
-        self._make_units(Phase.IMAGES, plan, request.storage, centroids, shares, fused)
+        # Imported late: Ray reads its environment when it is imported, and the session sets it.
+        from pipelines.stages.graph import Engine
+
+        with Engine(
+            load_model_host=request.load_model_host, load_scorer=request.load_scorer, shares=shares
+        ) as engine:
+            centroids = self._make_references(engine)
+            fused = self._fuse(engine)
+            self._make_units(Phase.IMAGES, plan, request.storage, centroids, engine, fused)
         self.lease.fence.check()
         TryMarks(storage=request.storage, run_id=record.run_id).clear()
 
-    def _make_references(self, shares: Shares) -> CentroidSource:
+    def _make_references(self, engine: "Engine") -> CentroidSource:
         """Make the references that pending rows need and nobody has made; return centroids."""
         request, plan = self.request, self.references
         none = CentroidSource()
@@ -106,7 +117,7 @@ class Run:
         if plan.num_rows:
             write_plan(request.storage, run_id, Phase.REFERENCES, plan)
             with present(storage, run_id, request.lease_times):
-                self._make_units(Phase.REFERENCES, plan, storage, none, shares)
+                self._make_units(Phase.REFERENCES, plan, storage, none, engine)
         # Last, because a run that died may have committed a unit and not come to its images.
         ledger = restore_shared_images(storage, times=request.lease_times, note=self.observer.note)
         wanted = wanted_references(request, self.planned.plan)
@@ -115,7 +126,7 @@ class Run:
         name = f"{PLANS_FOLDER}/{run_id}/centroids.parquet"
         return write_centroids(request.storage, name, found)
 
-    def _fuse(self, shares: Shares) -> FusedSource | None:
+    def _fuse(self, engine: "Engine") -> FusedSource | None:
         """Fuse the adapters that pending rows need and nobody has made; return where all are."""
         request, plan = self.request, self.fusions
         if not plan.num_rows:
@@ -126,7 +137,7 @@ class Run:
             self.observer.begin(Phase.FUSIONS, totals.num_planned)
         start = time.perf_counter()
 
-        def stored(receipt: FusionReceipt) -> None:
+        def stored(receipt: Receipt) -> None:
             totals.add(receipt)
             totals.wall_seconds = time.perf_counter() - start
             self.metrics.observe_fusion(receipt)
@@ -142,8 +153,7 @@ class Run:
                     storage=request.references_storage if self.references is not None else None
                 ),
             ),
-            request.load_model_host,
-            shares,
+            engine.make_fusions,
             times=request.lease_times,
             stored=stored,
             note=self.observer.note,
@@ -183,21 +193,16 @@ class Run:
         plan: Plan,
         storage: Storage,
         centroids: CentroidSource,
-        shares: Shares,
+        engine: "Engine",
         fused: FusedSource | None = None,
     ) -> None:
-        # Imported late: Ray reads its environment when it is imported, and the session sets it.
-        from pipelines.stages.graph import Stages, make_units
-
         request, record, observer = self.request, self.record, self.observer
         is_shared = phase is Phase.REFERENCES
         totals = PhaseTotals(num_planned=plan.num_rows, num_units=plan.num_units)
         record.phases[phase] = totals
         observer.begin(phase, totals.num_planned)
-        stages = Stages(
+        work = UnitPhase(
             plan=PlanReader(storage=request.storage, run_id=record.run_id, phase=phase),
-            load_model_host=request.load_model_host,
-            load_scorer=request.load_scorer,
             load_centroids=centroids,
             scores_windows=request.scores_windows,
             fused=fused,
@@ -209,7 +214,7 @@ class Run:
                 is_shared=is_shared,
             ),
         )
-        make = partial(make_units, stages=stages, shares=shares)
+        make = partial(engine.make_units, work=work, is_last=not is_shared)
         max_failed, num_failed = self._max_failed(plan), 0
         stamps = FreshStamps(storage, record.run_id)
         start = time.perf_counter()

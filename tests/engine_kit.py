@@ -126,11 +126,22 @@ def fusions_of(log: Path) -> list[str]:
     return [words[2] for words in lines if words[1:2] == ["fused"]]
 
 
+def loads_of(log: Path) -> list[tuple[str, str]]:
+    """Return which process loaded which base model, in order, of fake engines with this log."""
+    lines = _loads_log(log).read_text().splitlines()
+    return [(pid, digest) for pid, digest in (line.split() for line in lines)]
+
+
+def _loads_log(log: Path) -> Path:
+    return log.with_name(f"{log.name}-loads")
+
+
 class FakeModelHost:
     """Makes noise from seeds.
 
     Args:
-        log: Gets a line a call: the process, and the seeds of its rows.
+        log: Gets a line a call: the process, and the seeds of its rows. A file beside it gets a
+            line a base model.
         seconds_a_row: How long each row takes.
         processes: Calls wait until so many processes have been called; needs ``log``.
     """
@@ -151,6 +162,9 @@ class FakeModelHost:
     def hold(self, base_model_digest: str) -> None:
         if self._models[-1:] != [base_model_digest]:
             self._models.append(base_model_digest)
+            if self._log is not None:
+                with _loads_log(self._log).open("a") as file:
+                    file.write(f"{os.getpid()} {base_model_digest}\n")
 
     def compose(self, rows: Sequence[Row]) -> list[ComposedImage | RowFailure]:
         if self._log is not None:

@@ -6,27 +6,24 @@ if its run is over before it is done.
 
 from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import closing
-from typing import TypeVar
 
 from pipelines.leases.claims import wait_until_free
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.storage.storage import Storage
 from pipelines.units.receipts import Receipt
 
-SomeReceipt = TypeVar("SomeReceipt", bound=Receipt)
-
 
 def share_work(
     works: Collection[str],
-    do: Callable[[Collection[str]], Generator[SomeReceipt]],
+    do: Callable[[Collection[str]], Generator[Receipt]],
     storage: Storage,
     *,
     find_done: Callable[[], Collection[str]],
-    receipts_of: Callable[[Collection[str]], Iterable[SomeReceipt]],
+    receipts_of: Callable[[Collection[str]], Iterable[Receipt]],
     what: str,
     times: LeaseTimes,
     note: Callable[[str], None],
-) -> Generator[SomeReceipt]:
+) -> Generator[Receipt]:
     """Yield a receipt of every work once it is done, here or by another run.
 
     Args:

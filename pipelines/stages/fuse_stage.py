@@ -1,17 +1,12 @@
-"""The fuse stage: one adapter at a time, claimed, made and committed, or failed with its reason.
+"""Fusing: one adapter at a time, claimed, made and committed, or failed with its reason.
 
 A fusion that cannot be made is a value, as a bad row is, and rows that need it fail with its
 reason. A machine's fault is raised. A process that dies leaves a mark, and a fusion that has ended
 two processes is then tried under a mark of its own, see ``ledger.tries``.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import pyarrow as pa
+from dataclasses import dataclass
 
 from clora_core.recipe.errors import CompositionError, Stage
 from clora_core.recipe.fusion import Fusion
@@ -22,7 +17,7 @@ from pipelines.leases.claims import Claimant
 from pipelines.leases.lease import Fence
 from pipelines.ledger.tries import TryMarks
 from pipelines.stages.fused_work import FusedFile, References
-from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
+from pipelines.stages.leaving import device_is_lost
 from pipelines.stages.model_host import ModelHost
 from pipelines.storage.error import StorageError
 from pipelines.storage.storage import Storage
@@ -30,13 +25,6 @@ from pipelines.units.message import UnitFacts
 from pipelines.units.receipts import Receipt, RowReceipt
 
 MAX_MESSAGE_LENGTH = 2_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionReceipt(Receipt):
-    """What the driver learns of one adapter; ``failure`` is why there is none."""
-
-    failure: RowFailure | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,38 +53,7 @@ class CommitFused:
         return self.storage.exists(fused_name(key))
 
 
-class FuseLoras:
-    """Actor of the fuse stage; holds one model host for its life."""
-
-    def __init__(
-        self,
-        fusions: Sequence[Fusion],
-        load_model_host: Callable[[], ModelHost],
-        into: CommitFused,
-    ) -> None:
-        self._fusions = fusions
-        self._into = into
-        self._attempts = into.attempts
-        give_up_when_terminated(self._attempts)
-        self._host = load_model_host()
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a receipt for each ticket of ``batch``, a number of one of the fusions."""
-        made = [self._fuse(self._fusions[ticket]) for ticket in batch["ticket"].to_pylist()]
-        return pa.table({"receipt_json": [json.dumps(asdict(receipt)) for receipt in made]})
-
-    def _fuse(self, fusion: Fusion) -> FusionReceipt:
-        try:
-            return fuse_one(fusion, self._host, self._into, self._attempts)
-        except Exception as error:  # torch has no one class for a lost device; raised again below
-            if device_is_lost(error):
-                end_without_device(self._attempts, error)
-            raise
-
-
-def fuse_one(
-    fusion: Fusion, host: ModelHost, into: CommitFused, attempts: TryMarks
-) -> FusionReceipt:
+def fuse_one(fusion: Fusion, host: ModelHost, into: CommitFused, attempts: TryMarks) -> Receipt:
     """Make and commit one adapter, unless it is there or another run makes it.
 
     Raises:
@@ -183,7 +140,7 @@ def _receipt(
     committed: bool = False,
     failure: RowFailure | None = None,
     evaluations: int = 0,
-) -> FusionReceipt:
+) -> Receipt:
     row = RowReceipt(
         method=fusion.method,
         made=made,
@@ -192,27 +149,11 @@ def _receipt(
         unet_evaluations=evaluations,
         dino_min=None,
     )
-    return FusionReceipt(
+    return Receipt(
         unit_id=fusion.key, committed=committed, rows=(row,), facts=facts, failure=failure
     )
 
 
-def read_fusion_receipts(batch: pa.Table) -> Iterator[FusionReceipt]:
-    """Yield the receipts that ``FuseLoras`` returned."""
-    for text in batch["receipt_json"].to_pylist():
-        values: dict[str, Any] = json.loads(text)
-        failure = values["failure"]
-        yield FusionReceipt(
-            unit_id=values["unit_id"],
-            committed=values["committed"],
-            rows=tuple(RowReceipt(**row) for row in values["rows"]),
-            facts=UnitFacts(**values["facts"]),
-            failure=None
-            if failure is None
-            else RowFailure(**{**failure, "stage": Stage(failure["stage"])}),
-        )
-
-
-def done_elsewhere(fusion: Fusion) -> FusionReceipt:
+def done_elsewhere(fusion: Fusion) -> Receipt:
     """Return the receipt of an adapter that another run has committed."""
     return _receipt(fusion, UnitFacts(is_done=True), made=True)

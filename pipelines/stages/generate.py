@@ -1,4 +1,4 @@
-"""The generate stage: a unit's rows through the composer, every row to an image or a reason.
+"""Generating: a unit's rows through the composer, every row to an image or a reason.
 
 A bad row is data and a broken machine is an exception, but a machine's exception does not say which
 it was: an out-of-memory may be one huge row. So a unit that fails as a whole is tried row by row,
@@ -8,10 +8,8 @@ it: that is raised and ends the process, see ``leaving``. A row that ends the pr
 the marks that tries leave, see ``ledger.tries``.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,12 +23,8 @@ from manifests.places.file_cache import local_copy
 from manifests.places.locations import LocationError, StoreAwayError
 from manifests.rows.table import rows_of
 from pipelines.fusing.fused_source import FusedSource
-from pipelines.leases.lease import Fence
-from pipelines.leases.unit_claims import UnitClaims
 from pipelines.ledger.tries import TryMarks, UnitTries
-from pipelines.metrics.actor import ActorMetrics
-from pipelines.session.shares import Shares
-from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
+from pipelines.stages.leaving import device_is_lost
 from pipelines.stages.model_host import ModelHost
 from pipelines.units.message import HostUse, UnitMessage
 from pipelines.units.schemas import GENERATED, RESULT
@@ -38,82 +32,6 @@ from pipelines.units.schemas import GENERATED, RESULT
 MAX_MESSAGE_LENGTH = 2_000
 
 Compose = Callable[[Sequence[Row]], list[ComposedImage | RowFailure]]
-
-
-AT_ONCE = 2
-"""Units in an actor at the same time: one is sampled, one is brought or sent."""
-
-
-class GenerateImages:
-    """Actor of the generate stage; holds one model host for its life.
-
-    It is called by ``AT_ONCE`` threads, so that the next unit is there when one is done: its rows
-    and files are brought while another is sampled. All sampling is done in one thread, one unit
-    after another, and a unit's try begins, and is marked, when its sampling does.
-    """
-
-    def __init__(
-        self,
-        take_unit: Callable[[int], UnitMessage],
-        load_model_host: Callable[[], ModelHost],
-        attempts: TryMarks,
-        fence: Fence | None,
-        claims: UnitClaims | None,
-        fused: FusedSource | None,
-    ) -> None:
-        self._take_unit = take_unit
-        self._claims = claims
-        self._fused = fused
-        self._attempts = attempts
-        give_up_when_terminated(attempts)
-        self._sampling = ThreadPoolExecutor(1, "sampling")
-        self._host = self._sampling.submit(load_model_host).result()
-        self._fence = fence
-        self._metrics = ActorMetrics()
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return a unit for each ticket of ``batch``, with rows of ``schemas.GENERATED``.
-
-        Raises:
-            LeaseLostError: The run was taken over.
-            Exception: The device is lost, once too often.
-        """
-        if self._fence is not None:
-            self._fence.check()
-        made = [self._generate(ticket) for ticket in batch["ticket"].to_pylist()]
-        return pa.concat_tables(message.to_batch() for message in made)
-
-    def _generate(self, ticket: int) -> UnitMessage:
-        message = self._take_unit(ticket)
-        if self._claims is not None:
-            message = self._claims.claim(message)
-            if message.facts.is_idle:
-                return message
-        unit = prepare_unit(message, self._attempts, fused=self._fused)
-        made = self._sampling.submit(self._sample, unit).result().message()
-        self._metrics.observe(made)
-        return made
-
-    def _sample(self, unit: "PreparedUnit") -> "SampledUnit":
-        try:
-            return sample_unit(unit, self._host, self._attempts)
-        except Exception as error:  # torch has no one class for a lost device; raised again below
-            if device_is_lost(error):
-                end_without_device(self._attempts, error)
-            raise
-
-
-def tickets_each(num_units: int, shares: Shares) -> int:
-    """Return how many tickets an actor has at most, begun or not.
-
-    Ray's driver looks ten times a second which are done, so each has some waiting; but no more than
-    its part of them, or the actors that start first would get all the tickets of a small run.
-    """
-    most = 2 * AT_ONCE
-    if shares.max_generators > shares.num_generators:
-        # Ray adds actors only where those that are there have twice as many as they can begin.
-        return most
-    return max(1, min(most, math.ceil(num_units / shares.num_generators)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from pipelines.ledger.tries import TryMarks
 
@@ -42,8 +43,8 @@ def end_without_device(attempts: TryMarks, error: Exception) -> None:
     os._exit(1)
 
 
-def give_up_when_terminated(attempts: TryMarks) -> None:
-    """Let SIGTERM take this process's marks back and end it.
+def give_up_when_terminated(withdraw: Callable[[], None]) -> None:
+    """Let SIGTERM end this process once ``withdraw`` has taken the marks of its try back.
 
     Ray's own handler would have the unit finished first, and then lose it.
     """
@@ -52,7 +53,7 @@ def give_up_when_terminated(attempts: TryMarks) -> None:
 
     def give_up(signal_number: int, _frame: object) -> None:
         try:
-            attempts.withdraw()
+            withdraw()
         finally:
             os._exit(128 + signal_number)
 

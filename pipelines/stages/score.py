@@ -59,16 +59,22 @@ class ScorerSource:
 
 
 class ScoreImages:
-    """Scores units, one at a time; without a scorer it passes rows on unscored."""
+    """Scores units, one at a time; without a scorer it passes rows on unscored.
+
+    Args:
+        scorer: Gives features.
+        load_centroids: Gets what they are compared with, when the first unit is scored.
+        scores_windows: Whether windows of images are scored, too.
+    """
 
     def __init__(
         self,
-        load_scorer: LoadScorer | None,
+        scorer: Scorer | None,
         load_centroids: Callable[[], Centroids],
         *,
         scores_windows: bool = True,
     ) -> None:
-        self._scorer = load_scorer() if load_scorer else None
+        self._scorer = scorer
         self._load_centroids = load_centroids
         self._centroids: Centroids | None = None
         self._scores_windows = scores_windows

@@ -6,18 +6,19 @@ from clora_core.recipe.fusion import Fusion
 from pipelines.fusing.fused_files import fused_keys
 from pipelines.leases.heartbeat import LeaseTimes
 from pipelines.leases.shared_work import share_work
-from pipelines.stages.fuse_stage import FusionReceipt, done_elsewhere
+from pipelines.stages.fuse_stage import done_elsewhere
 from pipelines.storage.storage import Storage
+from pipelines.units.receipts import Receipt
 
 
 def make_shared_fusions(
     fusions: Sequence[Fusion],
-    make: Callable[[Sequence[Fusion]], Generator[FusionReceipt]],
+    make: Callable[[Sequence[Fusion]], Generator[Receipt]],
     storage: Storage,
     *,
     times: LeaseTimes,
     note: Callable[[str], None],
-) -> Generator[FusionReceipt]:
+) -> Generator[Receipt]:
     """Yield a receipt of every fusion once its adapter is committed, here or by another run.
 
     Args:

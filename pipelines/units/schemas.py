@@ -154,6 +154,7 @@ RECEIPTS = pa.schema(
             ),
         ),
         ("facts_json", pa.string()),
+        ("failure", FAILURE),
     ]
 )
 """What reaches the driver of a unit: no keys, no pixels, nothing that grows with image size."""

@@ -84,6 +84,7 @@ BROAD = {
     # What else a row, a fusion or a device can fail of is kept, or ends the process.
     ("pipelines/stages/generate.py", "Exception"),
     ("pipelines/stages/fuse_stage.py", "Exception"),
+    ("pipelines/stages/model_actor.py", "Exception"),
     # They tidy, and raise it again.
     ("pipelines/leases/makers.py", "BaseException"),
     ("pipelines/session/private_cluster.py", "BaseException"),

@@ -65,7 +65,7 @@ from pipelines.ledger.tries import TryMarks
 from pipelines.stages.leaving import give_up_when_terminated
 from pipelines.storage.local import LocalStorage
 log = TryMarks(storage=LocalStorage(Path({str(tmp_path)!r})), run_id="run")
-give_up_when_terminated(log)
+give_up_when_terminated(log.withdraw)
 log.begin("unit-1")
 log.begin_row("unit-1", "key")
 os.kill(os.getpid(), signal.SIGTERM)

@@ -185,7 +185,7 @@ def a_run(
 ) -> None:
     storage = JumpyStorage(world, run_id, lives_for)
     stages = CommitUnits(storage=storage, run_id=run_id, dino_digest="d", is_shared=True)
-    engine, score = CountingEngine(world, run_id), ScoreImages(FakeScorer, dict)
+    engine, score = CountingEngine(world, run_id), ScoreImages(FakeScorer(), dict)
     assert stages.claims is not None
     claims = stages.claims
 
@@ -282,7 +282,7 @@ def test_who_comes_second_does_not_touch_the_images_of_the_first(tmp_path: Path)
     plan = planned(("cat",), 5)
     (unit_id,) = plan.unit_ids
     message = generate_unit(message_of(unit_id, list(plan.members())), FakeModelHost())
-    scored = ScoreImages(FakeScorer, dict)(message)
+    scored = ScoreImages(FakeScorer(), dict)(message)
 
     class Late(LocalStorage):
         """Does not see the unit that is committed while it looks."""
@@ -318,7 +318,7 @@ def committed(tmp_path: Path) -> tuple[LocalStorage, bytes]:
     storage = Unwritten(tmp_path)
     plan = planned(("cat",), 5)
     message = generate_unit(message_of(plan.unit_ids[0], list(plan.members())), FakeModelHost())
-    scored = ScoreImages(FakeScorer, dict)(message)
+    scored = ScoreImages(FakeScorer(), dict)(message)
     stages = CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)
     with present(storage, "one", LeaseTimes(beat_s=1000.0)):
         maker = storage.read("makers/one.json")
@@ -355,7 +355,7 @@ def test_a_try_that_was_killed_before_its_images_is_completed_by_the_next_of_its
     storage, _ = committed
     plan = planned(("cat",), 5)
     message = generate_unit(message_of(plan.unit_ids[0], list(plan.members())), FakeModelHost())
-    scored = ScoreImages(FakeScorer, dict)(message)
+    scored = ScoreImages(FakeScorer(), dict)(message)
     CommitUnits(storage=storage, run_id="two", dino_digest="d", is_shared=True)(scored)
     assert len(damaged_images(storage, read_ledger(storage))) == SEEDS_PER_BLOCK
     CommitUnits(storage=storage, run_id="one", dino_digest="d", is_shared=True)(scored)
