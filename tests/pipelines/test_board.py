@@ -1,0 +1,113 @@
+"""The board hands tickets out when their phase is up, and says the same to whoever asks again."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+
+from pipelines.planning.unit_runs import DealingOrder, UnitNeeds, UnitRun
+from pipelines.stages.board import Board, PhaseTickets
+
+T = TypeVar("T")
+
+
+def units(number: int) -> list[UnitRun]:
+    order, needs = DealingOrder(1, "", "", "", 8, 8, "clora"), UnitNeeds(1, frozenset())
+    return [UnitRun(order=order, needs=needs, part=0, first=0, num_units=number)]
+
+
+def phase(number: int, each: int | None = None) -> PhaseTickets:
+    return PhaseTickets(number=number, each=each, runs=units(number))
+
+
+async def soon(asked: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Return a question that was asked, and waits if it has to."""
+    task = asyncio.ensure_future(asked)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return task
+
+
+def test_tickets_wait_for_the_next_phase_and_end_after_the_last():
+    async def told() -> None:
+        board = Board()
+        first = await soon(board.next_tickets(0, 0))
+        assert not first.done()
+        await board.put_up(phase(3), "references", is_last=False)
+        assert await first == (0, 0, 3)
+        second = await soon(board.next_tickets(0, 3))
+        assert not second.done()
+        await board.put_up(phase(2), "rows", is_last=True)
+        assert await second == (1, 0, 2)
+        assert await board.next_tickets(1, 2) is None
+        assert [await board.work(number) for number in (0, 1)] == ["references", "rows"]
+
+    asyncio.run(told())
+
+
+def test_a_task_that_asks_from_the_beginning_again_gets_the_same_tickets():
+    async def told() -> None:
+        board = Board()
+        await board.put_up(phase(3, each=1), "references", is_last=False)
+        assert await board.next_tickets(0, 0) == (0, 0, 1)
+        await board.put_up(phase(2), "rows", is_last=True)
+        asked = (0, 0)
+        tickets = list[tuple[int, int]]()
+        while ready := await board.next_tickets(*asked):
+            number, start, end = ready
+            tickets += [(number, ticket) for ticket in range(start, end)]
+            asked = number, end
+        assert tickets == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+
+    asyncio.run(told())
+
+
+def test_tickets_of_a_small_phase_go_out_as_actors_come_and_as_others_are_done():
+    """Each actor has its part at most, and none waits for actors that never come."""
+
+    async def told() -> None:
+        board = Board()
+        await board.put_up(phase(5, each=2), "references", is_last=True)
+        assert await board.next_tickets(0, 0) == (0, 0, 2)
+        more = await soon(board.next_tickets(0, 2))
+        await board.arrive("one")
+        await board.arrive("one")  # restarted by Ray
+        assert not more.done()
+        await board.done()
+        assert await more == (0, 2, 3)
+        await board.arrive("two")
+        assert await board.next_tickets(0, 3) == (0, 3, 5)
+        assert await board.next_tickets(0, 5) is None
+
+    asyncio.run(told())
+
+
+def test_the_next_phase_counts_its_own_tickets():
+    async def told() -> None:
+        board = Board()
+        await board.put_up(phase(2, each=1), "references", is_last=False)
+        for _ in range(2):
+            await board.done()
+        await board.put_up(phase(2, each=1), "rows", is_last=True)
+        assert await board.next_tickets(0, 2) == (1, 0, 1)
+
+    asyncio.run(told())
+
+
+def test_units_are_dealt_by_phase_also_to_an_actor_that_is_quicker_than_the_driver():
+    async def told() -> None:
+        board = Board()
+        early = await soon(board.deal(0, 0, "one"))
+        assert not early.done()
+        await board.put_up(phase(2), "references", is_last=False)
+        assert await early == (0, 0)
+        await board.put_up(phase(2), "rows", is_last=True)
+        assert await board.deal(1, 0, "two") == (0, 0)
+        # Ray runs a ticket again: the same unit.
+        assert await board.deal(0, 0, "three") == (0, 0)
+        assert await board.deal(0, 1, "one") == (0, 1)
+        with pytest.raises(IndexError, match="dealt out"):
+            await board.deal(0, 2, "one")
+
+    asyncio.run(told())
