@@ -1,22 +1,18 @@
 """The phases of one run, references, fusions and images, and what the run leaves for others."""
 
 import time
-from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from clora_core.recipe.row import Row
-from manifests.places.place_names import joined
 from pipelines.early_reads import EarlyReads
 from pipelines.fuse_phase import fuse_missing
 from pipelines.fusing.fused_source import FusedSource
 from pipelines.fusing.plan import FusionPlan
 from pipelines.leases.lease import HeldLease
 from pipelines.leases.makers import present
-from pipelines.leases.shared_images import restore_shared_images
 from pipelines.leases.unit_claims import make_shared_units
 from pipelines.ledger.account import Account
 from pipelines.ledger.asked_rows import write_asked
@@ -28,16 +24,12 @@ from pipelines.ledger.update_index import update_index
 from pipelines.metrics.run import RunMetrics
 from pipelines.outputs.publish import FreshStamps, announce
 from pipelines.planning.plan import Plan
-from pipelines.planning.plan_files import PLANS_FOLDER, PlanReader, write_plan
-from pipelines.planning.references import (
-    CentroidSource,
-    read_centroids,
-    reference_id,
-    write_centroids,
-)
+from pipelines.planning.plan_files import PlanReader, write_plan
+from pipelines.planning.references import CentroidSource
+from pipelines.reference_phase import find_centroids
 from pipelines.request import Observer, RunRequest
 from pipelines.run_account import loras_of, manifest_account, publish_run
-from pipelines.run_plan import Planned, wanted_references
+from pipelines.run_plan import Planned
 from pipelines.session.shares import Shares
 from pipelines.stages.commit import CommitUnits
 from pipelines.stages.fuse_stage import CommitFused
@@ -118,13 +110,7 @@ class Run:
             write_plan(request.storage, run_id, Phase.REFERENCES, plan)
             with present(storage, run_id, request.lease_times):
                 self._make_units(Phase.REFERENCES, plan, storage, none, engine)
-        # Last, because a run that died may have committed a unit and not come to its images.
-        ledger = restore_shared_images(storage, times=request.lease_times, note=self.observer.note)
-        wanted = wanted_references(request, self.planned.plan)
-        found = read_centroids(storage, wanted)
-        self._note_missing(wanted, ledger.made, found, storage)
-        name = f"{PLANS_FOLDER}/{run_id}/centroids.parquet"
-        return write_centroids(request.storage, name, found)
+        return find_centroids(request, self.planned.plan, run_id, note=self.observer.note)
 
     def _fuse(self, engine: "Engine") -> FusedSource | None:
         """Fuse the adapters that pending rows need and nobody has made; return where all are."""
@@ -161,31 +147,6 @@ class Run:
         return FusedSource(
             storage=request.fused_storage, dtype=request.resources.dtype, failures=failures
         )
-
-    def _note_missing(
-        self,
-        wanted: Sequence[Row],
-        made: Collection[str],
-        found: Collection[str],
-        storage: Storage,
-    ) -> None:
-        """Say which LoRAs have no references, or fewer than were asked for."""
-        missing = {
-            reference_id(row.base_model_digest, row.loras[0])
-            for row in wanted
-            if row.key not in made
-        }
-        num_none = len(missing.difference(found))
-        if num_none:
-            self.observer.note(
-                f"{num_none} LoRA(s) have no references, so rows with them get no dino_min, "
-                f"dino_avg, dino_max and dino_apart; see {joined(storage.uri, 'errors')}"
-            )
-        if num_none < len(missing):
-            self.observer.note(
-                f"{len(missing) - num_none} LoRA(s) have fewer references than were asked for, and "
-                f"are scored against these; see {joined(storage.uri, 'errors')}"
-            )
 
     def _make_units(
         self,
@@ -228,7 +189,9 @@ class Run:
             for receipt in receipts:
                 totals.add(receipt)
                 totals.wall_seconds = time.perf_counter() - start
-                if not is_shared:
+                if is_shared:
+                    self.metrics.observe_reference(receipt)
+                else:
                     stamps.committed()
                     if receipt.committed:
                         self.early_reads.committed(receipt.unit_id)

@@ -10,6 +10,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from clora_core.recipe.errors import Stage
+from pipelines.units.message import UnitFacts
 from pipelines.units.receipts import Receipt
 
 _SECONDS_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600)
@@ -39,7 +40,7 @@ class RunMetrics:
         )
         self._evaluations = counter("clora_unet_evaluations", "Samples through the UNet.")
         self._model_loads = counter(
-            "clora_model_loads", "Base models that generating processes loaded."
+            "clora_model_loads", "Base models that generating processes loaded, in all phases."
         )
         self._cache_events = counter(
             "clora_lora_cache_events",
@@ -98,9 +99,7 @@ class RunMetrics:
             ("write", facts.write_seconds),
         ):
             self._stage_seconds.labels(stage).observe(seconds)
-        if facts.model_loads:
-            self._stage_seconds.labels("load_model").observe(facts.model_load_seconds)
-        self._model_loads.inc(facts.model_loads)
+        self._observe_loads(facts)
         self._cache_events.labels("hit").inc(facts.lora_hits)
         self._cache_events.labels("miss").inc(facts.lora_misses)
         self._cache_events.labels("evict").inc(facts.lora_evictions)
@@ -119,12 +118,22 @@ class RunMetrics:
             versions.get("diffusers", ""),
         ).set(1)
 
+    def observe_reference(self, receipt: Receipt) -> None:
+        """Count what a unit of references loaded, which the rows after it need not."""
+        self._observe_loads(receipt.facts)
+
     def observe_fusion(self, receipt: Receipt) -> None:
         """Count an adapter of the fuse phase."""
+        self._observe_loads(receipt.facts)
         for row in receipt.rows:
             self._fusions.labels(row.method, "made" if row.made else "failed").inc()
             if not receipt.facts.is_done:
                 self._fusion_seconds.labels(row.method).observe(row.seconds)
+
+    def _observe_loads(self, facts: UnitFacts) -> None:
+        if facts.model_loads:
+            self._stage_seconds.labels("load_model").observe(facts.model_load_seconds)
+        self._model_loads.inc(facts.model_loads)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,15 @@ def test_distributions_are_histograms(tmp_path: Path, name: str):
     metrics = RunMetrics(1)
     metrics.observe(commit(LocalStorage(tmp_path), "u1", [row(0)]))
     assert f"# TYPE {name} histogram" in metrics.text().decode()
+
+
+def test_base_models_count_in_the_phase_that_loads_them(tmp_path: Path):
+    metrics = RunMetrics(1)
+    receipt = commit(LocalStorage(tmp_path), "u1", [row(0)])
+    loaded = replace(receipt.facts, model_loads=1, model_load_seconds=2.5)
+    metrics.observe_reference(replace(receipt, facts=loaded))
+    metrics.observe(receipt)
+    told = samples(metrics)
+    assert told["clora_model_loads_total", ()] == 1
+    assert told["clora_stage_seconds_sum", (("stage", "load_model"),)] == 2.5
+    assert told["clora_rows_total", (("method", "clora"), ("status", "made"))] == 1
