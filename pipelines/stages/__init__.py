@@ -1,1 +1,1 @@
-"""The Ray Data stages: deal, generate, score, commit."""
+"""The Ray Data stages: deal, generate, fuse, score, commit."""

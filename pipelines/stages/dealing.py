@@ -13,9 +13,8 @@ A ticket is bound to its unit for good. A ticket that Ray runs again, because it
 the same unit, so there is nothing to lease and nothing to time out; what was left of a dead actor's
 stretch is taken by others.
 
-Pure but for what it remembers; ``graph`` puts it into an actor beside the driver, whose fate it
-shares. One actor alone would get the units in their order, so there is nothing to remember and no
-process for it.
+Pure but for what it remembers; the ``board`` beside the driver has one for each phase. One actor
+alone would get the units in their order, so where it has one phase to make nobody is asked.
 """
 
 from bisect import bisect_right
