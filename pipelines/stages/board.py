@@ -17,7 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.planning.unit_runs import UnitRun
-from pipelines.stages.dealing import Dealer
+from pipelines.stages.dealing import Dealer, beginning_with
 from pipelines.stages.phases import PhaseWork
 
 LOOK_S = 0.25
@@ -64,8 +64,11 @@ class Board:
             work: What is done, as it is handed to those who ask.
             is_last: There will be no other.
         """
+        models = [dealer.last_model for _, _, dealer in self._phases]
+        # Units of the last one come first: an actor still holds it.
+        held = next(filter(None, reversed(models)), None)
         async with self._changed:
-            self._phases.append((tickets, work, Dealer(tickets.runs)))
+            self._phases.append((tickets, work, Dealer(beginning_with(held, tickets.runs))))
             self._num_done = 0
             self._is_complete = is_last
             self._changed.notify_all()

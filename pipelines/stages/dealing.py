@@ -50,6 +50,13 @@ class PlanOrder:
         return bisect_right(self.starts, unit) - 1
 
 
+def beginning_with(base_model_digest: str | None, runs: Iterable[UnitRun]) -> list[UnitRun]:
+    """Return the runs in their order, but those of one base model first within their attempt."""
+    return sorted(
+        runs, key=lambda run: (run.needs.attempt, run.order.base_model_digest != base_model_digest)
+    )
+
+
 class Dealer:
     """Deals units out, each once.
 
@@ -77,6 +84,14 @@ class Dealer:
             stretch = self._stretches.get(taker) or self._further()
             self._bound[ticket], self._stretches[taker] = stretch[0], stretch[1:]
         return self._order(self._bound[ticket])
+
+    @property
+    def last_model(self) -> str | None:
+        """The base model of the unit that was dealt last; None before the first."""
+        if not self._bound:
+            return None
+        last = next(reversed(self._bound.values()))
+        return self._order.runs[self._order.run_of(last)].order.base_model_digest
 
     def _spans(self) -> list[range]:
         """Return the units of each attempt, the first to be dealt last."""

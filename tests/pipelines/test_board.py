@@ -12,13 +12,14 @@ from pipelines.stages.board import Board, PhaseTickets
 T = TypeVar("T")
 
 
-def units(number: int) -> list[UnitRun]:
-    order, needs = DealingOrder(1, "", "", "", 8, 8, "clora"), UnitNeeds(1, frozenset())
-    return [UnitRun(order=order, needs=needs, part=0, first=0, num_units=number)]
+def units(number: int, first: int = 0, model: str = "", attempt: int = 1) -> UnitRun:
+    order = DealingOrder(attempt, model, "", "", 8, 8, "clora")
+    needs = UnitNeeds(attempt, frozenset({model}))
+    return UnitRun(order=order, needs=needs, part=0, first=first, num_units=number)
 
 
 def phase(number: int, each: int | None = None) -> PhaseTickets:
-    return PhaseTickets(number=number, each=each, runs=units(number))
+    return PhaseTickets(number=number, each=each, runs=[units(number)])
 
 
 async def soon(asked: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -109,5 +110,23 @@ def test_units_are_dealt_by_phase_also_to_an_actor_that_is_quicker_than_the_driv
         assert await board.deal(0, 1, "one") == (0, 1)
         with pytest.raises(IndexError, match="dealt out"):
             await board.deal(0, 2, "one")
+
+    asyncio.run(told())
+
+
+def test_a_phase_begins_with_the_base_model_that_the_one_before_ended_with():
+    """What failed before still waits for what is new, and adapters in between change nothing."""
+    runs = [units(2, model="a"), units(1, first=2, model="b")]
+    rows = [*runs, units(1, first=3, model="b", attempt=2)]
+
+    async def told() -> None:
+        board = Board()
+        await board.put_up(PhaseTickets(number=3, each=None, runs=runs), "", is_last=False)
+        first = [await board.deal(0, ticket, "one") for ticket in range(3)]
+        await board.put_up(PhaseTickets(number=1, each=None, runs=()), "", is_last=False)
+        await board.put_up(PhaseTickets(number=4, each=None, runs=rows), "", is_last=True)
+        second = [await board.deal(2, ticket, "one") for ticket in range(4)]
+        assert [place for _, place in first] == [0, 1, 2]
+        assert [place for _, place in second] == [2, 0, 1, 3]
 
     asyncio.run(told())
