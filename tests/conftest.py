@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,14 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 # A test says what holds, not how fast: a busy machine must not fail one.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_collection_finish() -> None:
+    """Refuse a test module that imports Ray, which must not be before its cluster is set up."""
+    if "ray" in sys.modules:
+        raise pytest.UsageError(
+            "a test module imports Ray; import it within the tests that need it"
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from threading import Timer
 from typing import Any
 
-import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from pipelines.planning.unit_runs import UnitRun
 from pipelines.stages.dealing import Dealer, beginning_with
 from pipelines.stages.phases import PhaseWork
@@ -140,12 +137,13 @@ class AskBoard:
 
     def work(self, phase: int) -> PhaseWork:
         """Return what is done with the tickets of a phase."""
+        ray = _ray()
         (reference,) = ray.get(self._board.work.remote(phase))
         return ray.get(reference)
 
     def place_of(self, phase: int, ticket: int) -> tuple[int, int]:
         """Return the unit that this actor makes for a ticket: its part of the plan, its place."""
-        return ray.get(self._board.deal.remote(phase, ticket, _this_actor()))
+        return _ray().get(self._board.deal.remote(phase, ticket, _this_actor()))
 
     def arrive(self) -> None:
         """Say that this actor takes tickets, once Ray's driver has seen it."""
@@ -156,11 +154,14 @@ class AskBoard:
 
 
 def _this_actor() -> str:
-    return ray.get_runtime_context().get_actor_id() or ""
+    return _ray().get_runtime_context().get_actor_id() or ""
 
 
 def start_board() -> Any:
     """Return the handle of a board's actor, on the driver's machine, whose fate it shares."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    ray = _ray()
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor: Any = ray.remote(Board)
     return actor.options(num_cpus=0, scheduling_strategy=here).remote()
@@ -168,4 +169,11 @@ def start_board() -> Any:
 
 def put_up(board: Any, work: PhaseWork, tickets: PhaseTickets, *, is_last: bool) -> None:
     """Put a phase up on a board; it holds the work by reference and need not read it."""
-    board.put_up.remote(tickets, [ray.put(work)], is_last=is_last)
+    board.put_up.remote(tickets, [_ray().put(work)], is_last=is_last)
+
+
+def _ray() -> Any:
+    """Return the module, imported late: Ray reads its environment when it is imported."""
+    import ray
+
+    return ray

@@ -32,17 +32,11 @@ from pipelines.session.shares import Shares
 from pipelines.stages import finish, model_actor
 from pipelines.stages.board import AskBoard, PhaseTickets, put_up, start_board
 from pipelines.stages.finish import FinishUnits
-from pipelines.stages.model_actor import ModelActor
+from pipelines.stages.model_actor import MOST_EACH, ModelActor, tickets_each
 from pipelines.stages.model_host import LoadModelHost
 from pipelines.stages.phases import FusionPhase, OnePhase, Phases, PhaseWork, UnitPhase
 from pipelines.stages.score import LoadScorer
-from pipelines.stages.tickets import (
-    MOST_EACH,
-    WHOLE_BLOCKS,
-    tickets_each,
-    tickets_of_one_phase,
-    tickets_of_phases,
-)
+from pipelines.stages.tickets import WHOLE_BLOCKS, tickets_of_one_phase, tickets_of_phases
 from pipelines.units.receipts import Receipt, read_receipts
 
 SILENT_S = 24 * 3600.0

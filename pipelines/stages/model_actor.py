@@ -6,6 +6,7 @@ while another is sampled. All sampling and fusing is done in one thread, one aft
 unit's try begins, and is marked, when its sampling does.
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import pyarrow as pa
 from clora_core.recipe.fusion import Fusion
 from pipelines.ledger.tries import TryMarks
 from pipelines.metrics.actor import ActorMetrics
+from pipelines.session.shares import Shares
 from pipelines.stages.fuse_stage import CommitFused, fuse_one
 from pipelines.stages.generate import prepare_unit, sample_unit
 from pipelines.stages.leaving import device_is_lost, end_without_device, give_up_when_terminated
@@ -27,6 +29,9 @@ from pipelines.units.receipts import receipt_table
 
 AT_ONCE = 2
 """Units in an actor at the same time: one is sampled, one is brought or sent."""
+
+MOST_EACH = 2 * AT_ONCE
+"""Tickets of an actor, begun or not: Ray's driver looks ten times a second which are done."""
 
 T = TypeVar("T")
 
@@ -120,3 +125,15 @@ class ModelActor:
         if self._met.held is not None:
             _, met = self._met.held
             met.attempts.withdraw()
+
+
+def tickets_each(num_tickets: int, shares: Shares) -> int:
+    """Return how many tickets of a phase an actor has at most, begun or not.
+
+    Each has some waiting, but no more than its part of them, or the actors that start first would
+    get all the tickets of a small phase.
+    """
+    if shares.max_generators > shares.num_generators:
+        # Ray adds actors only where those that are there have twice as many as they can begin.
+        return MOST_EACH
+    return max(1, min(MOST_EACH, math.ceil(num_tickets / shares.num_generators)))

@@ -8,7 +8,6 @@ A run of one phase has all its tickets when its graph begins. Those of several p
 task that takes no processor and waits for the next phase while actors keep their models.
 """
 
-import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,30 +17,12 @@ import ray
 from ray import data
 from ray.data import TaskPoolStrategy
 
-from pipelines.session.shares import Shares
-from pipelines.stages.model_actor import AT_ONCE
-
 TICKETS_PER_BOOK = 256
 
 FEW_TICKETS = 64
 """As many are handed over one by one, in a fraction of a second."""
 
-MOST_EACH = 2 * AT_ONCE
-"""Tickets of an actor, begun or not: Ray's driver looks ten times a second which are done."""
-
 WHOLE_BLOCKS: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-
-
-def tickets_each(num_tickets: int, shares: Shares) -> int:
-    """Return how many tickets of a phase an actor has at most, begun or not.
-
-    Each has some waiting, but no more than its part of them, or the actors that start first would
-    get all the tickets of a small phase.
-    """
-    if shares.max_generators > shares.num_generators:
-        # Ray adds actors only where those that are there have twice as many as they can begin.
-        return MOST_EACH
-    return max(1, min(MOST_EACH, math.ceil(num_tickets / shares.num_generators)))
 
 
 def tickets_of_one_phase(num_tickets: int) -> data.Dataset:

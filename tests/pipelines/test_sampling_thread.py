@@ -20,9 +20,8 @@ from pipelines.planning.plan_units import plan_units
 from pipelines.stages.finish import FinishUnits
 from pipelines.stages.fuse_stage import CommitFused
 from pipelines.stages.fused_work import References
-from pipelines.stages.model_actor import ModelActor
+from pipelines.stages.model_actor import ModelActor, tickets_each
 from pipelines.stages.phases import FusionPhase, OnePhase, PhaseWork, UnitPhase
-from pipelines.stages.tickets import tickets_each
 from pipelines.storage.local import LocalStorage
 from pipelines.units.message import UnitMessage, read_messages
 from pipelines.units.receipts import Phase, read_receipts
