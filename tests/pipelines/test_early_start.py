@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,18 @@ sys.stdin.read()
 """
 
 
-def started_for(base: Path) -> list[psutil.Process]:
-    """Return the processes that were started for a cluster below a folder."""
-    return [each for each in psutil.Process().children() if str(base) in " ".join(each.cmdline())]
+Started = Callable[[], list[psutil.Process]]
+
+
+@pytest.fixture
+def started() -> Started:
+    """What returns the processes that this one has started since the test began."""
+    known = set(psutil.Process().children())
+    return lambda: [each for each in psutil.Process().children() if each not in known]
 
 
 def test_the_cluster_that_starts_early_is_the_sessions_and_ends_with_it(
-    base: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+    base: Path, started: Started, fake: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(early_start, "_STARTER", STARTER)
     ray = fake()
@@ -49,15 +54,17 @@ def test_the_cluster_that_starts_early_is_the_sessions_and_ends_with_it(
             assert not (base / "ended").exists()
         assert ray.is_shut_down
         assert [path.name for path in base.iterdir()] == ["ended"]
-        assert started_for(base) == []
+        assert started() == []
     assert {name: os.environ.get(name) for name in before} == before
 
 
-def test_a_cluster_that_no_session_wants_is_killed(base: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_cluster_that_no_session_wants_is_killed(
+    base: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(early_start, "_STARTER", STARTER)
     with starting_early():
-        assert len(started_for(base)) == len(list(base.iterdir())) == 1
-    assert started_for(base) == list(base.iterdir()) == []
+        assert len(started()) == len(list(base.iterdir())) == 1
+    assert started() == list(base.iterdir()) == []
 
 
 def test_a_second_session_has_a_cluster_of_its_own(
@@ -75,7 +82,7 @@ def test_a_second_session_has_a_cluster_of_its_own(
 
 @pytest.mark.parametrize("starter", ["pass", STARTER], ids=["not started", "not reached"])
 def test_a_cluster_that_is_not_there_is_started_again_which_says_why(
-    base: Path, fake: Any, monkeypatch: pytest.MonkeyPatch, starter: str
+    base: Path, started: Started, fake: Any, monkeypatch: pytest.MonkeyPatch, starter: str
 ):
     monkeypatch.setattr(early_start, "_STARTER", starter)
     ray = fake()
@@ -90,17 +97,17 @@ def test_a_cluster_that_is_not_there_is_started_again_which_says_why(
     with starting_early(), cluster_session(None):
         assert ray.options["address"] == "local"
         assert len(list(base.iterdir())) == 1
-    assert started_for(base) == list(base.iterdir()) == []
+    assert started() == list(base.iterdir()) == []
 
 
 def test_an_interrupt_while_it_is_waited_for_leaves_nothing(
-    base: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
+    base: Path, started: Started, fake: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(early_start, "_STARTER", STARTER)
     fake(KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt), starting_early(), cluster_session(None):
         pass
-    assert started_for(base) == list(base.iterdir()) == []
+    assert started() == list(base.iterdir()) == []
 
 
 @pytest.mark.usefixtures("base")
@@ -122,11 +129,11 @@ def test_only_a_private_cluster_starts_early(
 
 
 def test_a_folder_that_cannot_be_had_is_said_when_a_cluster_is_wanted(
-    base: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("RAY_GCS_SERVER_PORT", "none")
     with starting_early():
-        assert started_for(base) == list(base.iterdir()) == []
+        assert started() == list(base.iterdir()) == []
 
 
 def test_a_refused_manifest_leaves_no_cluster(base: Path, tmp_path: Path):
