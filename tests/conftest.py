@@ -23,7 +23,7 @@ settings.load_profile("untimed")
 
 
 def pytest_collection_finish() -> None:
-    """Refuse a test module that imports Ray, which must not be before its cluster is set up."""
+    """Refuse test modules that import Ray: its cluster's settings are read on import."""
     if "ray" in sys.modules:
         raise pytest.UsageError(
             "a test module imports Ray; import it within the tests that need it"

@@ -39,7 +39,7 @@ _BEGUN: list["EarlyStart"] = []
 
 
 class EarlyStart:
-    """A cluster that another process starts, and ends when this one lets go of it.
+    """A cluster that a child process starts. The child ends it when its standard input is closed.
 
     Attributes:
         folder: Of the cluster, see ``private_folder``.

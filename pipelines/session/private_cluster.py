@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pipelines.session.abandoned_folders import remove_abandoned_folders
@@ -46,13 +47,8 @@ def private_cluster(
             if ray is not None:
                 for text in early.notes:
                     note(text)
-                try:
+                with _ended(ray, early.end):
                     yield ray
-                finally:
-                    try:
-                        ray.shutdown()
-                    finally:
-                        early.end()
                 return
     check_loopback(os.environ)
     bases = possible_bases(os.environ)
@@ -67,14 +63,25 @@ def private_cluster(
             if not has_logs:
                 remove_private_folder(folder)
             raise
-        try:
+        with _ended(ray, lambda: _remove(folder)):
             yield ray
+
+
+@contextmanager
+def _ended(ray: Any, end: Callable[[], None]) -> Generator[None]:
+    """Disconnect after the block, and then end the cluster, whatever went wrong."""
+    try:
+        yield
+    finally:
+        try:
+            ray.shutdown()
         finally:
-            try:
-                ray.shutdown()
-            finally:
-                end_writers(ray_folder(folder))
-                remove_private_folder(folder)
+            end()
+
+
+def _remove(folder: Path) -> None:
+    end_writers(ray_folder(folder))
+    remove_private_folder(folder)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """The board: what the phases of a graph are, in an actor beside the driver that takes no processor.
 
-The driver puts a phase up; the task that hands out tickets waits here for them, and actors ask here
-what a phase's work is and which unit a ticket is. A phase is never taken down, so whoever has to
-ask again, because Ray runs a task or a ticket again, gets the same answer.
+The driver adds a phase; the task that hands out tickets waits here for them, and actors ask here
+what a phase's work is and which unit a ticket stands for. A phase is never removed, so a task or a
+ticket that Ray runs again gets the same answers.
 
-It is asynchronous: whoever waits holds no thread, and methods take turns, so nothing is locked.
+Its methods are coroutines of one event loop: a caller that waits blocks no thread, and no two run
+at the same time, so nothing is locked.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """What a phase of a run has its actors do, and where an actor learns it.
 
-Actors stay over all phases of a run, so what they do comes to them with their tickets: a ticket is
-the number of a phase and a number within it. An actor asks for a phase's work when it meets its
+Actors live through all phases of a run. A ticket is the number of a phase and a number within it,
+which says what the actor is to do. An actor asks for a phase's work when it meets its
 first ticket of it, and keeps that of the latest. Only one phase at a time has tickets under way.
 """
 

@@ -1,4 +1,4 @@
-"""The board hands tickets out when their phase is up, and says the same to whoever asks again."""
+"""The board hands tickets out when their phase is up, and gives the same answers again."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -31,7 +31,7 @@ async def soon(asked: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def test_tickets_wait_for_the_next_phase_and_end_after_the_last():
-    async def told() -> None:
+    async def asked() -> None:
         board = Board()
         first = await soon(board.next_tickets(0, 0))
         assert not first.done()
@@ -44,11 +44,11 @@ def test_tickets_wait_for_the_next_phase_and_end_after_the_last():
         assert await board.next_tickets(1, 2) is None
         assert [await board.work(number) for number in (0, 1)] == ["references", "rows"]
 
-    asyncio.run(told())
+    asyncio.run(asked())
 
 
 def test_a_task_that_asks_from_the_beginning_again_gets_the_same_tickets():
-    async def told() -> None:
+    async def asked() -> None:
         board = Board()
         await board.put_up(phase(3, each=1), "references", is_last=False)
         assert await board.next_tickets(0, 0) == (0, 0, 1)
@@ -61,13 +61,13 @@ def test_a_task_that_asks_from_the_beginning_again_gets_the_same_tickets():
             asked = number, end
         assert tickets == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
 
-    asyncio.run(told())
+    asyncio.run(asked())
 
 
 def test_tickets_of_a_small_phase_go_out_as_actors_come_and_as_others_are_done():
     """Each actor has its part at most, and none waits for actors that never come."""
 
-    async def told() -> None:
+    async def asked() -> None:
         board = Board()
         await board.put_up(phase(5, each=2), "references", is_last=True)
         assert await board.next_tickets(0, 0) == (0, 0, 2)
@@ -81,11 +81,11 @@ def test_tickets_of_a_small_phase_go_out_as_actors_come_and_as_others_are_done()
         assert await board.next_tickets(0, 3) == (0, 3, 5)
         assert await board.next_tickets(0, 5) is None
 
-    asyncio.run(told())
+    asyncio.run(asked())
 
 
 def test_the_next_phase_counts_its_own_tickets():
-    async def told() -> None:
+    async def asked() -> None:
         board = Board()
         await board.put_up(phase(2, each=1), "references", is_last=False)
         for _ in range(2):
@@ -93,11 +93,11 @@ def test_the_next_phase_counts_its_own_tickets():
         await board.put_up(phase(2, each=1), "rows", is_last=True)
         assert await board.next_tickets(0, 2) == (1, 0, 1)
 
-    asyncio.run(told())
+    asyncio.run(asked())
 
 
 def test_units_are_dealt_by_phase_also_to_an_actor_that_is_quicker_than_the_driver():
-    async def told() -> None:
+    async def asked() -> None:
         board = Board()
         early = await soon(board.deal(0, 0, "one"))
         assert not early.done()
@@ -111,7 +111,7 @@ def test_units_are_dealt_by_phase_also_to_an_actor_that_is_quicker_than_the_driv
         with pytest.raises(IndexError, match="dealt out"):
             await board.deal(0, 2, "one")
 
-    asyncio.run(told())
+    asyncio.run(asked())
 
 
 def test_a_phase_begins_with_the_base_model_that_the_one_before_ended_with():
@@ -119,7 +119,7 @@ def test_a_phase_begins_with_the_base_model_that_the_one_before_ended_with():
     runs = [units(2, model="a"), units(1, first=2, model="b")]
     rows = [*runs, units(1, first=3, model="b", attempt=2)]
 
-    async def told() -> None:
+    async def asked() -> None:
         board = Board()
         await board.put_up(PhaseTickets(number=3, each=None, runs=runs), "", is_last=False)
         first = [await board.deal(0, ticket, "one") for ticket in range(3)]
@@ -129,4 +129,4 @@ def test_a_phase_begins_with_the_base_model_that_the_one_before_ended_with():
         assert [place for _, place in first] == [0, 1, 2]
         assert [place for _, place in second] == [2, 0, 1, 3]
 
-    asyncio.run(told())
+    asyncio.run(asked())
